@@ -1,0 +1,50 @@
+# Every target but gpu sets up .venv by itself; PYTHON= chooses the interpreter it is made with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+OUT ?= bench/results
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# two makes at once install one after the other
+LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint fix bench gpu clean
+
+help:  ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: $(INSTALLED)  ## set up .venv with the tested versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(LOCKED) sh -ec 'test $@ -nt pyproject.toml -a $@ -nt constraints.txt && exit 0; \
+		$(PYTHON) -m venv $(VENV); \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"; \
+		touch $@'
+
+train: install  ## train a byte-level GPT, beside torch.optim.RMSprop
+	$(BIN)/python examples/train_gpt.py $(ARGS)
+
+test: install  ## all tests that need no GPU: natively, then the Triton kernels in the interpreter
+	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu"
+
+lint: install  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+fix: install  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## time step() against torch.optim, JSON into bench/results/
+	$(BIN)/python -m bench --output $(OUT)
+
+gpu:  ## GPU tests, then the benchmarks on the GPU, with $(PYTHON) as it is and nothing installed
+	$(PYTHON) -m pytest -p no:cacheprovider -m gpu
+	$(PYTHON) -m bench --device cuda --output $(OUT)
+
+clean:  ## remove what make has made
+	rm -rf $(VENV) $(VENV).lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,146 @@
+"""Parameters that share a launch, and the tables it reads."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .kernels.launch import Tables, chunk_size, launch, uses_triton
+from .kernels.rules import COMMON
+from .options import STORED
+
+ALIGNMENT = 16  # bytes of a vector access
+
+
+class Layout(NamedTuple):
+    """What a launch is compiled for: parameters share one exactly when rule and Layout agree."""
+
+    device: torch.device
+    dtypes: tuple[str, ...]  # stored dtype of grad, param, state 0, ...
+    aligned: bool  # every address is a multiple of ALIGNMENT
+
+
+class Member(NamedTuple):
+    """One parameter of a bucket."""
+
+    index: int  # among all parameters of the optimizer
+    group: int  # index of its parameter group
+    param: Tensor
+    grad: Tensor
+    states: tuple[Tensor, ...]
+    step: Tensor  # 0-d
+    stage_param: bool  # it has gaps: updated through a copy
+    stage_grad: bool  # its elements lie in another order than the parameter's: read through a copy
+
+    def layout(self) -> Layout:
+        read = [*self.states, *([] if self.stage_param else [self.param]), *([] if self.stage_grad else [self.grad])]
+        dtypes = tuple(STORED[tensor.dtype] for tensor in (self.grad, self.param, *self.states))
+        return Layout(self.param.device, dtypes, not any(tensor.data_ptr() % ALIGNMENT for tensor in read))
+
+
+def dense_like(param: Tensor, **kwargs) -> Tensor:
+    """Memory for one value per element of param, without gaps, in the order of param's memory."""
+    return torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False, **kwargs)
+
+
+def order(tensor: Tensor) -> list[int]:
+    """The strides that decide an address; those of dimensions of size 1 are arbitrary."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1]
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """Whether the memory holds the conjugate or the negative of the values."""
+    return tensor.is_conj() or tensor.is_neg()
+
+
+def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tensor (int32) and first element (int64) of each chunk of at most `size` elements."""
+    counts = -(-numels // size)
+    tensor = np.repeat(np.arange(len(numels), dtype=np.int32), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    return tensor, (np.arange(len(tensor), dtype=np.int64) - first) * size
+
+
+class Bucket:
+    """The parameters of one rule and Layout, and the tables of their launch."""
+
+    def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member]):
+        self.rule, self.layout = rule, layout
+        self.params = [member.param for member in members]
+        self._index = np.array([member.index for member in members])
+        self._groups = sorted({member.group for member in members})  # row of hyper -> parameter group
+        row = {group: r for r, group in enumerate(self._groups)}
+        numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
+        compute = np.float64 if layout.dtypes[1] == "float64" else np.float32
+        states = np.array([[state.data_ptr() for state in member.states] for member in members], np.int64).T
+        self._host = Tables(
+            np.concatenate([np.zeros((2, len(members)), np.int64), states]),
+            numels,
+            np.array([row[member.group] for member in members], np.int32),
+            *chunks(numels, chunk_size(layout.device)),
+            np.zeros((len(self._groups), len(COMMON) + n_args), compute),
+        )
+        self._n_elements = int(numels.sum())
+        # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
+        self._tables, self._sent = self._host, {}
+        if uses_triton(layout.device):
+            self._tables = Tables(*(torch.from_numpy(table).to(layout.device) for table in self._host))
+        if layout.device.type == "cuda":
+            self._sent = {"addresses": self._host.addresses.copy(), "hyper": self._host.hyper.copy()}
+        self._staged = {
+            0: [c for c, member in enumerate(members) if member.stage_grad],
+            1: [c for c, member in enumerate(members) if member.stage_param],
+        }
+        self._copies: dict[tuple[int, int], Tensor] = {}
+        self._may_be_lazy = [
+            p for p, member in zip(self.params, members, strict=True) if not member.stage_grad and (p.is_complex() or p.numel() == 1)
+        ]
+        # one array, so that counting costs one call; the parameters' states hold views of it
+        self._counts = np.array([float(member.step) for member in members], members[0].step.numpy().dtype)
+        self.steps = torch.from_numpy(self._counts)
+
+    def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray) -> bool:
+        """Take this step's addresses, those of all parameters of the optimizer; False if they belong to another Layout."""
+        rows = self._host.addresses
+        rows[0] = grad_addresses[self._index]
+        rows[1] = param_addresses[self._index]
+        if any(is_lazy(param.grad) for param in self._may_be_lazy):
+            return False
+        for row, columns in self._staged.items():
+            for c in columns:
+                param = self.params[c]
+                source = param if row else param.grad
+                copy = self._copies[row, c] = dense_like(param, dtype=source.dtype).copy_(source)
+                rows[row, c] = copy.data_ptr()
+        return self.layout.aligned == (np.bitwise_or.reduce(rows, axis=None) % ALIGNMENT == 0)
+
+    def step(self, hyper: list[tuple]) -> None:
+        """Launch; hyper has the numbers of every parameter group of the optimizer, the first of each perhaps a tensor."""
+        on_device = []
+        for r, group in enumerate(self._groups):
+            lr, *numbers = hyper[group]
+            if isinstance(lr, Tensor):
+                if lr.is_cuda and self._sent:
+                    on_device.append((r, lr))
+                    lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
+                else:
+                    lr = lr.item()
+            self._host.hyper[r] = (lr, *numbers)
+        for name, sent in self._sent.items():
+            self._send(name, sent)
+        for r, lr in on_device:
+            self._tables.hyper[r, 0].copy_(lr.reshape(()))
+        self._counts += 1
+        launch(self.rule, self.layout.dtypes, self.layout.aligned, self._n_elements, self._tables)
+        for c in self._staged[1]:
+            self.params[c].copy_(self._copies[1, c])
+        self._copies.clear()
+
+    def _send(self, name: str, sent: np.ndarray) -> None:
+        """Bring a table on the device up to date."""
+        host = getattr(self._host, name)
+        if not np.array_equal(host, sent):
+            sent[:] = host
+            # a fresh pinned block: the last upload may still be under way
+            getattr(self._tables, name).copy_(torch.from_numpy(host).pin_memory(), non_blocking=True)

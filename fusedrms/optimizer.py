@@ -1,0 +1,121 @@
+"""FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT
+
+from .options import check_state
+from .plan import Plan, Recipe, fit_state, new_step, parameter_name
+
+_HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
+
+
+class _Kept:
+    """Carries a state through torch's load_state_dict, which would cast it to the parameter's dtype."""
+
+    def __init__(self, value: Tensor):
+        self.value = value
+
+
+class FusedOptimizer(Optimizer):
+    """The part that all rules share. A subclass checks a parameter group and turns it into a Recipe."""
+
+    _plan: Plan | None = None
+
+    def __init__(self, params: ParamsT, defaults: dict[str, Any]):
+        self.check_group(defaults)
+        super().__init__(params, defaults)
+
+    @abstractmethod
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError or TypeError for a wrong option."""
+
+    @abstractmethod
+    def recipe(self, group: dict[str, Any]) -> Recipe:
+        """What the options of a parameter group ask for."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if isinstance(param_group, dict):
+            self.check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        params = param_group["params"]
+        if len(params) != len(set(params)):
+            self.param_groups.pop()
+            raise ValueError("a parameter group has the same parameter twice; they would be updated at once: list each parameter once")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            RuntimeError: a parameter or gradient that cannot be updated; no parameter has changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        recipes = [self.recipe(group) for group in self.param_groups]
+        if self._plan is None or not self._plan.holds(self.param_groups, recipes, self.state):
+            self._plan = None  # free the old tables first, and leave none behind if this fails
+            plan = Plan(type(self).__name__, self.param_groups, recipes, self.state)
+            if not plan.holds(self.param_groups, recipes, self.state):
+                raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
+            self._plan = plan
+        self._plan.step(recipes)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of an optimizer of this class or, where it has the same states, of torch's.
+
+        Args:
+            state_dict: what state_dict() returned. Its tensors are copied: the two optimizers share none. States come to be
+                float32 for 16-bit parameters and else of the parameter's dtype, on its device, whatever they are in the checkpoint.
+
+        Raises:
+            ValueError: other groups, a missing state or one of another shape; nothing has changed then.
+        """
+        shield = self.register_load_state_dict_pre_hook(FusedOptimizer._shield)  # registered last, so it runs after the user's
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            shield.remove()
+
+    def _shield(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        groups = [
+            {**{key: value for key, value in mine.items() if key != "params"}, **saved, **{key: mine[key] for key in _HOW if key in mine}}
+            for mine, saved in zip(self.param_groups, state_dict["param_groups"], strict=False)
+        ] + state_dict["param_groups"][len(self.param_groups) :]  # torch's error for a wrong number of groups
+        keep = {
+            index: {key: _Kept(value) if isinstance(value, Tensor) else value for key, value in state.items()} if isinstance(state, dict) else state
+            for index, state in state_dict["state"].items()
+        }
+        return {**state_dict, "state": keep, "param_groups": groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what load_state_dict, pickle or deepcopy brings, with states as the kernels read them."""
+        groups, states = state["param_groups"], state["state"]
+        fitted = {}
+        for g, group in enumerate(groups):
+            self.check_group(group)
+            expected = self.recipe(group).states
+            for index, param in enumerate(group["params"]):
+                if states.get(param):
+                    values = {key: value.value if isinstance(value, _Kept) else value for key, value in states[param].items()}
+                    check_state(type(self).__name__, parameter_name(groups, g, index), param, values, expected)
+                    fitted[param] = {
+                        key: new_step(float(value)) if key == "step" else fit_state(param, value, copy=True)
+                        for key, value in values.items()
+                    }
+        states.update(fitted)
+        super().__setstate__(state)
+        self._plan = None

@@ -1,0 +1,75 @@
+"""Checks of what users pass, and the wording of errors: the thing, its value, the remedy."""
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+# how the elements of a parameter are stored; complex ones as pairs, as torch.view_as_real shows them
+STORED = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    torch.float64: "float64",
+    torch.complex32: "float16",
+    torch.complex64: "float32",
+    torch.complex128: "float64",
+}
+
+
+def check_at_least_zero(group: dict, **labels: str) -> None:
+    """ValueError, in torch's words, unless each named option of the group is a number >= 0 (NaN is not)."""
+    for option, label in labels.items():
+        value = group[option]
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"Tensor {option} must be 1-element, got shape {tuple(value.shape)}; pass a number or torch.tensor(number)")
+        try:
+            valid = bool(value >= 0.0)
+        except TypeError:
+            raise TypeError(f"Invalid {label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
+        if not valid:
+            raise ValueError(f"Invalid {label}: {value}; it must be a number >= 0")
+
+
+def check_off(group: dict, **reasons: str) -> None:
+    """ValueError if any of the named options is on; its value here says what to do instead."""
+    for option, reason in reasons.items():
+        if group[option]:
+            raise ValueError(f"{option}={group[option]!r} is not supported: {reason}")
+
+
+def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> None:
+    """RuntimeError unless the optimizer can update this parameter with this gradient."""
+    for what, tensor in ((name, param), (f"{name}.grad", grad)):
+        if tensor.layout is not torch.strided:
+            remedy = "use sparse=False in nn.Embedding" if tensor is grad else "call to_dense() first"
+            raise RuntimeError(f"{what} is {tensor.layout}; {optimizer} takes dense parameters and gradients: {remedy}")
+        if tensor.device.type == "meta":
+            raise RuntimeError(f"{what} is a meta tensor; give it memory with module.to_empty(device=...) before step()")
+        if is_traceable_wrapper_subclass(tensor):
+            raise RuntimeError(f"{what} is a {type(tensor).__name__}; {optimizer} updates plain tensors: pass the local ones")
+        if tensor.dtype not in STORED:
+            raise RuntimeError(f"{what} has dtype {tensor.dtype}; {optimizer} takes {', '.join(map(str, STORED))}: convert it with to()")
+    if param.device.type not in ("cpu", "cuda"):
+        raise RuntimeError(f"{name} is on {param.device}; {optimizer} runs on cuda (and ROCm) and cpu: move the model there")
+    if grad.device != param.device:
+        raise RuntimeError(f"{name}.grad is on {grad.device} but {name} on {param.device}; move the gradient to the parameter's device")
+    if grad.shape != param.shape:
+        raise RuntimeError(f"{name}.grad has shape {tuple(grad.shape)} but {name} {tuple(param.shape)}; give it the parameter's shape")
+    if grad.is_complex() != param.is_complex():
+        raise RuntimeError(f"{name}.grad is {grad.dtype} but {name} {param.dtype}; both must be complex or neither")
+    if grad.dtype.itemsize > 4 * (1 + grad.is_complex()) and grad.dtype != param.dtype:
+        raise RuntimeError(f"{name}.grad is {grad.dtype} but {name} {param.dtype}; convert the gradient with to({param.dtype})")
+    if param.is_conj() or param.is_neg():
+        raise RuntimeError(f"{name} is a lazily conjugated or negated view; call resolve_conj() or resolve_neg() first")
+    if any(size > 1 and stride == 0 for size, stride in zip(param.shape, param.stride(), strict=True)):
+        raise RuntimeError(f"{name} is expanded: several elements share one address, strides {param.stride()}; call contiguous() first")
+
+
+def check_state(optimizer: str, name: str, param: Tensor, state: dict, expected: tuple[str, ...]) -> None:
+    """ValueError unless a loaded state is one of this optimizer's for this parameter."""
+    for key in expected:
+        if key not in state:
+            raise ValueError(f"the state of {name} has {sorted(state)} but no {key!r}; load a checkpoint of {optimizer} or torch.optim.RMSprop")
+        if not isinstance(state[key], Tensor) or state[key].shape != param.shape:
+            shape = tuple(state[key].shape) if isinstance(state[key], Tensor) else state[key]
+            raise ValueError(f"the {key} of {name} has shape {shape} but {name} {tuple(param.shape)}; load the checkpoint of this model")

@@ -1,0 +1,1 @@
+"""The hand-written kernels: update rules, and the two drivers (Triton, Numba) that run them over tables of addresses."""

@@ -1,0 +1,144 @@
+"""The Numba driver: the rules of rules.py over the tables of a bucket of CPU tensors."""
+
+import functools
+import hashlib
+import itertools
+import os
+import pathlib
+import types
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+from numba.core import types as nt
+from numba.extending import overload
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from . import rules
+from .cpu_memory import Variant, load_row, store_row
+from .lang import is_rule, tl
+
+CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
+MIN_WORK = 1 << 16  # elements a thread must have before waking it pays
+
+# Numba's disk cache looks at one file only; a change in any of these must give another key
+_DIGEST = hashlib.sha256(
+    b"".join((pathlib.Path(__file__).parent / name).read_bytes() for name in ("rules.py", "cpu.py", "cpu_memory.py"))
+).hexdigest()[:16]
+
+
+@overload(tl.sqrt)
+def _sqrt(x):
+    return lambda x: np.sqrt(x)
+
+
+@overload(tl.where)
+def _where(condition, a, b):
+    return lambda condition, a, b: a if condition else b
+
+
+def _compile(function, number):
+    """A rule as a Numba function: the rules that it calls compiled too, its float literals of the compute type."""
+    code = function.fn.__code__
+    scope = {"__name__": function.fn.__module__}  # the disk cache imports it
+    scope |= {
+        name: _compile(value, number) if is_rule(value) else value
+        for name, value in function.fn.__globals__.items()
+        if name in code.co_names
+    }
+    # as float64, literals would widen float32 arithmetic, which runs 2-3 times slower
+    consts = tuple(number(const) if isinstance(const, float) else const for const in code.co_consts)
+    # error_model: Python's check for division by zero would stop vectorisation
+    return numba.njit(types.FunctionType(code.replace(co_consts=consts), scope, code.co_name), error_model="numpy")
+
+
+def _fixed(variant, addresses, tensor, hyper, group):
+    """Replaced by its overload: the addresses of one tensor and the hyperparameters of its group, as tuples."""
+
+
+@overload(_fixed)
+def _(variant, addresses, tensor, hyper, group):
+    n_rows, n_hyper = len(variant.dtypes), variant.n_hyper
+
+    def fixed(variant, addresses, tensor, hyper, group):
+        return to_fixed_tuple(addresses[:, tensor], n_rows), to_fixed_tuple(hyper[group], n_hyper)
+
+    return fixed
+
+
+def _update(variant, values, hyper):
+    """Replaced by its overload: (grad, param, *state), hyperparameters -> (param, *state)."""
+
+
+@overload(_update)
+def _(variant, values, hyper):
+    number = np.float64 if variant.compute == nt.float64 else np.float32
+    apply, rule = _compile(rules.apply, number), _compile(getattr(rules, variant.rule), number)
+    n_common = len(rules.COMMON)
+
+    def update(variant, values, hyper):
+        param, state = apply(values[0], values[1], values[2:], hyper[:n_common], hyper[n_common:], rule)
+        return (param,) + state
+
+    return update
+
+
+@numba.njit(nogil=True, error_model="numpy", cache=True)
+def _step(
+    variant,  # carries no value: its type says what to compile
+    addresses,  # int64 [n_rows, n_tensors]: grad, param, state 0, ...
+    numels,  # int64 [n_tensors], elements
+    groups,  # int32 [n_tensors]: row of hyper
+    chunk_tensor,  # int32 [n_chunks]
+    chunk_start,  # int64 [n_chunks], elements
+    hyper,  # compute type [n_groups, n_hyper]
+    chunk,  # elements
+    first,  # the chunks of this thread: first up to last
+    last,
+):
+    for k in range(first, last):
+        tensor = chunk_tensor[k]
+        start = chunk_start[k]
+        bases, row = _fixed(variant, addresses, tensor, hyper, groups[tensor])
+        for i in range(start, min(start + chunk, numels[tensor])):
+            store_row(variant, bases, i, _update(variant, load_row(variant, bases, i), row))
+
+
+@functools.cache
+def compiled(rule: str, dtypes: tuple[str, ...], n_hyper: int):
+    """Machine code for one rule and row of dtypes, from the disk cache if it is there; its arguments are _step's after `variant`."""
+    variant = Variant(rule, dtypes, n_hyper, _DIGEST)
+    int64, int32 = nt.Array(nt.int64, 1, "C"), nt.Array(nt.int32, 1, "C")
+    tables = (nt.Array(nt.int64, 2, "C"), int64, int32, int32, int64, nt.Array(variant.compute, 2, "C"))
+    return functools.partial(_step.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that live as long as the process. Numba's own would abort it when two Python threads step at once."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fusedrms")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def step(rule: str, dtypes: tuple[str, ...], n_elements: int, tables) -> None:
+    """One step of a bucket of CPU tensors, on as many threads as torch uses; tables as launch.Tables of NumPy arrays."""
+    run = compiled(rule, dtypes, tables.hyper.shape[1])
+    n_threads = max(1, min(torch.get_num_threads(), n_elements // MIN_WORK))
+    bounds = _shares(tables, n_threads)
+    others = [_pool().submit(run, *tables, CHUNK, a, b) for a, b in itertools.pairwise(bounds[1:])]
+    run(*tables, CHUNK, bounds[0], bounds[1])
+    for other in others:
+        other.result()
+
+
+def _shares(tables, n_threads: int) -> list[int]:
+    """Chunk indices between which each thread finds as many elements as the others."""
+    n_chunks = len(tables.chunk_tensor)
+    if n_threads == 1:
+        return [0, n_chunks]
+    work = np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, CHUNK).cumsum()
+    inner = np.searchsorted(work, work[-1] * np.arange(1, n_threads) // n_threads)
+    return [0, *inner.tolist(), n_chunks]

@@ -1,0 +1,35 @@
+"""The tables that tests run over: options, shapes, dtypes, and what one step may be wrong by."""
+
+import numpy as np
+import torch
+
+OPTIONS = {
+    "plain": {},
+    "weight_decay": dict(weight_decay=0.1, alpha=0.9),
+    "momentum": dict(momentum=0.9, lr=3e-3),
+    "centered": dict(centered=True, eps=1e-4),
+    "centered_momentum": dict(centered=True, momentum=0.5, alpha=0.95),
+    "everything": dict(centered=True, momentum=0.9, weight_decay=1e-2, maximize=True, lr=0.1, eps=1e-3),
+}
+
+# 0-d, empty, one element, tails of a vector, of a block, of a chunk
+SHAPES = [(), (0,), (1,), (7,), (33, 5), (1024,), (1025,), (3, 1, 5), (16384 + 3,)]
+
+F32, BF16, F16, F64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
+DTYPES = [(param, grad) for param in (F32, BF16, F16) for grad in (F32, BF16, F16)]  # of parameter and gradient
+DTYPES += [(F64, F64), (F64, F32), (torch.complex64, torch.complex64), (torch.complex128, torch.complex128)]
+
+EPS32 = 2.0**-24  # half a unit in the last place, relative
+_HALF_ULP = {F32: EPS32, BF16: 2.0**-8, F16: 2.0**-11, F64: 2.0**-53, torch.complex64: EPS32, torch.complex128: 2.0**-53}
+_SUBNORMAL = {F16: 2.0**-25}  # half the smallest step of float16; that of the others is far below what a test can see
+ROUNDINGS = 16  # more than the operations of any rule on one element, square root and division counted twice
+
+
+def storage_error(dtype: torch.dtype, value: np.ndarray) -> np.ndarray:
+    """What rounding a value to its stored dtype may change."""
+    return np.maximum(_HALF_ULP[dtype] * np.abs(value), _SUBNORMAL.get(dtype, 0.0))
+
+
+def compute_error(dtype: torch.dtype) -> float:
+    """The relative error of all operations of a step together."""
+    return ROUNDINGS * (2.0**-53 if dtype in (F64, torch.complex128) else EPS32)

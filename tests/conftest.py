@@ -1,0 +1,38 @@
+"""Fixtures: devices, seeds, and memory that is never zero by luck."""
+
+import pytest
+import torch
+
+from fusedrms.kernels import lang, launch
+
+if lang.interpreted():  # a block costs milliseconds there, whatever its size
+    launch.BLOCK = 4096
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA or ROCm device"))
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    """torch.empty yields NaN, so that a value nobody wrote is seen."""
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.utils.deterministic.fill_uninitialized_memory = before
+    torch.use_deterministic_algorithms(algorithms)

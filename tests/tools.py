@@ -1,0 +1,77 @@
+"""What several test modules need."""
+
+import numpy as np
+import torch
+from cases import compute_error, storage_error
+from reference import rmsprop
+from torch import Tensor
+
+from fusedrms import FusedRMSProp
+
+STATES = ("square_avg", "grad_avg", "momentum_buffer")
+
+
+def parameter(values: Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(values)
+
+
+def set_grad(param: Tensor, grad: Tensor) -> None:
+    """Also for a gradient of another dtype, strides or address than autograd would give."""
+    param.grad = torch.zeros_like(param)
+    param.grad.data = grad
+
+
+def parameters(shapes, device="cpu", dtype=torch.float32) -> list[torch.nn.Parameter]:
+    return [parameter(torch.randn(shape, dtype=torch.float64).to(device, dtype)) for shape in shapes]
+
+
+def twins(params) -> list[torch.nn.Parameter]:
+    """Equal parameters in other memory, of the same strides."""
+    return [parameter(param.detach().clone()) for param in params]
+
+
+def random_grads(params, dtype=None) -> None:
+    for param in params:
+        set_grad(param, torch.randn(param.shape, dtype=torch.complex128 if param.is_complex() else torch.float64).to(param.device, dtype or param.dtype))
+
+
+def copy_grads(source, target) -> None:
+    for a, b in zip(source, target, strict=True):
+        b.grad = None if a.grad is None else a.grad.detach().clone()
+
+
+def exact(tensor: Tensor) -> np.ndarray:
+    """Every number of a tensor in float64, complex elements as pairs."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.double().numpy().copy()
+
+
+def step_and_check(optimizer: FusedRMSProp) -> None:
+    """One step, held against the float64 reference from the very same parameters, gradients and states.
+
+    The bounds follow from the rounding of the operations and of the storage; nothing accumulates, so they hold for any number of steps.
+    """
+    before = []
+    for group in optimizer.param_groups:
+        options = {key: group[key] for key in ("alpha", "eps", "weight_decay", "momentum", "centered", "maximize")}
+        options["lr"] = float(group["lr"])
+        for param in group["params"]:
+            if param.grad is not None:
+                state = {key: exact(optimizer.state[param].get(key, torch.zeros_like(param))) for key in STATES}
+                before.append((param, rmsprop(exact(param), exact(param.grad), state, **options)))
+    optimizer.step()
+    for param, (new, sizes) in before:
+        for key, value in new.items():
+            actual = param if key == "param" else optimizer.state[param][key]
+            bound = storage_error(actual.dtype, value) + compute_error(param.dtype) * sizes[key]
+            error = np.abs(exact(actual) - value)
+            assert np.all(error <= bound), f"{key} of {param.dtype} {tuple(param.shape)}: {np.nanmax(error / bound)} times the bound"
+
+
+def assert_close(ours, theirs, steps: int) -> None:
+    """Two runs of the same updates, in different orders of rounding."""
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = exact(a), exact(b)
+        np.testing.assert_allclose(a, b, rtol=steps * 1e-6, atol=steps * 1e-6)
