@@ -24,7 +24,7 @@ class Layout(NamedTuple):
 class Member(NamedTuple):
     """One parameter of a bucket."""
 
-    index: int  # among all parameters of the optimizer
+    index: int  # among the parameters that have a gradient
     group: int  # index of its parameter group
     param: Tensor
     grad: Tensor
@@ -101,7 +101,7 @@ class Bucket:
         self.steps = torch.from_numpy(self._counts)
 
     def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray) -> bool:
-        """Take this step's addresses, those of all parameters of the optimizer; False if they belong to another Layout."""
+        """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout."""
         rows = self._host.addresses
         rows[0] = grad_addresses[self._index]
         rows[1] = param_addresses[self._index]

@@ -1,5 +1,6 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from .options import check_state
+from .options import check_complete, check_state
 from .plan import Plan, Recipe, fit_state, new_step, parameter_name
 
 _HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
@@ -41,11 +42,12 @@ class FusedOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if isinstance(param_group, dict):
             self.check_group({**self.defaults, **param_group})
-        super().add_param_group(param_group)
-        params = param_group["params"]
-        if len(params) != len(set(params)):
-            self.param_groups.pop()
-            raise ValueError("a parameter group has the same parameter twice; they would be updated at once: list each parameter once")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*duplicate parameters")
+            try:
+                super().add_param_group(param_group)
+            except UserWarning:  # two updates of one parameter in one launch would race
+                raise ValueError("a parameter group lists the same parameter twice; list it once") from None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -64,6 +66,8 @@ class FusedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(f"{type(self).__name__}.step() cannot be captured in a CUDA graph; call it after the replay")
         recipes = [self.recipe(group) for group in self.param_groups]
         if self._plan is None or not self._plan.holds(self.param_groups, recipes, self.state):
             self._plan = None  # free the old tables first, and leave none behind if this fails
@@ -111,11 +115,15 @@ class FusedOptimizer(Optimizer):
             for index, param in enumerate(group["params"]):
                 if states.get(param):
                     values = {key: value.value if isinstance(value, _Kept) else value for key, value in states[param].items()}
-                    check_state(type(self).__name__, parameter_name(groups, g, index), param, values, expected)
-                    fitted[param] = {
-                        key: new_step(float(value)) if key == "step" else fit_state(param, value, copy=True)
+                    name = parameter_name(groups, g, index)
+                    check_complete(type(self).__name__, name, values, expected)
+                    check_state(name, param, values, expected)
+                    fits = {
+                        key: fit_state(param, value, copy=True)
                         for key, value in values.items()
+                        if key != "step" and isinstance(value, Tensor) and value.shape == param.shape
                     }
+                    fitted[param] = {**values, "step": new_step(float(values.get("step", 0))), **fits}
         states.update(fitted)
         super().__setstate__(state)
         self._plan = None

@@ -61,15 +61,24 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
         raise RuntimeError(f"{name}.grad is {grad.dtype} but {name} {param.dtype}; convert the gradient with to({param.dtype})")
     if param.is_conj() or param.is_neg():
         raise RuntimeError(f"{name} is a lazily conjugated or negated view; call resolve_conj() or resolve_neg() first")
-    if any(size > 1 and stride == 0 for size, stride in zip(param.shape, param.stride(), strict=True)):
+    if param.numel() and any(size > 1 and stride == 0 for size, stride in zip(param.shape, param.stride(), strict=True)):
         raise RuntimeError(f"{name} is expanded: several elements share one address, strides {param.stride()}; call contiguous() first")
 
 
-def check_state(optimizer: str, name: str, param: Tensor, state: dict, expected: tuple[str, ...]) -> None:
-    """ValueError unless a loaded state is one of this optimizer's for this parameter."""
-    for key in expected:
+def check_state(name: str, param: Tensor, state: dict, keys: tuple[str, ...]) -> None:
+    """ValueError unless those states that are there fit the parameter."""
+    for key in keys:
+        value = state.get(key, param)
+        if not isinstance(value, Tensor) or value.shape != param.shape:
+            shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"the value {value!r}"
+            raise ValueError(
+                f"the {key} of {name} has {shape} but {name} the shape {tuple(param.shape)}; "
+                "load a checkpoint of this model, or start anew with optimizer.state.clear()"
+            )
+
+
+def check_complete(optimizer: str, name: str, state: dict, keys: tuple[str, ...]) -> None:
+    """ValueError unless a loaded state has what this optimizer needs: another one's would silently start from zeros."""
+    for key in keys:
         if key not in state:
             raise ValueError(f"the state of {name} has {sorted(state)} but no {key!r}; load a checkpoint of {optimizer} or torch.optim.RMSprop")
-        if not isinstance(state[key], Tensor) or state[key].shape != param.shape:
-            shape = tuple(state[key].shape) if isinstance(state[key], Tensor) else state[key]
-            raise ValueError(f"the {key} of {name} has shape {shape} but {name} {tuple(param.shape)}; load the checkpoint of this model")

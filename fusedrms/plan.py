@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .buckets import Bucket, Layout, Member, dense_like, is_lazy, order
 from .kernels.addresses import Snapshot
-from .options import check_tensors
+from .options import check_state, check_tensors
 
 _STATE_DTYPE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}
 _grad = attrgetter("grad")
@@ -56,38 +56,40 @@ class Plan:
 
     Raises:
         RuntimeError: a parameter or gradient that cannot be updated; nothing has changed then.
+        ValueError: a state of another shape than its parameter's; likewise.
     """
 
     def __init__(self, name: str, groups: list[dict], recipes: list[Recipe], state: defaultdict):
-        active = [
-            (g, index, param)
-            for g, group in enumerate(groups)
-            for index, param in enumerate(group["params"])
-            if param.grad is not None
-        ]
-        for g, index, param in active:
-            check_tensors(name, parameter_name(groups, g, index), param, param.grad)
+        active = []  # (parameter group, parameter), those that have a gradient
+        self._idle = []
+        for g, group in enumerate(groups):
+            for index, param in enumerate(group["params"]):
+                if param.grad is None:
+                    self._idle.append(param)
+                    continue
+                parameter = parameter_name(groups, g, index)
+                check_tensors(name, parameter, param, param.grad)
+                check_state(parameter, param, state.get(param, {}), recipes[g].states)
+                active.append((g, param))
 
-        start = [0, *(len(group["params"]) for group in groups)]
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
-        for g, index, param in active:
-            member = self._member(sum(start[: g + 1]) + index, g, param, recipes[g], state[param])
+        for index, (g, param) in enumerate(active):
+            member = self._member(index, g, param, recipes[g], state[param])
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group) for (rule, layout), group in members.items()]
         for bucket in self._buckets:
             for param, step in zip(bucket.params, bucket.steps.unbind(), strict=True):
                 state[param]["step"] = step
-        self.params = [param for bucket in self._buckets for param in bucket.params]  # those that a step changes
 
         self._kinds = [recipe[:2] for recipe in recipes]
+        self._active = [param for _, param in active]
         self._holders: dict[str, list[dict]] = defaultdict(list)  # state name -> the dicts that must go on holding it
-        for g, _, param in active:
+        for g, param in active:
             for key in recipes[g].states:
                 self._holders[key].append(state[param])
-        self._n_params, self._n_state = sum(start), len(state)
-        params, grads, others = self._look(groups, state)
-        self._snapshot = Snapshot([*params, *grads], list(others))
+        self._sizes, self._n_state = [len(group["params"]) for group in groups], len(state)
+        self._snapshot = Snapshot([*self._active, *map(_grad, self._active)], list(self._identities(groups, state)))
 
     @staticmethod
     def _member(index: int, group: int, param: Tensor, recipe: Recipe, state: dict) -> Member:
@@ -99,25 +101,26 @@ class Plan:
         stage_grad = is_lazy(param.grad) or order(param.grad) != dense
         return Member(index, group, param, param.grad, states, state["step"], order(param) != dense, stage_grad)
 
-    def _look(self, groups: list[dict], state: defaultdict):
-        """All parameters, their gradients, and what must stay the object it is: the parameters, the states and their dicts."""
-        params = list(chain.from_iterable(map(itemgetter("params"), groups)))
+    def _identities(self, groups: list[dict], state: defaultdict):
+        """What must stay the object it is: the parameters, the absent gradients, the states and their dicts."""
+        params = map(itemgetter("params"), groups)
         states = [map(itemgetter(key), holders) for key, holders in self._holders.items()]
-        return params, map(_grad, params), chain(params, state.values(), *states)
+        return chain(*params, map(_grad, self._idle), state.values(), *states)
 
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
         """Whether the tables can be used for this step; reads all addresses."""
-        if [recipe[:2] for recipe in recipes] != self._kinds or len(state) != self._n_state:
+        n = len(self._active)
+        if (
+            [recipe[:2] for recipe in recipes] != self._kinds
+            or [len(group["params"]) for group in groups] != self._sizes
+            or len(state) != self._n_state
+        ):
             return False
-        if sum(len(group["params"]) for group in groups) != self._n_params:
-            return False
-        params, grads, others = self._look(groups, state)
         try:
-            same = self._snapshot.same(chain(params, grads), others)
+            same = self._snapshot.same(chain(self._active, map(_grad, self._active)), self._identities(groups, state))
         except KeyError:  # a state was deleted
             return False
         addresses = self._snapshot.address
-        n = self._n_params
         return same and all([bucket.point_at(addresses[:n], addresses[n:]) for bucket in self._buckets])
 
     def step(self, recipes: list[Recipe]) -> None:
@@ -126,4 +129,4 @@ class Plan:
         for bucket in self._buckets:
             bucket.step(hyper)
         # the kernels write behind autograd's back; it must know that saved values are gone
-        torch.autograd.graph.increment_version(self.params)
+        torch.autograd.graph.increment_version(self._active)

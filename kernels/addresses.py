@@ -15,8 +15,6 @@ from llvmlite import ir
 from numba.core import types as nt
 from numba.extending import intrinsic
 
-_ABSENT = 0  # the device word of an absent tensor (None); DLPack's device types begin at 1
-
 
 @intrinsic
 def _call(typing_context, function, obj, out):
@@ -43,7 +41,6 @@ def _peek(typing_context, address):
 def _scan(
     exchange,  # address of DLPack's dltensor_from_py_object_no_sync
     clear_error,  # address of PyErr_Clear
-    none,  # address of None
     objects,  # address of an array of PyObject *: the tensors, then the others
     address,  # int64 [n_tensors], written
     kinds,  # int64 [n_tensors, 2]: DLTensor's device word, ndim and dtype word
@@ -54,27 +51,21 @@ def _scan(
 ):
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
     for k in range(address.size):
-        obj = _peek(objects + 8 * k)
-        if obj == none:
-            view[1] = _ABSENT
-            address[k] = 0
-        else:
-            if _call(exchange, obj, view.ctypes.data) != 0:
-                _call(clear_error, 0, 0)
-                return False
-            address[k] = view[0] + view[5]
+        if _call(exchange, _peek(objects + 8 * k), view.ctypes.data) != 0:  # not a tensor, or a sparse one
+            _call(clear_error, 0, 0)
+            return False
+        address[k] = view[0] + view[5]
         if record:
             kinds[k] = view[1:3]
-        elif view[1] != kinds[k, 0] or (obj != none and view[2] != kinds[k, 1]):
+        elif view[1] != kinds[k, 0] or view[2] != kinds[k, 1]:
             return False
-        if obj != none:
-            ndim = view[2] & 0xFFFFFFFF
-            for d in range(2 * ndim):
-                dim = _peek(view[3] + 8 * d) if d < ndim else _peek(view[4] + 8 * (d - ndim))
-                if record:
-                    dims[dims_start[k] + d] = dim
-                elif dim != dims[dims_start[k] + d]:
-                    return False
+        ndim = view[2] & 0xFFFFFFFF
+        for d in range(2 * ndim):
+            dim = _peek(view[3] + 8 * d) if d < ndim else _peek(view[4] + 8 * (d - ndim))
+            if record:
+                dims[dims_start[k] + d] = dim
+            elif dim != dims[dims_start[k] + d]:
+                return False
     for k in range(others.size):
         if _peek(objects + 8 * (address.size + k)) != others[k]:
             return False
@@ -98,30 +89,29 @@ _CLEAR_ERROR = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value
 
 
 def _facts(tensor):
-    if tensor is None:
+    if tensor is None or tensor.layout is not torch.strided:
         return None
-    strides = tensor.stride() if tensor.layout is torch.strided else None
-    return tensor.device, tensor.dtype, tensor.shape, strides
+    return tensor.device, tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr()
 
 
 class Snapshot:
     """What a list of tensors looked like, and the identity of other objects that must not be replaced.
 
     Args:
-        tensors: strided tensors; None where there is none.
+        tensors: strided tensors.
         others: any objects; kept alive, so that their addresses stay theirs.
 
     Attributes:
-        address: int64 [n_tensors], written by `same`; 0 for None.
+        address: int64 [n_tensors], written by `same`.
     """
 
-    def __init__(self, tensors: list[torch.Tensor | None], others: list[object]):
+    def __init__(self, tensors: list[torch.Tensor], others: list[object]):
         self._others = others
         self.address = np.zeros(len(tensors), np.int64)
         if not _EXCHANGE:
-            self._recorded = [_facts(tensor) for tensor in tensors]
+            self._recorded = [_facts(tensor)[:-1] for tensor in tensors]
             return
-        n_dims = np.fromiter((0 if tensor is None else 2 * tensor.dim() for tensor in tensors), np.int64, len(tensors))
+        n_dims = np.array([2 * tensor.dim() for tensor in tensors], np.int64)
         self._kinds = np.zeros((len(tensors), 2), np.int64)
         self._dims_start = np.cumsum(n_dims) - n_dims
         self._dims = np.zeros(n_dims.sum(), np.int64)
@@ -132,14 +122,16 @@ class Snapshot:
         """Whether device, dtype, shape and strides of every tensor and the identity of every other are as recorded; reads the addresses."""
         if _EXCHANGE:
             return self._scan(tensors, others, False)
-        tensors = list(tensors)
-        self.address[:] = [0 if tensor is None or tensor.layout is not torch.strided else tensor.data_ptr() for tensor in tensors]
-        return list(map(_facts, tensors)) == self._recorded and list(map(id, others)) == list(map(id, self._others))
+        facts = [_facts(tensor) for tensor in tensors]
+        if None in facts or [fact[:-1] for fact in facts] != self._recorded or list(map(id, others)) != list(map(id, self._others)):
+            return False
+        self.address[:] = [fact[-1] for fact in facts]
+        return True
 
     def _scan(self, tensors, others, record: bool) -> bool:
         n = self.address.size + self._other_ids.size
         objects = np.fromiter(chain(tensors, others), object, n)  # NumPy keeps them as an array of PyObject *
         return _scan(
-            _EXCHANGE, _CLEAR_ERROR, id(None), objects.ctypes.data,
+            _EXCHANGE, _CLEAR_ERROR, objects.ctypes.data,
             self.address, self._kinds, self._dims_start, self._dims, self._other_ids, record,
         )  # fmt: skip

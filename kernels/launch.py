@@ -7,8 +7,7 @@ import torch
 
 from . import cpu, lang, rules
 
-BLOCK = 1024  # elements a program handles at a time: 16-byte accesses with 4 float32 a thread
-NUM_WARPS = 8
+THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
 CHUNK = 16384  # elements a program updates
 
 
@@ -31,6 +30,26 @@ def chunk_size(device: torch.device) -> int:
     return CHUNK if uses_triton(device) else cpu.CHUNK
 
 
+def constants(rule: str, dtypes: tuple[str, ...], aligned: bool, n_hyper: int, warp_size: int) -> dict:
+    """What the Triton kernel is compiled for; rule and dtypes as in launch().
+
+    Args:
+        n_hyper: numbers in a row of hyper.
+        warp_size: threads, 32 on NVIDIA's GPUs and 64 on AMD's.
+    """
+    vector = 2 if dtypes[1] == "float64" else 4
+    return dict(
+        RULE=getattr(rules, rule),
+        N_COMMON=len(rules.COMMON),
+        N_ARGS=n_hyper - len(rules.COMMON),
+        DTYPES=tuple(getattr(lang.tl, dtype) for dtype in dtypes),
+        ALIGN=16 if aligned else 1,
+        CHUNK=CHUNK,
+        BLOCK=THREADS * vector,
+        num_warps=THREADS // warp_size,
+    )
+
+
 def launch(rule: str, dtypes: tuple[str, ...], aligned: bool, n_elements: int, tables: Tables) -> None:
     """Update every tensor of a bucket: one launch, on the tables' device and its current stream.
 
@@ -47,18 +66,6 @@ def launch(rule: str, dtypes: tuple[str, ...], aligned: bool, n_elements: int, t
         return cpu.step(rule, dtypes, n_elements, tables)
     from .step import step_kernel  # needs Triton, which exists on Linux only
 
-    tl = lang.tl
-    alignment = 16 if aligned else 1
+    chosen = constants(rule, dtypes, aligned, tables.hyper.shape[1], 64 if torch.version.hip else 32)
     with torch.cuda.device_of(tables.addresses):
-        step_kernel[(len(tables.chunk_tensor),)](
-            *tables,
-            tables.numels.numel(),
-            RULE=getattr(rules, rule),
-            N_COMMON=len(rules.COMMON),
-            N_ARGS=tables.hyper.shape[1] - len(rules.COMMON),
-            DTYPES=tuple(getattr(tl, dtype) for dtype in dtypes),
-            ALIGN=alignment,
-            CHUNK=CHUNK,
-            BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
-        )
+        step_kernel[(len(tables.chunk_tensor),)](*tables, tables.numels.numel(), **chosen)

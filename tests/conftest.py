@@ -6,7 +6,7 @@ import torch
 from fusedrms.kernels import lang, launch
 
 if lang.interpreted():  # a block costs milliseconds there, whatever its size
-    launch.BLOCK = 4096
+    launch.THREADS = 1024
 
 
 def pytest_collection_modifyitems(items):

@@ -159,17 +159,20 @@ def test_constant_gradient_makes_no_nan(device, dtype):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
-def test_infinite_values(device):
+@pytest.mark.parametrize("dtype", [F32, BF16, F16])
+def test_infinite_values(device, dtype):
     """What torch makes of NaN and infinity, element by element: a NaN never spreads, a masked -inf parameter stays."""
-    values = torch.tensor([1.0, -torch.inf, 1.0, 1.0, 1.0, 0.0], device=device)
-    grads = torch.tensor([torch.nan, 0.5, torch.inf, 1e30, 1e-30, 0.0], device=device)
-    ours, theirs = parameter(values.clone()), parameter(values.clone())
+    values = torch.tensor([1.0, -torch.inf, 1.0, 1.0, 1.0, 0.0, -1.0], device=device)
+    grads = torch.tensor([torch.nan, 0.5, torch.inf, 1e30, 1e-30, 0.0, -torch.inf], device=device)
+    ours, theirs = parameter(values.to(dtype)), parameter(values.clone())
     a, b = FusedRMSProp([ours]), torch.optim.RMSprop([theirs])
     for _ in range(3):
-        ours.grad, theirs.grad = grads.clone(), grads.clone()
+        set_grad(ours, grads.clone())
+        theirs.grad = grads.clone()
         a.step()
         b.step()
-    torch.testing.assert_close(ours, theirs, equal_nan=True)
+        theirs.data = theirs.data.to(dtype).float()
+    torch.testing.assert_close(ours.float(), theirs, equal_nan=True)
 
 
 def test_beyond_32_bits(device):

@@ -1,0 +1,194 @@
+"""Whatever a user does between two steps, the tables follow: every step is held against the reference."""
+
+import collections
+
+import pytest
+import torch
+from cases import BF16, F16, F32
+from tools import parameter, parameters, random_grads, set_grad, step_and_check
+
+from fusedrms import FusedRMSProp
+from fusedrms.kernels import addresses
+
+
+@pytest.fixture(params=[True, False], ids=["dlpack", "python"], autouse=True)
+def _both_ways_of_reading(request, monkeypatch):
+    if not request.param:  # torch before 2.10 has no C interface
+        monkeypatch.setattr(addresses, "_EXCHANGE", 0)
+
+
+@pytest.fixture
+def optimizer(device):
+    optimizer = FusedRMSProp(parameters([(33,), (4, 6), (2000,)], device), momentum=0.9, weight_decay=0.1)
+    for _ in range(2):
+        random_grads(params_of(optimizer))
+        step_and_check(optimizer)
+    return optimizer
+
+
+def params_of(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def swap_data(optimizer):
+    for p in params_of(optimizer):
+        p.data = torch.randn_like(p)
+
+
+def swap_strides(optimizer):
+    p = params_of(optimizer)[1]
+    p.data = torch.randn(6, 4, device=p.device).t()
+
+
+def reuse_address_for_other_strides(optimizer):
+    """As an allocator may: same address, same number of elements."""
+    p = params_of(optimizer)[1]
+    p.data = p.data.as_strided((4, 6), (1, 4))
+
+
+def reuse_address_of_gradient(optimizer):
+    p = params_of(optimizer)[1]
+    random_grads([p])
+    p.grad.data = p.grad.data.as_strided((4, 6), (1, 4))
+
+
+def to_dtype(dtype):
+    def change(optimizer):
+        for p in params_of(optimizer):
+            p.data = p.data.to(dtype)
+            p.grad = None
+
+    return change
+
+
+def reuse_address_for_other_dtype(optimizer):
+    p = params_of(optimizer)[2]
+    p.grad = None
+    p.data = p.data.zero_().view(BF16)[:2000]
+
+
+def gradient_dtype(optimizer):
+    for p in params_of(optimizer):
+        set_grad(p, torch.randn(p.shape, device=p.device).to(BF16))
+
+
+def one_gradient_vanishes(optimizer):
+    params_of(optimizer)[1].grad = None
+
+
+def all_gradients_vanish(optimizer):
+    optimizer.zero_grad()
+
+
+def new_parameter_object(optimizer):
+    group = optimizer.param_groups[0]
+    group["params"][0] = parameter(torch.randn(5, device=group["params"][0].device))
+
+
+def longer_parameter_list(optimizer):
+    optimizer.param_groups[0]["params"].append(parameter(torch.randn(5, device=params_of(optimizer)[0].device)))
+
+
+def reset_state(optimizer):
+    optimizer.state = collections.defaultdict(dict)
+
+
+def clear_state(optimizer):
+    optimizer.state.clear()
+
+
+def reset_one_state(optimizer):
+    optimizer.state[params_of(optimizer)[1]] = {}
+
+
+def replace_a_state_tensor(optimizer):
+    p = params_of(optimizer)[2]
+    optimizer.state[p]["square_avg"] = torch.full_like(p, 2.0)
+
+
+def delete_a_state_tensor(optimizer):
+    del optimizer.state[params_of(optimizer)[2]]["momentum_buffer"]
+
+
+def misalign(optimizer):
+    for p in params_of(optimizer):
+        p.data = torch.randn(p.numel() + 1, device=p.device)[1:].view(p.shape)
+
+
+def misalign_gradient(optimizer):
+    p = params_of(optimizer)[0]
+    set_grad(p, torch.randn(34, device=p.device)[1:])
+
+
+def freeze(optimizer):
+    params_of(optimizer)[0].requires_grad_(False)
+    params_of(optimizer)[0].grad = None
+
+
+CHANGES = [
+    swap_data, swap_strides, reuse_address_for_other_strides, reuse_address_of_gradient, to_dtype(BF16), to_dtype(F16),
+    reuse_address_for_other_dtype, gradient_dtype, one_gradient_vanishes, all_gradients_vanish, new_parameter_object,
+    longer_parameter_list, reset_state, clear_state, reset_one_state, replace_a_state_tensor, delete_a_state_tensor, misalign,
+    misalign_gradient, freeze,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__qualname__.split(".")[0])
+def test_change(optimizer, change):
+    keeps_gradients = change in (reuse_address_of_gradient, gradient_dtype, one_gradient_vanishes, all_gradients_vanish, misalign_gradient, freeze)
+    change(optimizer)
+    if not keeps_gradients:
+        random_grads(params_of(optimizer))
+    for p in params_of(optimizer):
+        if p.grad is not None:
+            assert p.grad.shape == p.shape
+    step_and_check(optimizer)
+    random_grads(params_of(optimizer))
+    step_and_check(optimizer)
+
+
+def test_parameters_without_gradients_are_left_alone(optimizer):
+    first, second, _ = params_of(optimizer)
+    before = second.detach().clone(), optimizer.state[second]["square_avg"].clone(), optimizer.state[second]["step"].item()
+    second.grad = None
+    step_and_check(optimizer)
+    assert torch.equal(second, before[0])
+    assert torch.equal(optimizer.state[second]["square_avg"], before[1])
+    assert (optimizer.state[first]["step"].item(), optimizer.state[second]["step"].item()) == (3, before[2])
+    random_grads([second])
+    step_and_check(optimizer)
+    assert (optimizer.state[first]["step"].item(), optimizer.state[second]["step"].item()) == (4, before[2] + 1)
+
+
+def test_steps_do_not_rebuild(optimizer, monkeypatch):
+    """Gradients that move, are new objects or lie at old addresses leave the tables as they are."""
+    plan = optimizer._plan
+    params = params_of(optimizer)
+    buffers = [[torch.randn_like(p) for p in params] for _ in range(2)]
+    for step in range(6):
+        optimizer.zero_grad(set_to_none=True)
+        for p, grad in zip(params, buffers[step % 2], strict=True):
+            p.grad = grad
+        optimizer.param_groups[0]["lr"] *= 0.9
+        step_and_check(optimizer)
+        assert optimizer._plan is plan
+
+
+def test_model_to(device):
+    model = torch.nn.Linear(8, 8)
+    optimizer = FusedRMSProp(model.parameters(), centered=True)
+    for dtype in (F32, F16, F32, BF16, torch.float64, F32):
+        model.to(device, dtype)
+        random_grads(list(model.parameters()))
+        step_and_check(optimizer)
+
+
+@pytest.mark.gpu
+def test_model_moves_between_devices():
+    model = torch.nn.Linear(8, 8)
+    optimizer = FusedRMSProp(model.parameters(), momentum=0.9)
+    for device in ("cpu", "cuda", "cpu", "cuda"):
+        model.to(device)
+        optimizer.zero_grad()
+        random_grads(list(model.parameters()))
+        step_and_check(optimizer)

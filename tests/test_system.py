@@ -1,0 +1,196 @@
+"""Threads, processes, caches, memory: what surrounds a step."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from cases import F32
+from tools import assert_close, copy_grads, parameters, random_grads, step_and_check, twins
+
+from fusedrms import FusedRMSProp
+from fusedrms.kernels import cpu, lang
+
+BIG = 4 * cpu.MIN_WORK  # elements that wake several threads
+
+natively = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
+
+
+def run(code: str, **env) -> str:
+    """Python code in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@natively
+def test_two_threads_step_two_optimizers():
+    """Numba's own workqueue would abort the process."""
+    optimizers = [FusedRMSProp(parameters([(BIG,), (5,)])) for _ in range(4)]
+    expected = [FusedRMSProp(twins(o.param_groups[0]["params"])) for o in optimizers]
+    for a, b in zip(optimizers, expected, strict=True):
+        random_grads(a.param_groups[0]["params"])
+        copy_grads(a.param_groups[0]["params"], b.param_groups[0]["params"])
+        for _ in range(30):
+            b.step()
+    threads = [threading.Thread(target=lambda o=o: [o.step() for _ in range(30)]) for o in optimizers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for a, b in zip(optimizers, expected, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(a.param_groups[0]["params"], b.param_groups[0]["params"], strict=True))
+
+
+STEP = f"""
+import torch
+torch.set_num_threads(2)
+from fusedrms import FusedRMSProp
+p = torch.nn.Parameter(torch.ones({BIG}))
+p.grad = torch.ones_like(p)
+optimizer = FusedRMSProp([p])
+optimizer.step()
+"""
+
+
+@natively
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_after_a_step():
+    """Threads do not survive a fork: the child must make its own instead of waiting for the parent's."""
+    child = "optimizer.step(); os._exit(0 if p[-1].item() < a else 1)"  # nothing else of torch, which may not be forked
+    out = run(
+        f"import os, signal, warnings; warnings.simplefilter('ignore')\n{STEP}\na = p[-1].item()\npid = os.fork()\n"
+        f"if not pid: signal.alarm(60); {child}\nprint(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    assert out == "0\n"
+
+
+@natively
+def test_without_triton():
+    """macOS and Windows have none."""
+    code = STEP + "print(p.detach().unique().tolist())"
+    assert run("import sys; sys.modules['triton'] = None\n" + code) == run(code)
+
+
+@natively
+def test_compiled_code_is_kept_on_disk(tmp_path):
+    code = STEP + "from fusedrms.kernels import cpu\nprint(sum(cpu._step.stats.cache_hits.values()))"
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)) == "0\n"
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)) == "1\n"
+
+
+@natively
+def test_nan_rounds_to_nan():
+    """And not over into a number or an infinity, whatever its bits."""
+    for dtype in (torch.bfloat16, torch.float16):
+        (param,) = parameters([(4096,)], dtype=dtype)
+        param.grad = torch.ones_like(param)
+        nans = torch.randint(0, 2**22, (4096,), dtype=torch.int32) | 0x7F800001 | (torch.arange(4096, dtype=torch.int32) % 2 << 31)
+        param.grad.data = nans.view(F32)
+        FusedRMSProp([param]).step()
+        assert param.isnan().all()
+
+
+def tables(optimizer):
+    return [table for bucket in optimizer._plan._buckets for table in bucket._tables]
+
+
+def n_bytes(table):
+    return table.nbytes if isinstance(table, np.ndarray) else table.numel() * table.element_size()
+
+
+def test_memory(device):
+    """Exactly the states, and tables of 64 bytes a tensor and 12 a chunk."""
+    params = parameters([(1000,)] * 200 + [(100_000,)] * 3, device)
+    optimizer = FusedRMSProp(params, centered=True, momentum=0.9)
+    random_grads(params)
+    optimizer.step()
+    for p in params:
+        assert {key: value.numel() for key, value in optimizer.state[p].items()} == dict(
+            step=1, square_avg=p.numel(), grad_avg=p.numel(), momentum_buffer=p.numel()
+        )
+    (bucket,) = optimizer._plan._buckets
+    hyper = n_bytes(bucket._tables.hyper)
+    assert hyper <= 64
+    assert sum(map(n_bytes, bucket._tables)) - hyper + bucket.steps.nbytes <= 64 * len(params) + 12 * len(bucket._tables.chunk_tensor)
+
+
+@natively
+@pytest.mark.parametrize("options", [{}, dict(centered=True, momentum=0.9)])
+def test_calls_of_a_step_do_not_grow_with_the_tensors(options):
+    """Python and C functions called in a steady step, counted: the same for 10 tensors and for 1,000."""
+    counts = []
+    for n in (10, 1000):
+        params = parameters([(3,)] * n)
+        optimizer = FusedRMSProp(params, **options)
+        random_grads(params)
+        optimizer.step()
+        optimizer.step()
+        calls = []
+        sys.setprofile(lambda frame, event, arg, calls=calls: calls.append(event))
+        try:
+            optimizer.step()
+        finally:
+            sys.setprofile(None)
+        counts.append(sum("call" in event for event in calls))
+    assert counts[0] == counts[1]
+    assert counts[0] < 200
+
+
+@pytest.mark.gpu
+def test_one_launch_in_the_profiler():
+    params = parameters([(1000,)] * 50 + [(3, 5)], "cuda")
+    optimizer = FusedRMSProp(params, momentum=0.9)
+    random_grads(params)
+    optimizer.step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        optimizer.step()
+        torch.cuda.synchronize()
+    kernels = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA and "Mem" not in event.name]
+    assert kernels == ["step_kernel"]
+
+
+@pytest.mark.gpu
+def test_other_stream_and_device_context():
+    (param,) = parameters([(1 << 20,)], "cuda")
+    optimizer = FusedRMSProp([param])
+    with torch.cuda.stream(torch.cuda.Stream()):
+        random_grads([param])
+        step_and_check(optimizer)
+    torch.cuda.synchronize()
+    if torch.cuda.device_count() > 1:
+        (other,) = parameters([(100,)], "cuda:1")
+        random_grads([other])
+        step_and_check(FusedRMSProp([other]))
+
+
+@pytest.mark.gpu
+def test_cpu_and_gpu_agree():
+    on_cpu = parameters([(3000,), (7, 7)])
+    on_gpu = parameters([(1,)] * 2, "cuda")
+    for p, q in zip(on_cpu, on_gpu, strict=True):
+        q.data = p.data.cuda()
+    a, b = FusedRMSProp(on_cpu, centered=True), FusedRMSProp(on_gpu, centered=True)
+    for _ in range(5):
+        random_grads(on_cpu)
+        for p, q in zip(on_cpu, on_gpu, strict=True):
+            q.grad = p.grad.cuda()
+        a.step()
+        b.step()
+    assert_close(on_cpu, on_gpu, steps=5)
+
+
+@pytest.mark.gpu
+def test_capture_is_refused():
+    (param,) = parameters([(100,)], "cuda")
+    optimizer = FusedRMSProp([param])
+    random_grads([param])
+    optimizer.step()
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(RuntimeError, match="CUDA graph"), torch.cuda.graph(graph):
+        optimizer.step()
