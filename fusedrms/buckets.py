@@ -24,7 +24,7 @@ class Layout(NamedTuple):
 class Member(NamedTuple):
     """One parameter of a bucket."""
 
-    index: int  # among the parameters that have a gradient
+    number: int  # among the parameters that have a gradient
     group: int  # index of its parameter group
     param: Tensor
     grad: Tensor
@@ -49,9 +49,9 @@ def order(tensor: Tensor) -> list[int]:
     return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1]
 
 
-def is_lazy(tensor: Tensor) -> bool:
+def is_lazy(tensor: Tensor | None) -> bool:
     """Whether the memory holds the conjugate or the negative of the values."""
-    return tensor.is_conj() or tensor.is_neg()
+    return tensor is not None and (tensor.is_conj() or tensor.is_neg())
 
 
 def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ class Bucket:
     def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member]):
         self.rule, self.layout = rule, layout
         self.params = [member.param for member in members]
-        self._index = np.array([member.index for member in members])
+        self._index = np.array([member.number for member in members])
         self._groups = sorted({member.group for member in members})  # row of hyper -> parameter group
         row = {group: r for r, group in enumerate(self._groups)}
         numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
@@ -96,6 +96,8 @@ class Bucket:
         self._may_be_lazy = [
             p for p, member in zip(self.params, members, strict=True) if not member.stage_grad and (p.is_complex() or p.numel() == 1)
         ]
+        self.copies = any(self._staged.values()) or bool(self._may_be_lazy)  # addresses alone do not tell what to read
+        self._rows: list[tuple | None] = [None] * len(self._groups)
         # one array, so that counting costs one call; the parameters' states hold views of it
         self._counts = np.array([float(member.step) for member in members], members[0].step.numpy().dtype)
         self.steps = torch.from_numpy(self._counts)
@@ -109,9 +111,9 @@ class Bucket:
             return False
         for row, columns in self._staged.items():
             for c in columns:
-                param = self.params[c]
-                source = param if row else param.grad
-                copy = self._copies[row, c] = dense_like(param, dtype=source.dtype).copy_(source)
+                source = self.params[c] if row else self.params[c].grad
+                assert source is not None  # the snapshot held
+                copy = self._copies[row, c] = dense_like(self.params[c], dtype=source.dtype).copy_(source)
                 rows[row, c] = copy.data_ptr()
         return self.layout.aligned == (np.bitwise_or.reduce(rows, axis=None) % ALIGNMENT == 0)
 
@@ -119,14 +121,16 @@ class Bucket:
         """Launch; hyper has the numbers of every parameter group of the optimizer, the first of each perhaps a tensor."""
         on_device = []
         for r, group in enumerate(self._groups):
-            lr, *numbers = hyper[group]
-            if isinstance(lr, Tensor):
+            row = hyper[group]
+            if isinstance(row[0], Tensor):
+                lr, row = row[0], None
                 if lr.is_cuda and self._sent:
                     on_device.append((r, lr))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
-                else:
-                    lr = lr.item()
-            self._host.hyper[r] = (lr, *numbers)
+                self._host.hyper[r] = (float(lr), *hyper[group][1:])
+            elif row != self._rows[r]:
+                self._host.hyper[r] = row
+            self._rows[r] = row
         for name, sent in self._sent.items():
             self._send(name, sent)
         for r, lr in on_device:

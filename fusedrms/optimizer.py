@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from .options import check_complete, check_state
-from .plan import Plan, Recipe, fit_state, new_step, parameter_name
+from .plan import Plan, Recipe, fit_state, named_parameters, new_step
 
 _HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
 
@@ -49,7 +49,6 @@ class FusedOptimizer(Optimizer):
             except UserWarning:  # two updates of one parameter in one launch would race
                 raise ValueError("a parameter group lists the same parameter twice; list it once") from None
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
@@ -66,16 +65,15 @@ class FusedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(f"{type(self).__name__}.step() cannot be captured in a CUDA graph; call it after the replay")
-        recipes = [self.recipe(group) for group in self.param_groups]
-        if self._plan is None or not self._plan.holds(self.param_groups, recipes, self.state):
-            self._plan = None  # free the old tables first, and leave none behind if this fails
-            plan = Plan(type(self).__name__, self.param_groups, recipes, self.state)
-            if not plan.holds(self.param_groups, recipes, self.state):
-                raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
-            self._plan = plan
-        self._plan.step(recipes)
+        with torch.no_grad():
+            recipes = [self.recipe(group) for group in self.param_groups]
+            if self._plan is None or not self._plan.holds(self.param_groups, recipes, self.state):
+                self._plan = None  # free the old tables first, and leave none behind if this fails
+                plan = Plan(type(self).__name__, self.param_groups, recipes, self.state)
+                if not plan.holds(self.param_groups, recipes, self.state):
+                    raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
+                self._plan = plan
+            self._plan.step(recipes)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -94,13 +92,15 @@ class FusedOptimizer(Optimizer):
         finally:
             shield.remove()
 
-    def _shield(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+    def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         groups = [
             {**{key: value for key, value in mine.items() if key != "params"}, **saved, **{key: mine[key] for key in _HOW if key in mine}}
             for mine, saved in zip(self.param_groups, state_dict["param_groups"], strict=False)
         ] + state_dict["param_groups"][len(self.param_groups) :]  # torch's error for a wrong number of groups
         keep = {
-            index: {key: _Kept(value) if isinstance(value, Tensor) else value for key, value in state.items()} if isinstance(state, dict) else state
+            index: {key: _Kept(value) if isinstance(value, Tensor) else value for key, value in state.items()}
+            if isinstance(state, dict)
+            else state
             for index, state in state_dict["state"].items()
         }
         return {**state_dict, "state": keep, "param_groups": groups}
@@ -108,22 +108,21 @@ class FusedOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what load_state_dict, pickle or deepcopy brings, with states as the kernels read them."""
         groups, states = state["param_groups"], state["state"]
-        fitted = {}
-        for g, group in enumerate(groups):
+        for group in groups:
             self.check_group(group)
-            expected = self.recipe(group).states
-            for index, param in enumerate(group["params"]):
-                if states.get(param):
-                    values = {key: value.value if isinstance(value, _Kept) else value for key, value in states[param].items()}
-                    name = parameter_name(groups, g, index)
-                    check_complete(type(self).__name__, name, values, expected)
-                    check_state(name, param, values, expected)
-                    fits = {
-                        key: fit_state(param, value, copy=True)
-                        for key, value in values.items()
-                        if key != "step" and isinstance(value, Tensor) and value.shape == param.shape
-                    }
-                    fitted[param] = {**values, "step": new_step(float(values.get("step", 0))), **fits}
+        expected = [self.recipe(group).states for group in groups]
+        fitted = {}
+        for g, name, param in named_parameters(groups):
+            if states.get(param):
+                values = {key: value.value if isinstance(value, _Kept) else value for key, value in states[param].items()}
+                check_complete(type(self).__name__, name, values, expected[g])
+                check_state(name, param, values, expected[g])
+                fits = {
+                    key: fit_state(param, value, copy=True)
+                    for key, value in values.items()
+                    if key != "step" and isinstance(value, Tensor) and value.shape == param.shape
+                }
+                fitted[param] = {**values, "step": new_step(float(values.get("step", 0))), **fits}
         states.update(fitted)
         super().__setstate__(state)
         self._plan = None

@@ -81,4 +81,6 @@ def check_complete(optimizer: str, name: str, state: dict, keys: tuple[str, ...]
     """ValueError unless a loaded state has what this optimizer needs: another one's would silently start from zeros."""
     for key in keys:
         if key not in state:
-            raise ValueError(f"the state of {name} has {sorted(state)} but no {key!r}; load a checkpoint of {optimizer} or torch.optim.RMSprop")
+            raise ValueError(
+                f"the state of {name} has {sorted(state)} but no {key!r}; load a checkpoint of {optimizer} or torch.optim.RMSprop"
+            )

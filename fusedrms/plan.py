@@ -1,8 +1,8 @@
 """Which parameter is updated by which bucket, and whether that still holds."""
 
 from collections import defaultdict
-from itertools import chain
-from operator import attrgetter, itemgetter
+from collections.abc import Iterator
+from itertools import count, zip_longest
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,6 @@ from .kernels.addresses import Snapshot
 from .options import check_state, check_tensors
 
 _STATE_DTYPE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}
-_grad = attrgetter("grad")
 
 
 class Recipe(NamedTuple):
@@ -25,10 +24,12 @@ class Recipe(NamedTuple):
     args: tuple[float, ...]  # the rule's own
 
 
-def parameter_name(groups: list[dict], group: int, index: int) -> str:
-    """How errors call a parameter: by its name, if the optimizer was given names."""
-    names = groups[group].get("param_names")
-    return names[index] if names else f"params[{sum(len(g['params']) for g in groups[:group]) + index}]"
+def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
+    """Parameter group, name and parameter, of all; errors call one without a name params[its number]."""
+    number = count()
+    for g, group in enumerate(groups):
+        for param, name in zip_longest(group["params"], group.get("param_names", ())):
+            yield g, name or f"params[{next(number)}]", param
 
 
 def fit_state(param: Tensor, value: Tensor | None, copy: bool = False) -> Tensor:
@@ -60,21 +61,19 @@ class Plan:
     """
 
     def __init__(self, name: str, groups: list[dict], recipes: list[Recipe], state: defaultdict):
-        active = []  # (parameter group, parameter), those that have a gradient
-        self._idle = []
-        for g, group in enumerate(groups):
-            for index, param in enumerate(group["params"]):
-                if param.grad is None:
-                    self._idle.append(param)
-                    continue
-                parameter = parameter_name(groups, g, index)
-                check_tensors(name, parameter, param, param.grad)
-                check_state(parameter, param, state.get(param, {}), recipes[g].states)
-                active.append((g, param))
+        active = []  # (parameter group, parameter, gradient), where there is one
+        idle = []
+        for g, parameter, param in named_parameters(groups):
+            if param.grad is None:
+                idle.append(param)
+                continue
+            check_tensors(name, parameter, param, param.grad)
+            check_state(parameter, param, state.get(param, {}), recipes[g].states)
+            active.append((g, param, param.grad))
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
-        for index, (g, param) in enumerate(active):
-            member = self._member(index, g, param, recipes[g], state[param])
+        for index, (g, param, grad) in enumerate(active):
+            member = self._member(index, g, param, grad, recipes[g], state.setdefault(param, {}))
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group) for (rule, layout), group in members.items()]
@@ -83,48 +82,31 @@ class Plan:
                 state[param]["step"] = step
 
         self._kinds = [recipe[:2] for recipe in recipes]
-        self._active = [param for _, param in active]
-        self._holders: dict[str, list[dict]] = defaultdict(list)  # state name -> the dicts that must go on holding it
-        for g, param in active:
-            for key in recipes[g].states:
-                self._holders[key].append(state[param])
-        self._sizes, self._n_state = [len(group["params"]) for group in groups], len(state)
-        self._snapshot = Snapshot([*self._active, *map(_grad, self._active)], list(self._identities(groups, state)))
+        self._active = [param for _, param, _ in active]
+        self._on_gpu = any(param.is_cuda for param in self._active)
+        states = [(state[param], key) for g, param, _ in active for key in recipes[g].states]
+        self._snapshot = Snapshot(self._active, idle, [group["params"] for group in groups], state, states)
 
     @staticmethod
-    def _member(index: int, group: int, param: Tensor, recipe: Recipe, state: dict) -> Member:
+    def _member(index: int, group: int, param: Tensor, grad: Tensor, recipe: Recipe, state: dict) -> Member:
         state.setdefault("step", new_step())
         for key in recipe.states:
             state[key] = fit_state(param, state.get(key))
         states = tuple(state[key] for key in recipe.states)
         dense = order(states[0])
-        stage_grad = is_lazy(param.grad) or order(param.grad) != dense
-        return Member(index, group, param, param.grad, states, state["step"], order(param) != dense, stage_grad)
-
-    def _identities(self, groups: list[dict], state: defaultdict):
-        """What must stay the object it is: the parameters, the absent gradients, the states and their dicts."""
-        params = map(itemgetter("params"), groups)
-        states = [map(itemgetter(key), holders) for key, holders in self._holders.items()]
-        return chain(*params, map(_grad, self._idle), state.values(), *states)
+        return Member(index, group, param, grad, states, state["step"], order(param) != dense, is_lazy(grad) or order(grad) != dense)
 
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
         """Whether the tables can be used for this step; reads all addresses."""
-        n = len(self._active)
-        if (
-            [recipe[:2] for recipe in recipes] != self._kinds
-            or [len(group["params"]) for group in groups] != self._sizes
-            or len(state) != self._n_state
-        ):
+        if [recipe[:2] for recipe in recipes] != self._kinds or not self._snapshot.same([group["params"] for group in groups], state):
             return False
-        try:
-            same = self._snapshot.same(chain(self._active, map(_grad, self._active)), self._identities(groups, state))
-        except KeyError:  # a state was deleted
-            return False
-        addresses = self._snapshot.address
-        return same and all([bucket.point_at(addresses[:n], addresses[n:]) for bucket in self._buckets])
+        moved = self._snapshot.moved()
+        return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.copies)
 
     def step(self, recipes: list[Recipe]) -> None:
         """Update every parameter that has a gradient; `holds` must have been true just before."""
+        if self._on_gpu and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("step() cannot be captured in a CUDA graph: it counts and checks on the host; call it outside of the graph")
         hyper = [recipe.common + recipe.args for recipe in recipes]
         for bucket in self._buckets:
             bucket.step(hyper)

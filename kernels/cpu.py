@@ -20,7 +20,7 @@ from .cpu_memory import Variant, load_row, store_row
 from .lang import is_rule, tl
 
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
-MIN_WORK = 1 << 16  # elements a thread must have before waking it pays
+MIN_WORK = 1 << 19  # elements a thread must have before waking it pays: torch's threads spin for a while after a backward
 
 # Numba's disk cache looks at one file only; a change in any of these must give another key
 _DIGEST = hashlib.sha256(

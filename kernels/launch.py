@@ -1,6 +1,6 @@
 """The only place that launches: picks the driver by the bucket's device."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ CHUNK = 16384  # elements a program updates
 class Tables(NamedTuple):
     """What a launch reads, in the order of the kernels' arguments; NumPy arrays on the host, tensors on a GPU."""
 
-    addresses: np.ndarray | torch.Tensor  # int64 [n_rows, n_tensors]: grad, param, state 0, ...
-    numels: np.ndarray | torch.Tensor  # int64 [n_tensors], elements
-    groups: np.ndarray | torch.Tensor  # int32 [n_tensors]: row of hyper
-    chunk_tensor: np.ndarray | torch.Tensor  # int32 [n_chunks]
-    chunk_start: np.ndarray | torch.Tensor  # int64 [n_chunks], elements
-    hyper: np.ndarray | torch.Tensor  # compute type [n_groups, n_hyper]: rules.COMMON, then the rule's args
+    addresses: Any  # int64 [n_rows, n_tensors]: grad, param, state 0, ...
+    numels: Any  # int64 [n_tensors], elements
+    groups: Any  # int32 [n_tensors]: row of hyper
+    chunk_tensor: Any  # int32 [n_chunks]
+    chunk_start: Any  # int64 [n_chunks], elements
+    hyper: Any  # compute type [n_groups, n_hyper]: rules.COMMON, then the rule's args
 
 
 def uses_triton(device: torch.device) -> bool:

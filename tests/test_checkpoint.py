@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 import torch
-from cases import BF16, F16, F32, F64, OPTIONS
-from tools import assert_close, copy_grads, parameter, parameters, random_grads, twins
 
+from cases import BF16, F16, F32, F64, OPTIONS
 from fusedrms import FusedRMSProp
+from tools import assert_close, copy_grads, parameter, parameters, random_grads, twins
 
 options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 SHAPES = [(3, 4), (), (1025,), (0,)]
@@ -91,7 +91,10 @@ def test_state_of_16_bit_parameters(device, dtype):
 def test_layout_of_a_loaded_state():
     """A contiguous checkpoint of a channels_last parameter, and the other way round."""
     values = torch.randn(2, 3, 4, 5)
-    plain, last = parameter(values.clone()), parameter(values.clone(memory_format=torch.channels_last).contiguous(memory_format=torch.channels_last))
+    plain, last = (
+        parameter(values.clone()),
+        parameter(values.clone(memory_format=torch.channels_last).contiguous(memory_format=torch.channels_last)),
+    )
     assert plain.stride() != last.stride()
     a, b = FusedRMSProp([plain]), FusedRMSProp([last])
     go_on([(a, [plain]), (b, [last])])

@@ -1,19 +1,18 @@
 """What the kernels become, for GPUs that are not here: vector accesses, no spills, few registers and instructions."""
 
 import pytest
-from cases import DTYPES
-from tools import parameters
 
+from cases import DTYPES
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import lang, launch
 from fusedrms.options import STORED
+from tools import parameters
 
 if lang.interpreted():
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from sass import TARGETS, compiled
-
 from fusedrms.kernels.step import step_kernel
+from sass import TARGETS, compiled
 
 SIGNATURE = dict(
     addresses_ptr="*i64", numels_ptr="*i64", groups_ptr="*i32", chunk_tensor_ptr="*i32", chunk_start_ptr="*i64", n_tensors="i32"

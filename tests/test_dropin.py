@@ -4,10 +4,10 @@ import inspect
 
 import pytest
 import torch
-from tools import assert_close, copy_grads, parameter, parameters, random_grads, step_and_check, twins
 from torch.optim import lr_scheduler
 
 from fusedrms import FusedRMSProp
+from tools import assert_close, copy_grads, parameter, parameters, random_grads, step_and_check, twins
 
 
 def pair(shapes=((3, 4), (5,)), device="cpu", **options):

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tools import parameter, parameters, random_grads, set_grad
 
 from fusedrms import FusedRMSProp
+from tools import parameter, parameters, random_grads, set_grad
 
 
 def sparse(p):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from cases import BF16, DTYPES, F16, F32, F64, OPTIONS, SHAPES
-from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
+from cases import BF16, DTYPES, F16, F32, F64, OPTIONS, SHAPES
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import launch, rules
+from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
 pytestmark = pytest.mark.interpret
 options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -113,7 +113,10 @@ def test_conjugated_gradients(device):
 
 def test_groups_share_a_launch(device, monkeypatch):
     params = parameters([(50,), (3, 3), (2000,)], device)
-    groups = [dict(params=[p], lr=lr, weight_decay=wd, alpha=a) for p, lr, wd, a in zip(params, (0.1, 1e-3, 0.0), (0, 0.1, 1), (0.9, 0.99, 0), strict=True)]
+    groups = [
+        dict(params=[p], lr=lr, weight_decay=wd, alpha=a)
+        for p, lr, wd, a in zip(params, (0.1, 1e-3, 0.0), (0, 0.1, 1), (0.9, 0.99, 0), strict=True)
+    ]
     optimizer = FusedRMSProp(groups)
     launches = []
     real = launch.launch

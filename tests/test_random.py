@@ -5,10 +5,10 @@ import random
 
 import pytest
 import torch
-from cases import BF16, F16, F32, F64
-from tools import STATES, parameter, step_and_check, twins
 
+from cases import BF16, F16, F32, F64
 from fusedrms import FusedRMSProp
+from tools import STATES, parameter, step_and_check, twins
 
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings

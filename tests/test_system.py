@@ -8,11 +8,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from cases import F32
-from tools import assert_close, copy_grads, parameters, random_grads, step_and_check, twins
 
+from cases import F32
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import cpu, lang
+from tools import assert_close, copy_grads, parameters, random_grads, step_and_check, twins
 
 BIG = 4 * cpu.MIN_WORK  # elements that wake several threads
 

@@ -2,11 +2,10 @@
 
 import numpy as np
 import torch
-from cases import compute_error, storage_error
-from reference import rmsprop
 from torch import Tensor
 
-from fusedrms import FusedRMSProp
+from cases import compute_error, storage_error
+from reference import rmsprop
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer")
 
@@ -32,7 +31,12 @@ def twins(params) -> list[torch.nn.Parameter]:
 
 def random_grads(params, dtype=None) -> None:
     for param in params:
-        set_grad(param, torch.randn(param.shape, dtype=torch.complex128 if param.is_complex() else torch.float64).to(param.device, dtype or param.dtype))
+        set_grad(
+            param,
+            torch.randn(param.shape, dtype=torch.complex128 if param.is_complex() else torch.float64).to(
+                param.device, dtype or param.dtype
+            ),
+        )
 
 
 def copy_grads(source, target) -> None:

@@ -1,0 +1,52 @@
+"""The device to time on, and what a result file says about where it comes from."""
+
+import platform
+import sys
+
+import numba
+import pytest
+import torch
+
+from bench.workloads import GPU_STEPS, GPU_WORKLOADS, OPTIONS, STEPS, WORKLOADS
+from fusedrms.kernels import lang
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", choices=["cpu", "cuda"])
+
+
+def pytest_generate_tests(metafunc):
+    gpu = metafunc.config.getoption("--device") == "cuda"
+    for name, table, more in (("shapes", WORKLOADS, GPU_WORKLOADS), ("options", OPTIONS, {}), ("step", STEPS, GPU_STEPS)):
+        if name in metafunc.fixturenames:
+            table = {**table, **more} if gpu else table
+            metafunc.parametrize(name, table.values(), ids=table)
+
+
+@pytest.fixture(scope="session")
+def device(request) -> str:
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(autouse=True)
+def _free_memory(device):
+    yield
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    gpu = config.getoption("--device") == "cuda"
+    name = torch.cuda.get_device_name() if gpu else machine_info["cpu"].get("brand_raw", platform.machine())
+    machine_info.clear()
+    machine_info |= dict(
+        device=name,
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        triton=lang.triton and lang.triton.__version__,
+        numba=numba.__version__,
+        system=platform.system(),
+        command=f"python -m bench --device {config.getoption('--device')}",
+    )
+    sys.stdout.flush()

@@ -1,0 +1,174 @@
+"""The command line of train_gpt.py: its options, what they may be, and the checkpoint to resume from."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gpt import corpus
+
+DEFAULTS = {
+    "layers": 2,
+    "heads": 4,
+    "width": 192,
+    "context": 64,
+    "batch": 12,
+    "steps": 700,
+    "lr": 1e-3,
+    "seed": 0,
+    "dtype": "float32",
+    "compare": True,
+    "save_every": 100,
+    "device": "cuda" if torch.cuda.is_available() else "cpu",
+}
+CHANGEABLE = {"save_every", "device"}  # a resumed run may set these anew; all others define the run
+
+
+class Job(NamedTuple):
+    """All that a run needs to know before it starts."""
+
+    settings: dict
+    folder: Path
+    saved: dict | None
+    stop_at: int
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """An argparse type for whole numbers from `low` up."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) < 2**31):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {2**31 - 1}")
+        return int(text)
+
+    return parse
+
+
+def learning_rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+    return value
+
+
+def available(device: str) -> str:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    allowed = ["cpu", *["cuda"][:count], *(f"cuda:{index}" for index in range(count))]
+    if device not in allowed:
+        raise argparse.ArgumentTypeError(f"{device!r} is not available here; this machine offers {', '.join(allowed)}")
+    return device
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Options left out stay out of the result, so that a resumed run can tell them from those given."""
+    result = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+
+    def add(name: str, meaning: str, **options):
+        result.add_argument("--" + name.replace("_", "-"), help=f"{meaning} (default: {DEFAULTS[name]})", **options)
+
+    add("layers", "transformer blocks", type=whole(1), metavar="N")
+    add("heads", "attention heads in each block", type=whole(1), metavar="N")
+    add("width", "numbers that stand for a byte between blocks, a multiple of the heads", type=whole(1), metavar="N")
+    add("context", "bytes that the model sees", type=whole(1), metavar="N")
+    add("batch", "sequences in a step", type=whole(1), metavar="N")
+    add("steps", "steps in all; the learning rate's schedule spans them", type=whole(1), metavar="N")
+    add("lr", "peak learning rate", type=learning_rate)
+    add("seed", "of the weights and the batches", type=whole(0), metavar="N")
+    add("dtype", "of parameters and activations", choices=("float32", "bfloat16", "float16"))
+    add("compare", "train with torch.optim.RMSprop as well", action=argparse.BooleanOptionalAction)
+    add("save_every", "steps from one checkpoint to the next", type=whole(1), metavar="N")
+    add("device", "cpu, cuda or cuda:N", type=available)
+    result.add_argument("--stop-at", type=whole(1), metavar="N", help="save and stop after this step, to be resumed later")
+    result.add_argument("--output", type=Path, metavar="FOLDER", help="new or empty folder to write to (default: runs/<time>)")
+    result.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="continue the run in this folder or checkpoint file (default: the one in runs/ saved last), with its "
+        "settings; only --save-every, --stop-at and --device may be given anew. On the same machine, software and "
+        "number of threads, the result equals bit for bit that of a run never stopped",
+    )
+    return result
+
+
+def read_checkpoint(path: str) -> tuple[Path, dict]:
+    """The folder and content of the checkpoint at `path`; an empty path stands for the one saved last."""
+    if not path:
+        found = sorted(Path("runs").glob("*/checkpoint.pt"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise ValueError(f"--resume: no checkpoint below {Path('runs').resolve()}; name a run's folder or its checkpoint.pt")
+        path = str(found[-1])
+    file = Path(path, "checkpoint.pt") if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise ValueError(f"--resume {path}: there is no file {file}; name a run's folder or its checkpoint.pt")
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        return file.parent, {key: saved[key] for key in ("settings", "step", "trainers", "rows")}
+    except Exception as error:  # torch.load raises nearly anything on a file that it did not write
+        raise ValueError(f"--resume {path}: {file} is not a checkpoint of this program ({type(error).__name__})") from None
+
+
+def option(name: str, value: object) -> str:
+    """How a setting reads on the command line."""
+    flag = name.replace("_", "-")
+    return f"--{flag} {value}" if not isinstance(value, bool) else f"--{flag}" if value else f"--no-{flag}"
+
+
+def continued(given: dict, saved: dict) -> dict:
+    """The settings of a resumed run: those saved, with what is given anew; other options may only repeat them."""
+    for name in sorted(given.keys() - CHANGEABLE):
+        if given[name] != saved[name]:
+            raise ValueError(f"{option(name, given[name])}: the run to resume has {option(name, saved[name])}; leave the option out")
+    return {**saved, **given}
+
+
+def new_folder(path: Path | None) -> Path:
+    folder = path or Path("runs", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--output {folder}: already exists; name a new or empty folder, or continue a run with --resume")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {folder}: cannot be made ({error.strerror}); name another folder") from None
+    return folder
+
+
+def prepare(given: dict) -> Job:
+    """Check the options against each other, the checkpoint and the text; an error says which is wrong and what is allowed."""
+    resume, output, stop_at = (given.pop(name, None) for name in ("resume", "output", "stop_at"))
+    if resume is not None and output:
+        raise ValueError(f"--output {output}: not allowed with --resume, which continues in the run's own folder")
+    folder, saved = (output, None) if resume is None else read_checkpoint(resume)
+    settings = continued(given, saved["settings"]) if saved else {**DEFAULTS, **given}
+    width, heads, context, steps = (settings[name] for name in ("width", "heads", "context", "steps"))
+    if width % heads:
+        raise ValueError(f"--width {width}: must be a multiple of --heads {heads}")
+    if stop_at and stop_at > steps:
+        raise ValueError(f"--stop-at {stop_at}: must be at most --steps {steps}")
+    try:
+        available(settings["device"])
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"the run to resume used --device {error}; choose one with --device") from None
+    train, held_out = corpus()
+    if context >= len(held_out):
+        raise ValueError(f"--context {context}: must be below {len(held_out)}, the bytes of held-out text")
+    text = zlib.crc32(held_out.data, zlib.crc32(train.data))
+    if settings.setdefault("text", text) != text:
+        raise ValueError("--resume: this Python's standard library is not the one that the run was trained on; use the same Python")
+    return Job(settings, folder if saved else new_folder(folder), saved, stop_at or steps, train, held_out)
