@@ -93,10 +93,7 @@ class Bucket:
             1: [c for c, member in enumerate(members) if member.stage_param],
         }
         self._copies: dict[tuple[int, int], Tensor] = {}
-        self._may_be_lazy = [
-            p for p, member in zip(self.params, members, strict=True) if not member.stage_grad and (p.is_complex() or p.numel() == 1)
-        ]
-        self.copies = any(self._staged.values()) or bool(self._may_be_lazy)  # addresses alone do not tell what to read
+        self.copies = any(self._staged.values())  # addresses alone do not tell what to read
         self._rows: list[tuple | None] = [None] * len(self._groups)
         # one array, so that counting costs one call; the parameters' states hold views of it
         self._counts = np.array([float(member.step) for member in members], members[0].step.numpy().dtype)
@@ -107,8 +104,6 @@ class Bucket:
         rows = self._host.addresses
         rows[0] = grad_addresses[self._index]
         rows[1] = param_addresses[self._index]
-        if any(is_lazy(param.grad) for param in self._may_be_lazy):
-            return False
         for row, columns in self._staged.items():
             for c in columns:
                 source = self.params[c] if row else self.params[c].grad

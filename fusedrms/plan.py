@@ -83,6 +83,9 @@ class Plan:
 
         self._kinds = [recipe[:2] for recipe in recipes]
         self._active = [param for _, param, _ in active]
+        # a dense gradient of several real numbers cannot be a lazy view, one of a single number or a complex one can
+        read = [member for group in members.values() for member in group if not member.stage_grad]
+        self._may_be_lazy = [member.param for member in read if member.param.is_complex() or member.param.numel() == 1]
         self._on_gpu = any(param.is_cuda for param in self._active)
         states = [(state[param], key) for g, param, _ in active for key in recipes[g].states]
         self._snapshot = Snapshot(self._active, idle, [group["params"] for group in groups], state, states)
@@ -99,6 +102,8 @@ class Plan:
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
         """Whether the tables can be used for this step; reads all addresses."""
         if [recipe[:2] for recipe in recipes] != self._kinds or not self._snapshot.same([group["params"] for group in groups], state):
+            return False
+        if any(is_lazy(param.grad) for param in self._may_be_lazy):
             return False
         moved = self._snapshot.moved()
         return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.copies)
