@@ -120,7 +120,8 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fusedrms")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork; Windows has none
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def step(rule: str, dtypes: tuple[str, ...], n_elements: int, tables) -> None:

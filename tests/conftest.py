@@ -1,9 +1,13 @@
 """Fixtures: devices, seeds, and memory that is never zero by luck."""
 
+import os
+
 import pytest
 import torch
 
 from fusedrms.kernels import lang, launch
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only then
 
 if lang.interpreted():  # a block costs milliseconds there, whatever its size
     launch.THREADS = 1024
