@@ -1,7 +1,6 @@
 """The device to time on, and what a result file says about where it comes from."""
 
 import platform
-import sys
 
 import numba
 import pytest
@@ -49,4 +48,3 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         system=platform.system(),
         command=f"python -m bench --device {config.getoption('--device')}",
     )
-    sys.stdout.flush()

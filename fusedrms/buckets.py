@@ -29,7 +29,7 @@ class Member(NamedTuple):
     param: Tensor
     grad: Tensor
     states: tuple[Tensor, ...]
-    step: Tensor  # 0-d
+    step: float  # how many it has had
     stage_param: bool  # it has gaps: updated through a copy
     stage_grad: bool  # its elements lie in another order than the parameter's: read through a copy
 
@@ -47,6 +47,11 @@ def dense_like(param: Tensor, **kwargs) -> Tensor:
 def order(tensor: Tensor) -> list[int]:
     """The strides that decide an address; those of dimensions of size 1 are arbitrary."""
     return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1]
+
+
+def step_dtype() -> torch.dtype:
+    """What torch counts steps in."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
 def is_lazy(tensor: Tensor | None) -> bool:
@@ -96,8 +101,8 @@ class Bucket:
         self.copies = any(self._staged.values())  # addresses alone do not tell what to read
         self._rows: list[tuple | None] = [None] * len(self._groups)
         # one array, so that counting costs one call; the parameters' states hold views of it
-        self._counts = np.array([float(member.step) for member in members], members[0].step.numpy().dtype)
-        self.steps = torch.from_numpy(self._counts)
+        self.steps = torch.tensor([member.step for member in members], dtype=step_dtype())
+        self._counts = self.steps.numpy()
 
     def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray) -> bool:
         """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from .buckets import step_dtype
 from .options import check_complete, check_state
-from .plan import Plan, Recipe, fit_state, named_parameters, new_step
+from .plan import Plan, Recipe, fit_state, named_parameters
 
 _HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
 
@@ -122,7 +123,7 @@ class FusedOptimizer(Optimizer):
                     for key, value in values.items()
                     if key != "step" and isinstance(value, Tensor) and value.shape == param.shape
                 }
-                fitted[param] = {**values, "step": new_step(float(values.get("step", 0))), **fits}
+                fitted[param] = {**values, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype()), **fits}
         states.update(fitted)
         super().__setstate__(state)
         self._plan = None

@@ -41,11 +41,6 @@ def fit_state(param: Tensor, value: Tensor | None, copy: bool = False) -> Tensor
     return value if fits and not copy else like.copy_(value)
 
 
-def new_step(value: float = 0.0) -> Tensor:
-    """A step counter, as torch makes them: 0-d on the CPU."""
-    return torch.tensor(value, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
-
-
 class Plan:
     """The buckets of an optimizer, for as long as its parameters, gradients and states look as they did.
 
@@ -88,16 +83,16 @@ class Plan:
         self._may_be_lazy = [member.param for member in read if member.param.is_complex() or member.param.numel() == 1]
         self._on_gpu = any(param.is_cuda for param in self._active)
         states = [(state[param], key) for g, param, _ in active for key in recipes[g].states]
-        self._snapshot = Snapshot(self._active, idle, [group["params"] for group in groups], state, states)
+        counters = [(state[param], "step") for param in self._active]
+        self._snapshot = Snapshot(self._active, idle, [group["params"] for group in groups], state, states, counters)
 
     @staticmethod
     def _member(index: int, group: int, param: Tensor, grad: Tensor, recipe: Recipe, state: dict) -> Member:
-        state.setdefault("step", new_step())
         for key in recipe.states:
             state[key] = fit_state(param, state.get(key))
         states = tuple(state[key] for key in recipe.states)
-        dense = order(states[0])
-        return Member(index, group, param, grad, states, state["step"], order(param) != dense, is_lazy(grad) or order(grad) != dense)
+        step, dense = float(state.get("step", 0)), order(states[0])
+        return Member(index, group, param, grad, states, step, order(param) != dense, is_lazy(grad) or order(grad) != dense)
 
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
         """Whether the tables can be used for this step; reads all addresses."""

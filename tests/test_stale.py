@@ -106,6 +106,23 @@ def replace_a_state_tensor(optimizer):
     optimizer.state[p]["square_avg"] = torch.full_like(p, 2.0)
 
 
+def state_data(optimizer):
+    """As helpers do that move an optimizer to another device."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.data = value.data.clone()
+
+
+def state_data_of_another_dtype(optimizer):
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.data = value.data.double()
+
+
+def replace_a_step(optimizer):
+    optimizer.state[params_of(optimizer)[2]]["step"] = 7
+
+
 def delete_a_state_tensor(optimizer):
     del optimizer.state[params_of(optimizer)[2]]["momentum_buffer"]
 
@@ -128,7 +145,8 @@ def freeze(optimizer):
 CHANGES = [
     swap_data, swap_strides, reuse_address_for_other_strides, reuse_address_of_gradient, to_dtype(BF16), to_dtype(F16),
     reuse_address_for_other_dtype, gradient_dtype, one_gradient_vanishes, all_gradients_vanish, new_parameter_object,
-    longer_parameter_list, reset_state, clear_state, reset_one_state, replace_a_state_tensor, delete_a_state_tensor, misalign,
+    longer_parameter_list, reset_state, clear_state, reset_one_state, replace_a_state_tensor, state_data, state_data_of_another_dtype,
+    replace_a_step, delete_a_state_tensor, misalign,
     misalign_gradient, freeze,
 ]  # fmt: skip
 
@@ -152,6 +170,8 @@ def test_change(optimizer, change):
     step_and_check(optimizer)
     random_grads(params_of(optimizer))
     step_and_check(optimizer)
+    if change is replace_a_step:
+        assert optimizer.state[params_of(optimizer)[2]]["step"].item() == 9
 
 
 def test_parameters_without_gradients_are_left_alone(optimizer):
