@@ -45,6 +45,6 @@ gpu:  ## GPU tests, then the benchmarks on the GPU, with $(PYTHON) as it is and 
 	$(PYTHON) -m pytest -p no:cacheprovider -m gpu
 	$(PYTHON) -m bench --device cuda --output $(OUT)
 
-clean:  ## remove what make has made
+clean:  ## remove .venv and caches, but neither runs/ nor results
 	rm -rf $(VENV) $(VENV).lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -161,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     step, rows, stopped = 0, [], 0
     if job.saved:
         step, rows = job.saved["step"], job.saved["rows"]
+        console.print(f"Resuming {job.folder} after step {step} of {job.settings['steps']}", highlight=False, soft_wrap=True)
         for trainer in trainers:
             trainer.load(job.saved["trainers"][trainer.name])
     steps = job.settings["steps"]

@@ -82,5 +82,6 @@ def check_complete(optimizer: str, name: str, state: dict, keys: tuple[str, ...]
     for key in keys:
         if key not in state:
             raise ValueError(
-                f"the state of {name} has {sorted(state)} but no {key!r}; load a checkpoint of {optimizer} or torch.optim.RMSprop"
+                f"the state of {name} has {sorted(state)} but no {key!r}; "
+                f"load a checkpoint of {optimizer} or torch.optim.RMSprop whose centered and momentum are those of its states"
             )

@@ -39,7 +39,8 @@ class FusedRMSProp(FusedOptimizer):
 
     Source: Tieleman and Hinton, Lecture 6.5 of "Neural Networks for Machine Learning" (2012); centered: Graves,
     arXiv:1308.0850 (2013), equations 38-45, but as torch has it with eps outside the root and lr outside the momentum.
-    Differs from torch in one thing: a centered variance that rounding has made negative counts as 0, where torch makes NaN.
+    Differs from torch's arithmetic in one thing: a centered variance that rounding has made negative counts as 0, where torch
+    makes NaN.
     """
 
     def __init__(
