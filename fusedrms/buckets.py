@@ -92,6 +92,7 @@ class Bucket:
         if uses_triton(layout.device):
             self._tables = Tables(*(torch.from_numpy(table).to(layout.device) for table in self._host))
         if layout.device.type == "cuda":
+            self._stream = torch.cuda.current_stream(layout.device)
             self._sent = {"addresses": self._host.addresses.copy(), "hyper": self._host.hyper.copy()}
         self._staged = {
             0: [c for c, member in enumerate(members) if member.stage_grad],
@@ -117,23 +118,31 @@ class Bucket:
                 rows[row, c] = copy.data_ptr()
         return self.layout.aligned == (np.bitwise_or.reduce(rows, axis=None) % ALIGNMENT == 0)
 
-    def step(self, hyper: list[tuple]) -> None:
-        """Launch; hyper has the numbers of every parameter group of the optimizer, the first of each perhaps a tensor."""
-        on_device = []
+    def set_hyper(self, hyper: list[tuple]) -> None:
+        """Take the numbers of every parameter group of the optimizer; the first of each may be a tensor."""
+        self._lr_on_device = []
         for r, group in enumerate(self._groups):
             row = hyper[group]
             if isinstance(row[0], Tensor):
                 lr, row = row[0], None
                 if lr.is_cuda and self._sent:
-                    on_device.append((r, lr))
+                    self._lr_on_device.append((r, lr))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
                 self._host.hyper[r] = (float(lr), *hyper[group][1:])
             elif row != self._rows[r]:
                 self._host.hyper[r] = row
             self._rows[r] = row
+
+    def step(self) -> None:
+        """Launch."""
+        if self._sent:
+            stream = torch.cuda.current_stream(self.layout.device)
+            if stream != self._stream:  # else the memory could be given away while this launch still reads it
+                for table in self._tables:
+                    table.record_stream(stream)
         for name, sent in self._sent.items():
             self._send(name, sent)
-        for r, lr in on_device:
+        for r, lr in self._lr_on_device:
             self._tables.hyper[r, 0].copy_(lr.reshape(()))
         self._counts += 1
         launch(self.rule, self.layout.dtypes, self.layout.aligned, self._n_elements, self._tables)

@@ -67,14 +67,17 @@ class FusedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
+            if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("step() cannot be captured in a CUDA graph, it checks on the host: call it outside of the graph")
             recipes = [self.recipe(group) for group in self.param_groups]
-            if self._plan is None or not self._plan.holds(self.param_groups, recipes, self.state):
-                self._plan = None  # free the old tables first, and leave none behind if this fails
+            plan, self._plan = self._plan, None  # a step that fails leaves no tables behind
+            if plan is None or not plan.holds(self.param_groups, recipes, self.state):
+                plan = None  # free the old tables first
                 plan = Plan(type(self).__name__, self.param_groups, recipes, self.state)
                 if not plan.holds(self.param_groups, recipes, self.state):
                     raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
-                self._plan = plan
-            self._plan.step(recipes)
+            plan.step(recipes)
+            self._plan = plan
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -113,15 +116,18 @@ class FusedOptimizer(Optimizer):
             self.check_group(group)
         expected = [self.recipe(group).states for group in groups]
         fitted = {}
+        for key, values in states.items():
+            if isinstance(values, dict):
+                fitted[key] = {name: value.value.clone() if isinstance(value, _Kept) else value for name, value in values.items()}
         for g, name, param in named_parameters(groups):
-            if states.get(param):
-                values = {key: value.value if isinstance(value, _Kept) else value for key, value in states[param].items()}
-                check_complete(type(self).__name__, name, values, expected[g])
+            if values := fitted.get(param):
+                if any(isinstance(value, _Kept) for value in states[param].values()):
+                    check_complete(type(self).__name__, name, values, expected[g])
                 check_state(name, param, values, expected[g])
                 fits = {
-                    key: fit_state(param, value, copy=True)
+                    key: fit_state(param, value)
                     for key, value in values.items()
-                    if key != "step" and isinstance(value, Tensor) and value.shape == param.shape
+                    if key != "step" and isinstance(value, Tensor) and value.shape == param.shape and value.dtype.itemsize > 1
                 }
                 fitted[param] = {**values, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype()), **fits}
         states.update(fitted)

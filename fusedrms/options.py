@@ -37,6 +37,24 @@ def check_off(group: dict, **reasons: str) -> None:
             raise ValueError(f"{option}={group[option]!r} is not supported: {reason}")
 
 
+def overlaps(tensor: Tensor) -> bool:
+    """Whether two elements may share an address."""
+    reach = 0  # of the dimensions so far, in elements
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return tensor.numel() > 0
+        reach += stride * (size - 1)
+    return False
+
+
+def number(group: dict, option: str) -> float:
+    """An option as a number; TypeError if it is none."""
+    try:
+        return float(group[option])
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{option} is {group[option]!r}; set it to a number") from None
+
+
 def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> None:
     """RuntimeError unless the optimizer can update this parameter with this gradient."""
     for what, tensor in ((name, param), (f"{name}.grad", grad)):
@@ -61,8 +79,10 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
         raise RuntimeError(f"{name}.grad is {grad.dtype} but {name} {param.dtype}; convert the gradient with to({param.dtype})")
     if param.is_conj() or param.is_neg():
         raise RuntimeError(f"{name} is a lazily conjugated or negated view; call resolve_conj() or resolve_neg() first")
-    if param.numel() and any(size > 1 and stride == 0 for size, stride in zip(param.shape, param.stride(), strict=True)):
+    if overlaps(param):
         raise RuntimeError(f"{name} is expanded: several elements share one address, strides {param.stride()}; call contiguous() first")
+    if type(param).grad is not Tensor.grad:
+        raise RuntimeError(f"{name} is a {type(param).__name__}, which makes up its grad; {optimizer} reads that of torch.Tensor")
 
 
 def check_state(name: str, param: Tensor, state: dict, keys: tuple[str, ...]) -> None:

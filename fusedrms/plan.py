@@ -32,13 +32,17 @@ def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
             yield g, name or f"params[{next(number)}]", param
 
 
-def fit_state(param: Tensor, value: Tensor | None, copy: bool = False) -> Tensor:
+def _lists(groups: list[dict]) -> list[list[Tensor]]:
+    return [group["params"] if isinstance(group["params"], list) else list(group["params"]) for group in groups]
+
+
+def fit_state(param: Tensor, value: Tensor | None) -> Tensor:
     """A state as the kernels read it: param's device and order of memory, float32 for 16-bit parameters; zeros for None."""
     like = dense_like(param, dtype=_STATE_DTYPE.get(param.dtype, param.dtype))
     if value is None:
         return like.zero_()
     fits = (value.device, value.dtype, order(value)) == (like.device, like.dtype, order(like)) and not is_lazy(value)
-    return value if fits and not copy else like.copy_(value)
+    return value if fits else like.copy_(value)
 
 
 class Plan:
@@ -56,7 +60,7 @@ class Plan:
     """
 
     def __init__(self, name: str, groups: list[dict], recipes: list[Recipe], state: defaultdict):
-        active = []  # (parameter group, parameter, gradient), where there is one
+        active = []  # (parameter group, parameter, gradient, steps it has had), where there is a gradient
         idle = []
         for g, parameter, param in named_parameters(groups):
             if param.grad is None:
@@ -64,11 +68,13 @@ class Plan:
                 continue
             check_tensors(name, parameter, param, param.grad)
             check_state(parameter, param, state.get(param, {}), recipes[g].states)
-            active.append((g, param, param.grad))
+            active.append((g, param, param.grad, float(state.get(param, {}).get("step", 0))))
+        if len({param for _, param, _, _ in active}) != len(active):
+            raise RuntimeError(f"a parameter is listed twice; {name} would update it twice at once: list it once")
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
-        for index, (g, param, grad) in enumerate(active):
-            member = self._member(index, g, param, grad, recipes[g], state.setdefault(param, {}))
+        for index, (g, param, grad, step) in enumerate(active):
+            member = self._member(index, g, param, grad, step, recipes[g], state.setdefault(param, {}))
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group) for (rule, layout), group in members.items()]
@@ -77,38 +83,38 @@ class Plan:
                 state[param]["step"] = step
 
         self._kinds = [recipe[:2] for recipe in recipes]
-        self._active = [param for _, param, _ in active]
-        # a dense gradient of several real numbers cannot be a lazy view, one of a single number or a complex one can
+        self._active = [param for _, param, _, _ in active]
+        # a dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be
         read = [member for group in members.values() for member in group if not member.stage_grad]
         self._may_be_lazy = [member.param for member in read if member.param.is_complex() or member.param.numel() == 1]
-        self._on_gpu = any(param.is_cuda for param in self._active)
-        states = [(state[param], key) for g, param, _ in active for key in recipes[g].states]
+        self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.states)]
+        states = [(state[param], key) for g, param, _, _ in active for key in recipes[g].states]
         counters = [(state[param], "step") for param in self._active]
-        self._snapshot = Snapshot(self._active, idle, [group["params"] for group in groups], state, states, counters)
+        self._snapshot = Snapshot(self._active, idle, _lists(groups), state, states, counters)
 
     @staticmethod
-    def _member(index: int, group: int, param: Tensor, grad: Tensor, recipe: Recipe, state: dict) -> Member:
+    def _member(index: int, group: int, param: Tensor, grad: Tensor, step: float, recipe: Recipe, state: dict) -> Member:
         for key in recipe.states:
             state[key] = fit_state(param, state.get(key))
         states = tuple(state[key] for key in recipe.states)
-        step, dense = float(state.get("step", 0)), order(states[0])
+        dense = order(states[0])
         return Member(index, group, param, grad, states, step, order(param) != dense, is_lazy(grad) or order(grad) != dense)
 
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
         """Whether the tables can be used for this step; reads all addresses."""
-        if [recipe[:2] for recipe in recipes] != self._kinds or not self._snapshot.same([group["params"] for group in groups], state):
+        if [recipe[:2] for recipe in recipes] != self._kinds or not self._snapshot.same(_lists(groups), state):
             return False
-        if any(is_lazy(param.grad) for param in self._may_be_lazy):
+        if any(is_lazy(param.grad) for param in self._may_be_lazy) or any(is_lazy(tensor) for tensor in self._complex):
             return False
         moved = self._snapshot.moved()
         return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.copies)
 
     def step(self, recipes: list[Recipe]) -> None:
         """Update every parameter that has a gradient; `holds` must have been true just before."""
-        if self._on_gpu and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError("step() cannot be captured in a CUDA graph: it counts and checks on the host; call it outside of the graph")
         hyper = [recipe.common + recipe.args for recipe in recipes]
         for bucket in self._buckets:
-            bucket.step(hyper)
+            bucket.set_hyper(hyper)
+        for bucket in self._buckets:
+            bucket.step()
         # the kernels write behind autograd's back; it must know that saved values are gone
         torch.autograd.graph.increment_version(self._active)

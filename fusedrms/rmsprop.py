@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .optimizer import FusedOptimizer, ParamsT, Recipe
-from .options import check_at_least_zero, check_off
+from .options import check_at_least_zero, check_off, number
 
 
 class FusedRMSProp(FusedOptimizer):
@@ -94,13 +94,15 @@ class FusedRMSProp(FusedOptimizer):
         if group["centered"]:
             states += ("grad_avg",)
             rule += "_centered"
-        if group["momentum"] > 0:
+        momentum = number(group, "momentum")
+        if momentum > 0:
             states += ("momentum_buffer",)
             rule += "_momentum"
-        alpha = group["alpha"]
+        lr = group["lr"] if isinstance(group["lr"], Tensor) and group["lr"].numel() == 1 else number(group, "lr")
+        alpha = number(group, "alpha")
         return Recipe(
             rule,
             states,
-            common=(group["lr"], -1.0 if group["maximize"] else 1.0, group["weight_decay"]),
-            args=(alpha, 1 - alpha, group["eps"], group["momentum"]),
+            common=(lr, -1.0 if group["maximize"] else 1.0, number(group, "weight_decay")),
+            args=(alpha, 1 - alpha, number(group, "eps"), momentum),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .c_api import FUNCTIONS, call, peek
+from .c_api import FUNCTIONS, cached_njit, call, peek
 
 _GRAD = "grad"
 
@@ -41,7 +41,7 @@ class _Objects(NamedTuple):
     held: np.ndarray  # and the tensor
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, record):
     """Everything as recorded, or record the facts of the tensors; False leaves a Python error to be cleared."""
     n = objects.active.size
@@ -97,7 +97,7 @@ def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, rec
     return True
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _scan(functions, grad_name, none, sizes, objects, tensors, lists, state, record):
     same = _same(functions, grad_name, none, sizes, objects, tensors, lists, state, record)
     if not same:
@@ -176,7 +176,7 @@ class Snapshot:
         objects = _Objects(
             _ids(active),
             _ids(idle),
-            np.concatenate([_ids(params) for params in lists]),
+            _ids(param for params in lists for param in params),
             _ids(state.values()),
             _ids(holder for holder, _ in held),
             _ids(key for _, key in held),

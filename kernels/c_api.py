@@ -3,6 +3,7 @@
 import ctypes
 from typing import NamedTuple
 
+import numba
 from llvmlite import ir
 from numba.core import types as nt
 from numba.extending import intrinsic
@@ -34,6 +35,18 @@ def _exchange() -> int:
 
 _PYTHON = ("PyObject_GetAttr", "Py_DecRef", "PyList_GetItem", "PyDict_GetItem", "PyDict_Next", "PyErr_Clear")
 FUNCTIONS = Functions(_exchange(), *(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON))
+
+
+def cached_njit(**options):
+    """numba.njit with the disk cache, where there is a place to write it."""
+
+    def decorate(function):
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written
+            return numba.njit(**options)(function)
+
+    return decorate
 
 
 @intrinsic

@@ -6,7 +6,7 @@ import itertools
 import os
 import pathlib
 import types
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numba
 import numpy as np
@@ -16,6 +16,7 @@ from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from . import rules
+from .c_api import cached_njit
 from .cpu_memory import Variant, load_row, store_row
 from .lang import is_rule, tl
 
@@ -84,7 +85,7 @@ def _(variant, values, hyper):
     return update
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
+@cached_njit(nogil=True, error_model="numpy")
 def _step(
     variant,  # carries no value: its type says what to compile
     addresses,  # int64 [n_rows, n_tensors]: grad, param, state 0, ...
@@ -128,11 +129,26 @@ def step(rule: str, dtypes: tuple[str, ...], n_elements: int, tables) -> None:
     """One step of a bucket of CPU tensors, on as many threads as torch uses; tables as launch.Tables of NumPy arrays."""
     run = compiled(rule, dtypes, tables.hyper.shape[1])
     n_threads = max(1, min(torch.get_num_threads(), n_elements // MIN_WORK))
-    bounds = _shares(tables, n_threads)
-    others = [_pool().submit(run, *tables, CHUNK, a, b) for a, b in itertools.pairwise(bounds[1:])]
-    run(*tables, CHUNK, bounds[0], bounds[1])
-    for other in others:
-        other.result()
+    first, *rest = [(*tables, CHUNK, a, b) for a, b in itertools.pairwise(_shares(tables, n_threads))]
+    others = [_start(run, *part) for part in rest]
+    try:
+        run(*first)
+    finally:  # nothing may write any more once this has returned, by Ctrl-C either
+        try:
+            wait(others)
+        except KeyboardInterrupt:
+            wait(others)
+            raise
+
+
+def _start(run, *args) -> Future:
+    try:
+        return _pool().submit(run, *args)
+    except RuntimeError:  # the interpreter is shutting down and starts no threads
+        run(*args)
+        done = Future()
+        done.set_result(None)
+        return done
 
 
 def _shares(tables, n_threads: int) -> list[int]:

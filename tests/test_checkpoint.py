@@ -132,6 +132,24 @@ def test_model_and_optimizer_deepcopied_together():
     assert not torch.equal(before, both[0].weight)
 
 
+def test_deepcopy_after_momentum_was_switched_on():
+    a, params = trained({})
+    a.param_groups[0]["momentum"] = 0.9
+    b = copy.deepcopy(a)
+    go_on([(a, params), (b, b.param_groups[0]["params"])])
+    assert all(torch.equal(p, q) for p, q in zip(params, b.param_groups[0]["params"], strict=True))
+
+
+def test_foreign_state_is_kept():
+    a, _ = trained({})
+    saved = a.state_dict()
+    saved["state"]["ema"] = {"of": torch.ones(3)}
+    saved["state"][0]["mask"] = torch.ones(3, 4, dtype=torch.bool)
+    a.load_state_dict(saved)
+    assert torch.equal(a.state["ema"]["of"], torch.ones(3))
+    assert a.state[a.param_groups[0]["params"][0]]["mask"].dtype == torch.bool
+
+
 def test_how_a_step_runs_is_not_loaded():
     """A checkpoint of a capturable torch optimizer sits on the GPU and says capturable=True."""
     a, params = trained({})

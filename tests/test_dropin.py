@@ -222,3 +222,17 @@ def test_trains(device):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize(("option", "value"), [("weight_decay", None), ("lr", "x"), ("alpha", torch.ones(2)), ("lr", torch.ones(2))])
+def test_wrong_number_in_a_later_group_changes_nothing(option, value):
+    params = parameters([(3,), (4,)])
+    optimizer = FusedRMSProp([dict(params=[p]) for p in params])
+    random_grads(params)
+    optimizer.step()
+    before = [p.detach().clone() for p in params]
+    optimizer.param_groups[1][option] = value
+    with pytest.raises(TypeError, match=option):
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+    assert optimizer.state[params[0]]["step"].item() == 1

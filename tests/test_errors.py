@@ -72,6 +72,30 @@ def test_error_before_any_change(spoil, first_step):
     assert not torch.equal(good, before)
 
 
+def test_a_parameter_listed_twice_by_hand():
+    (param,) = parameters([(2,)])
+    optimizer = FusedRMSProp([param])
+    optimizer.param_groups[0]["params"].append(param)
+    random_grads([param])
+    with pytest.raises(RuntimeError, match="listed twice"):
+        optimizer.step()
+
+
+def test_overlapping_strides():
+    param = parameter(torch.randn(10).as_strided((3, 3), (2, 1)))
+    random_grads([param])
+    with pytest.raises(RuntimeError, match="share one address"):
+        FusedRMSProp([param]).step()
+
+
+def test_made_up_gradient():
+    class Temporary(torch.nn.Parameter):
+        grad = property(lambda self: torch.ones(2))
+
+    with pytest.raises(RuntimeError, match="makes up its grad"):
+        FusedRMSProp([Temporary(torch.ones(2))]).step()
+
+
 def test_numbers_where_there_are_no_names():
     params = parameters([(2,), (2,), (2,)])
     optimizer = FusedRMSProp([dict(params=params[:2]), dict(params=params[2:])])

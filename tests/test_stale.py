@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cases import BF16, F16, F32
-from fusedrms import FusedRMSProp
+from fusedrms import FusedRMSProp, buckets
 from fusedrms.kernels import addresses
 from tools import parameter, parameters, random_grads, set_grad, step_and_check
 
@@ -199,6 +199,37 @@ def test_steps_do_not_rebuild(optimizer, monkeypatch):
         optimizer.param_groups[0]["lr"] *= 0.9
         step_and_check(optimizer)
         assert optimizer._plan is plan
+
+
+def test_a_failed_step_leaves_no_stale_tables(optimizer, monkeypatch):
+    """Out of memory for the copy of a strided parameter, while another one has moved."""
+    strided, other = parameter(torch.randn(8, 10)[:, :3].to(params_of(optimizer)[0].device)), params_of(optimizer)[0]
+    optimizer.add_param_group(dict(params=[strided]))
+    random_grads(params_of(optimizer))
+    step_and_check(optimizer)
+    real = buckets.dense_like
+    other.data = other.data.clone()
+
+    def fail(*args, **kwargs):
+        monkeypatch.setattr(buckets, "dense_like", real)
+        raise MemoryError
+
+    monkeypatch.setattr(buckets, "dense_like", fail)
+    with pytest.raises(MemoryError):
+        optimizer.step()
+    step_and_check(optimizer)
+
+
+def test_lazy_parameters_and_states(device):
+    param = parameter(torch.randn(5, dtype=torch.complex64, device=device))
+    optimizer = FusedRMSProp([param], momentum=0.9)
+    random_grads([param])
+    step_and_check(optimizer)
+    optimizer.state[param]["momentum_buffer"].data = optimizer.state[param]["momentum_buffer"].conj()
+    step_and_check(optimizer)
+    param.data = param.data.conj()
+    with pytest.raises(RuntimeError, match="resolve_conj"):
+        optimizer.step()
 
 
 def test_model_to(device):
