@@ -99,7 +99,7 @@ class Bucket:
             1: [c for c, member in enumerate(members) if member.stage_param],
         }
         self._copies: dict[tuple[int, int], Tensor] = {}
-        self.copies = any(self._staged.values())  # addresses alone do not tell what to read
+        self.uses_copies = any(self._staged.values())  # addresses alone do not tell what to read
         self._rows: list[tuple | None] = [None] * len(self._groups)
         # one array, so that counting costs one call; the parameters' states hold views of it
         self.steps = torch.tensor([member.step for member in members], dtype=step_dtype())

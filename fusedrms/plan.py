@@ -107,7 +107,7 @@ class Plan:
         if any(is_lazy(param.grad) for param in self._may_be_lazy) or any(is_lazy(tensor) for tensor in self._complex):
             return False
         moved = self._snapshot.moved()
-        return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.copies)
+        return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.uses_copies)
 
     def step(self, recipes: list[Recipe]) -> None:
         """Update every parameter that has a gradient; `holds` must have been true just before."""
