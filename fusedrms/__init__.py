@@ -1,6 +1,8 @@
 """The RMSProp family for PyTorch as one fused multi-tensor launch."""
 
-from .rmsprop import FusedRMSProp
+from . import presets, schedules
+from .rmsprop import FusedRMSProp, FusedRMSPropGraves
+from .smorms3 import FusedSMORMS3
 from .version import __version__
 
-__all__ = ["FusedRMSProp", "__version__"]
+__all__ = ["FusedRMSProp", "FusedRMSPropGraves", "FusedSMORMS3", "__version__", "presets", "schedules"]

@@ -6,11 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels.launch import Tables, chunk_size, launch, uses_triton
+from .kernels.launch import NormTables, Tables, chunk_size, launch, launch_squares, norm_chunk_size, uses_triton
 from .kernels.rules import COMMON
 from .options import STORED
+from .recipe import Recipe
 
 ALIGNMENT = 16  # bytes of a vector access
+
+
+def on_device(table: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
+    """As the driver of that device reads it."""
+    return torch.from_numpy(table).to(device) if uses_triton(device) else table
 
 
 class Layout(NamedTuple):
@@ -30,6 +36,8 @@ class Member(NamedTuple):
     grad: Tensor
     states: tuple[Tensor, ...]
     step: float  # how many it has had
+    norm: int  # which of Norms.on limits its gradient
+    corrected_from: float | None  # its averages are bias corrected, with this many steps behind them
     stage_param: bool  # it has gaps: updated through a copy
     stage_grad: bool  # its elements lie in another order than the parameter's: read through a copy
 
@@ -73,24 +81,27 @@ class Bucket:
     def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member]):
         self.rule, self.layout = rule, layout
         self.params = [member.param for member in members]
-        self._index = np.array([member.number for member in members])
-        self._groups = sorted({member.group for member in members})  # row of hyper -> parameter group
-        row = {group: r for r, group in enumerate(self._groups)}
-        numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
+        self.index = np.array([member.number for member in members])
+        rows: dict[tuple, int] = {}  # of hyper: parameters of one group, and of one count of steps where the numbers depend on it
+        row = [rows.setdefault((member.group, member.corrected_from), len(rows)) for member in members]
+        self._groups = [group for group, _ in rows]
+        self._first = np.array([row.index(r) for r in range(len(rows))])  # parameter of each row
+        self._corrected = any(member.corrected_from is not None for member in members)
+        self.numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
         compute = np.float64 if layout.dtypes[1] == "float64" else np.float32
         states = np.array([[state.data_ptr() for state in member.states] for member in members], np.int64).T
         self._host = Tables(
             np.concatenate([np.zeros((2, len(members)), np.int64), states]),
-            numels,
-            np.array([row[member.group] for member in members], np.int32),
-            *chunks(numels, chunk_size(layout.device)),
-            np.zeros((len(self._groups), len(COMMON) + n_args), compute),
+            self.numels,
+            np.array(row, np.int32),
+            *chunks(self.numels, chunk_size(layout.device)),
+            np.zeros((len(rows), len(COMMON) + n_args), compute),
+            np.array([member.norm for member in members], np.int32),
         )
-        self._n_elements = int(numels.sum())
+        self.norm_index = self._host.norm_index
+        self._n_elements = int(self.numels.sum())
         # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
-        self._tables, self._sent = self._host, {}
-        if uses_triton(layout.device):
-            self._tables = Tables(*(torch.from_numpy(table).to(layout.device) for table in self._host))
+        self._tables, self._sent = Tables(*(on_device(table, layout.device) for table in self._host)), {}
         if layout.device.type == "cuda":
             self._stream = torch.cuda.current_stream(layout.device)
             self._sent = {"addresses": self._host.addresses.copy(), "hyper": self._host.hyper.copy()}
@@ -100,16 +111,20 @@ class Bucket:
         }
         self._copies: dict[tuple[int, int], Tensor] = {}
         self.uses_copies = any(self._staged.values())  # addresses alone do not tell what to read
-        self._rows: list[tuple | None] = [None] * len(self._groups)
+        self._rows: list[tuple | None] = [None] * len(rows)
         # one array, so that counting costs one call; the parameters' states hold views of it
         self.steps = torch.tensor([member.step for member in members], dtype=step_dtype())
         self._counts = self.steps.numpy()
 
+    def counts_hold(self) -> bool:
+        """Whether parameters that share a row of hyper still count the same steps, should its numbers depend on them."""
+        return not self._corrected or np.array_equal(self._counts, self._counts[self._first[self._host.groups]])
+
     def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray) -> bool:
         """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout."""
         rows = self._host.addresses
-        rows[0] = grad_addresses[self._index]
-        rows[1] = param_addresses[self._index]
+        rows[0] = grad_addresses[self.index]
+        rows[1] = param_addresses[self.index]
         for row, columns in self._staged.items():
             for c in columns:
                 source = self.params[c] if row else self.params[c].grad
@@ -118,23 +133,25 @@ class Bucket:
                 rows[row, c] = copy.data_ptr()
         return self.layout.aligned == (np.bitwise_or.reduce(rows, axis=None) % ALIGNMENT == 0)
 
-    def set_hyper(self, hyper: list[tuple]) -> None:
-        """Take the numbers of every parameter group of the optimizer; the first of each may be a tensor."""
+    def set_hyper(self, recipes: list[Recipe]) -> None:
+        """Take the numbers of every parameter group of the optimizer for the step to come."""
         self._lr_on_device = []
         for r, group in enumerate(self._groups):
-            row = hyper[group]
-            if isinstance(row[0], Tensor):
-                lr, row = row[0], None
+            recipe = recipes[group]
+            row = recipe.common + recipe.args
+            lr = row[0]
+            if isinstance(lr, Tensor):
                 if lr.is_cuda and self._sent:
                     self._lr_on_device.append((r, lr))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
-                self._host.hyper[r] = (float(lr), *hyper[group][1:])
-            elif row != self._rows[r]:
-                self._host.hyper[r] = row
-            self._rows[r] = row
+                row = (float(lr), *row[1:])
+            if recipe.bias_decay:
+                row = (row[0], 1 / (1 - recipe.bias_decay ** (float(self._counts[self._first[r]]) + 1)), *row[2:])
+            if row != self._rows[r]:
+                self._host.hyper[r] = self._rows[r] = row
 
-    def step(self) -> None:
-        """Launch."""
+    def send(self) -> None:
+        """Bring the tables on the device up to date."""
         if self._sent:
             stream = torch.cuda.current_stream(self.layout.device)
             if stream != self._stream:  # else the memory could be given away while this launch still reads it
@@ -144,14 +161,27 @@ class Bucket:
             self._send(name, sent)
         for r, lr in self._lr_on_device:
             self._tables.hyper[r, 0].copy_(lr.reshape(()))
+
+    def step(self, norms: Tensor | np.ndarray) -> None:
+        """Launch; norms are those that limit gradients."""
         self._counts += 1
-        launch(self.rule, self.layout.dtypes, self.layout.aligned, self._n_elements, self._tables)
+        launch(self.rule, self.layout.dtypes, self.layout.aligned, self._n_elements, self._tables, norms)
         for c in self._staged[1]:
             self.params[c].copy_(self._copies[1, c])
         self._copies.clear()
 
+    def norm_tables(self, first_sum: np.ndarray) -> NormTables:
+        """Those of `add_squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin."""
+        own = (*chunks(self.numels, norm_chunk_size()), first_sum[self.index])
+        chunk_tensor, chunk_start, first = (on_device(table, self.layout.device) for table in own)
+        addresses, numels, groups, _, _, hyper, _ = self._tables
+        return NormTables(addresses, numels, groups, chunk_tensor, chunk_start, hyper, first)
+
+    def add_squares(self, tables: NormTables, sums: Tensor | np.ndarray) -> None:
+        """Launch: write the sum of squares of each chunk of gradients."""
+        launch_squares(self.layout.dtypes[0], self.layout.aligned, self._n_elements, tables, sums)
+
     def _send(self, name: str, sent: np.ndarray) -> None:
-        """Bring a table on the device up to date."""
         host = getattr(self._host, name)
         if not np.array_equal(host, sent):
             sent[:] = host

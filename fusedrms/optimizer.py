@@ -3,6 +3,7 @@
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from .buckets import step_dtype
-from .options import check_complete, check_state
-from .plan import Plan, Recipe, fit_state, named_parameters
+from .options import check_at_least_zero, check_complete, check_flags, check_limits, check_off, check_positive, check_state, choice
+from .plan import Plan, fit_state, named_parameters
+from .recipe import NORM_OVER, Recipe
 
 _HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
 
@@ -24,17 +26,33 @@ class _Kept:
 
 
 class FusedOptimizer(Optimizer):
-    """The part that all rules share. A subclass checks a parameter group and turns it into a Recipe."""
+    """The part that all rules share. A subclass adds its options and turns a parameter group into a Recipe.
+
+    Args:
+        params: what the subclass was given.
+        arguments: all arguments of its __init__, by name.
+    """
 
     _plan: Plan | None = None
+    _made: tuple[tuple[list[Any], Recipe], ...] = ()  # by parameter group: the options that a recipe was made of, and the recipe
 
-    def __init__(self, params: ParamsT, defaults: dict[str, Any]):
+    def __init__(self, params: ParamsT, arguments: dict[str, Any]):
+        defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         self.check_group(defaults)
         super().__init__(params, defaults)
 
-    @abstractmethod
     def check_group(self, group: dict[str, Any]) -> None:
-        """Raise ValueError or TypeError for a wrong option."""
+        """Raise ValueError or TypeError for a wrong option; a subclass checks its own as well."""
+        check_at_least_zero(group, lr="learning rate", weight_decay="weight_decay value")
+        check_positive(group, "rescale_grad")
+        check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
+        check_flags(group, "decoupled_weight_decay", "clip_after_decay")
+        choice(group, "clip_norm_over", NORM_OVER)
+        check_off(
+            group,
+            capturable="the step cannot be captured in a CUDA graph; leave it False",
+            differentiable="a fused step has no gradient; use torch.optim.RMSprop",
+        )
 
     @abstractmethod
     def recipe(self, group: dict[str, Any]) -> Recipe:
@@ -49,6 +67,15 @@ class FusedOptimizer(Optimizer):
                 super().add_param_group(param_group)
             except UserWarning:  # two updates of one parameter in one launch would race
                 raise ValueError("a parameter group lists the same parameter twice; list it once") from None
+
+    @property
+    def last_grad_norm(self) -> Tensor | None:
+        """L2 norm of all gradients at the last step, as clip_grad_norm found it: 0-d float64, on the gradients' device, without a sync.
+
+        None before the first step, or if no parameter group has a clip_grad_norm. Unlike that of torch's clip_grad_norm_, the
+        factor limit / norm has no 1e-6 in its denominator.
+        """
+        return self._plan and self._plan.grad_norm()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -69,7 +96,7 @@ class FusedOptimizer(Optimizer):
         with torch.no_grad():
             if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
                 raise RuntimeError("step() cannot be captured in a CUDA graph, it checks on the host: call it outside of the graph")
-            recipes = [self.recipe(group) for group in self.param_groups]
+            recipes = self._recipes()
             plan, self._plan = self._plan, None  # a step that fails leaves no tables behind
             if plan is None or not plan.holds(self.param_groups, recipes, self.state):
                 plan = None  # free the old tables first
@@ -79,6 +106,20 @@ class FusedOptimizer(Optimizer):
             plan.step(recipes)
             self._plan = plan
         return loss
+
+    def _recipes(self) -> list[Recipe]:
+        """One for each parameter group, made anew where an option is another object than it was, or a tensor that may have changed."""
+        made = []
+        for g, group in enumerate(self.param_groups):
+            values = list(group.values())
+            before, recipe = self._made[g] if g < len(self._made) else ([], None)
+            if recipe is None or len(values) != len(before) or not all(map(is_, values, before)):
+                recipe = self.recipe(group)
+                if any(isinstance(value, Tensor) for key, value in group.items() if key != "lr"):
+                    values = []
+            made.append((values, recipe))
+        self._made = tuple(made)
+        return [recipe for _, recipe in made]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of an optimizer of this class or, where it has the same states, of torch's.

@@ -1,5 +1,8 @@
 """Checks of what users pass, and the wording of errors: the thing, its value, the remedy."""
 
+import math
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -17,17 +20,53 @@ STORED = {
 
 
 def check_at_least_zero(group: dict, **labels: str) -> None:
-    """ValueError, in torch's words, unless each named option of the group is a number >= 0 (NaN is not)."""
+    """ValueError, in torch's words, unless each named option of the group is a finite number >= 0."""
     for option, label in labels.items():
         value = group[option]
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError(f"Tensor {option} must be 1-element, got shape {tuple(value.shape)}; pass a number or torch.tensor(number)")
         try:
-            valid = bool(value >= 0.0)
+            valid = bool(0.0 <= value < math.inf)
         except TypeError:
             raise TypeError(f"Invalid {label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
         if not valid:
-            raise ValueError(f"Invalid {label}: {value}; it must be a number >= 0")
+            raise ValueError(f"Invalid {label}: {value}; it must be a finite number >= 0")
+
+
+def check_positive(group: dict, *options: str) -> None:
+    """ValueError unless each named option of the group is a finite number > 0."""
+    for option in options:
+        try:
+            valid = bool(0.0 < group[option] < math.inf)
+        except (TypeError, RuntimeError):
+            valid = False
+        if not valid:
+            raise ValueError(f"{option}={group[option]!r} is not supported: it must be a finite number > 0")
+
+
+def check_limits(group: dict, *options: str) -> None:
+    """ValueError unless each named option of the group is None or a finite number > 0."""
+    for option in options:
+        if group[option] is not None:
+            try:
+                check_positive(group, option)
+            except ValueError as error:
+                raise ValueError(f"{error}, or None for no limit") from None
+
+
+def check_flags(group: dict, *options: str) -> None:
+    """ValueError unless each named option of the group is True or False: a string, say, would count as True."""
+    for option in options:
+        if not isinstance(group[option], bool):
+            raise ValueError(f"{option}={group[option]!r} is not supported: it must be True or False")
+
+
+def choice(group: dict, option: str, values: Collection[str]) -> str:
+    """An option that is one of some words; ValueError if it is another."""
+    value = group[option]
+    if not isinstance(value, str) or value not in values:
+        raise ValueError(f"{option}={value!r} is not supported: it must be {' or '.join(map(repr, values))}")
+    return value
 
 
 def check_off(group: dict, **reasons: str) -> None:
@@ -85,7 +124,7 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
         raise RuntimeError(f"{name} is a {type(param).__name__}, which makes up its grad; {optimizer} reads that of torch.Tensor")
 
 
-def check_state(name: str, param: Tensor, state: dict, keys: tuple[str, ...]) -> None:
+def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
     """ValueError unless those states that are there fit the parameter."""
     for key in keys:
         value = state.get(key, param)
@@ -97,11 +136,11 @@ def check_state(name: str, param: Tensor, state: dict, keys: tuple[str, ...]) ->
             )
 
 
-def check_complete(optimizer: str, name: str, state: dict, keys: tuple[str, ...]) -> None:
+def check_complete(optimizer: str, name: str, state: dict, keys: Collection[str]) -> None:
     """ValueError unless a loaded state has what this optimizer needs: another one's would silently start from zeros."""
     for key in keys:
         if key not in state:
             raise ValueError(
                 f"the state of {name} has {sorted(state)} but no {key!r}; "
-                f"load a checkpoint of {optimizer} or torch.optim.RMSprop whose centered and momentum are those of its states"
+                f"load a checkpoint of {optimizer}, or of an optimizer that has these states, whose options are those of its states"
             )

@@ -1,13 +1,19 @@
-"""FusedRMSProp: options in, Recipe out; everything else is FusedOptimizer's."""
+"""FusedRMSProp and FusedRMSPropGraves: options in, Recipe out; everything else is FusedOptimizer's."""
+
+from typing import Any
 
 from torch import Tensor
 
-from .optimizer import FusedOptimizer, ParamsT, Recipe
-from .options import check_at_least_zero, check_off, number
+from .optimizer import FusedOptimizer, ParamsT
+from .options import check_at_least_zero, check_flags, choice, number
+from .recipe import Recipe, common, norm_over
+
+EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
+NORM_ON = ("gradient", "update")
 
 
 class FusedRMSProp(FusedOptimizer):
-    r"""RMSProp that updates a whole model in one launch: a drop-in for :class:`torch.optim.RMSprop`.
+    r"""RMSProp that updates a whole model in one launch: a drop-in for :class:`torch.optim.RMSprop`, and the family around it.
 
     .. math::
         v &\leftarrow \alpha v + (1-\alpha) g^2, \qquad
@@ -20,7 +26,7 @@ class FusedRMSProp(FusedOptimizer):
             or float16 with gradients of any of these; float64; complex, as pairs of real numbers.
         lr: learning rate, a number or a 1-element tensor, which is read on its device; default 1e-2.
         alpha: decay of the averages, per step; default 0.99.
-        eps: added to the root, in the gradient's unit; default 1e-8.
+        eps: added to the root, in the gradient's unit, or to the square average, in the square of it; default 1e-8.
         weight_decay: L2 penalty added to the gradient; default 0.
         momentum: decay of the momentum buffer, per step; default 0, no buffer.
         centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
@@ -28,19 +34,42 @@ class FusedRMSProp(FusedOptimizer):
         foreach: accepted and without effect, every step is fused.
         maximize: ascend instead of descend; default False.
         differentiable: must be False.
+        eps_placement: "outside" of the root, sqrt(v) + eps; "inside", sqrt(v + eps), as Graves, TensorFlow and Keras have it;
+            "both", sqrt(v + eps) + eps, as neon has it; default "outside".
+        lr_in_momentum: the buffer holds updates already multiplied by lr, b = momentum * b + lr * g / (...), w = w - b, so that
+            a changed lr does not act on earlier ones; default False.
+        nesterov: step to momentum * b + u, u being what was just added to b; needs momentum > 0; default False.
+        decoupled_weight_decay: w = w - lr * weight_decay * w before the step, instead of the L2 penalty; default False.
+        initial_square_avg: what ``square_avg`` starts from, in the square of the gradient's unit; default 0.
+        bias_correction: divide ``square_avg`` and ``grad_avg`` by 1 - alpha**step wherever they are used; default False.
+        rescale_grad: the gradient is multiplied by it before all else (1 / batch size, 1 / loss scale); default 1.
+        clip_grad_value: limit of the gradient's magnitude, elementwise; default None.
+        clip_after_decay: clip to clip_grad_value after the L2 penalty is added, as MXNet 1 does; default False, before.
+        clip_grad_norm: limit of the L2 norm of all gradients of the optimizer together, those of groups without this option
+            included; they are scaled by min(1, limit / norm), after clip_grad_value; default None. The norm stays on the
+            device; see :attr:`last_grad_norm`.
+        clip_norm_on: what that factor scales: the "gradient", or the "update" alone, so that the averages do not see it, and
+            the norm is taken before clip_grad_value (neon); default "gradient".
+        clip_norm_over: whose norm it is: that of all gradients of the "optimizer", or of each "parameter" by itself
+            (Keras' clipnorm); default "optimizer".
+        clip_weights: limit of the parameters' magnitude after the step, elementwise; default None.
+
+    Every option may differ between parameter groups, and change between steps.
 
     State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its
     dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32 on the CPU.
 
     Raises:
-        ValueError: a negative or NaN hyperparameter, a tensor lr of several elements, capturable or differentiable.
+        ValueError: a hyperparameter that is negative, NaN or infinite, a tensor lr of several elements, a limit or
+            rescale_grad that is not positive, a word that is none of the options', nesterov without momentum,
+            bias_correction with alpha >= 1, capturable or differentiable.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
             dtype, a gradient of another device or shape than its parameter's.
 
     Source: Tieleman and Hinton, Lecture 6.5 of "Neural Networks for Machine Learning" (2012); centered: Graves,
-    arXiv:1308.0850 (2013), equations 38-45, but as torch has it with eps outside the root and lr outside the momentum.
-    Differs from torch's arithmetic in one thing: a centered variance that rounding has made negative counts as 0, where torch
-    makes NaN.
+    arXiv:1308.0850 (2013), equations 38-45, but by default as torch has it, with eps outside of the root and lr outside of the
+    momentum. Differs from torch's arithmetic in one thing: a centered variance that rounding has made negative counts as 0,
+    where torch makes NaN. :mod:`fusedrms.presets` has the options of other systems.
     """
 
     def __init__(
@@ -56,53 +85,92 @@ class FusedRMSProp(FusedOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        *,
+        eps_placement: str = "outside",
+        lr_in_momentum: bool = False,
+        nesterov: bool = False,
+        decoupled_weight_decay: bool = False,
+        initial_square_avg: float = 0.0,
+        bias_correction: bool = False,
+        rescale_grad: float = 1.0,
+        clip_grad_value: float | None = None,
+        clip_after_decay: bool = False,
+        clip_grad_norm: float | None = None,
+        clip_norm_on: str = "gradient",
+        clip_norm_over: str = "optimizer",
+        clip_weights: float | None = None,
     ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                momentum=momentum,
-                alpha=alpha,
-                eps=eps,
-                centered=centered,
-                weight_decay=weight_decay,
-                capturable=capturable,
-                foreach=foreach,
-                maximize=maximize,
-                differentiable=differentiable,
-            ),
-        )
+        super().__init__(params, locals())
 
     def check_group(self, group: dict) -> None:
+        super().check_group(group)
         check_at_least_zero(
             group,
-            lr="learning rate",
             eps="epsilon value",
             momentum="momentum value",
-            weight_decay="weight_decay value",
             alpha="alpha value",
+            initial_square_avg="initial_square_avg value",
         )
-        check_off(
-            group,
-            capturable="the step cannot be captured in a CUDA graph; leave it False",
-            differentiable="a fused step has no gradient; use torch.optim.RMSprop",
-        )
+        check_flags(group, "lr_in_momentum", "nesterov", "bias_correction")
+        choice(group, "eps_placement", EPS)
+        choice(group, "clip_norm_on", NORM_ON)
+        if group["nesterov"] and not group["momentum"] > 0:
+            raise ValueError(f"nesterov=True needs a momentum, but momentum={group['momentum']}: set momentum > 0 or nesterov=False")
+        if group["bias_correction"] and not group["alpha"] < 1:
+            raise ValueError(f"bias_correction=True divides by 1 - alpha**step, but alpha={group['alpha']}: set alpha < 1")
 
     def recipe(self, group: dict) -> Recipe:
-        states = ("square_avg",)
+        states = {"square_avg": number(group, "initial_square_avg")}
         rule = "rmsprop"
         if group["centered"]:
-            states += ("grad_avg",)
+            states["grad_avg"] = 0.0
             rule += "_centered"
         momentum = number(group, "momentum")
         if momentum > 0:
-            states += ("momentum_buffer",)
+            states["momentum_buffer"] = 0.0
             rule += "_momentum"
-        lr = group["lr"] if isinstance(group["lr"], Tensor) and group["lr"].numel() == 1 else number(group, "lr")
-        alpha = number(group, "alpha")
+        alpha, eps = number(group, "alpha"), number(group, "eps")
+        inside, outside = EPS[choice(group, "eps_placement", EPS)]
         return Recipe(
             rule,
             states,
-            common=(lr, -1.0 if group["maximize"] else 1.0, number(group, "weight_decay")),
-            args=(alpha, 1 - alpha, number(group, "eps"), momentum),
+            norm_over(group),
+            common(group, choice(group, "clip_norm_on", NORM_ON) == "update"),
+            (alpha, 1 - alpha, inside * eps, outside * eps, momentum, float(group["lr_in_momentum"]), float(group["nesterov"])),
+            alpha if group["bias_correction"] else 0.0,
         )
+
+
+class FusedRMSPropGraves(FusedRMSProp):
+    """Graves' RMSProp: centered, with momentum, eps inside of the root and lr inside of the momentum buffer.
+
+    Args:
+        params: as of :class:`FusedRMSProp`.
+        lr: learning rate; default 1e-4.
+        alpha: decay of the averages and weight of what enters them, per step; default 0.95.
+        momentum: decay of the momentum buffer, per step; default 0.9.
+        eps: added to the variance, in the square of the gradient's unit; default 1e-4.
+        weight_decay: L2 penalty added to the gradient; default 0.
+        options: the others of :class:`FusedRMSProp`, by name.
+
+    State: ``square_avg``, ``grad_avg``, ``momentum_buffer``, ``step``, as of :class:`FusedRMSProp`, and checkpoints of one load
+    into the other.
+
+    Raises:
+        as FusedRMSProp.
+
+    Source: Graves, arXiv:1308.0850 (2013), equations 38-45; PuzzleLib's RMSPropGraves, Chainer's RMSpropGraves.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-4,
+        alpha: float = 0.95,
+        momentum: float = 0.9,
+        eps: float = 1e-4,
+        weight_decay: float = 0,
+        **options: Any,
+    ):
+        graves = dict(centered=True, eps_placement="inside", lr_in_momentum=True)
+        super().__init__(params, lr, alpha, eps, weight_decay, momentum, **{**graves, **options})

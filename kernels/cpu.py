@@ -18,15 +18,16 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from . import rules
 from .c_api import cached_njit
 from .cpu_memory import Variant, load_row, store_row
-from .lang import is_rule, tl
+from .lang import clip, is_rule, tl
 
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
 MIN_WORK = 1 << 19  # elements a thread must have before waking it pays: torch's threads spin for a while after a backward
 
 # Numba's disk cache looks at one file only; a change in any of these must give another key
-_DIGEST = hashlib.sha256(
-    b"".join((pathlib.Path(__file__).parent / name).read_bytes() for name in ("rules.py", "cpu.py", "cpu_memory.py"))
-).hexdigest()[:16]
+_SOURCES = ("rules.py", "cpu.py", "cpu_memory.py", "cpu_norm.py")
+DIGEST = hashlib.sha256(b"".join((pathlib.Path(__file__).parent / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
+
+INT32, INT64, FLOAT64 = (nt.Array(dtype, 1, "C") for dtype in (nt.int32, nt.int64, nt.float64))
 
 
 @overload(tl.sqrt)
@@ -39,12 +40,21 @@ def _where(condition, a, b):
     return lambda condition, a, b: a if condition else b
 
 
-def _compile(function, number):
+@numba.njit(error_model="numpy")
+def _clip(x, limit):
+    x = limit if x > limit else x  # each line is one instruction
+    return -limit if x < -limit else x
+
+
+def compile_rule(function, compute: nt.Float):
     """A rule as a Numba function: the rules that it calls compiled too, its float literals of the compute type."""
+    if function is clip:
+        return _clip
+    number = np.dtype(compute.name).type
     code = function.fn.__code__
     scope = {"__name__": function.fn.__module__}  # the disk cache imports it
     scope |= {
-        name: _compile(value, number) if is_rule(value) else value
+        name: compile_rule(value, compute) if value is clip or is_rule(value) else value
         for name, value in function.fn.__globals__.items()
         if name in code.co_names
     }
@@ -54,32 +64,31 @@ def _compile(function, number):
     return numba.njit(types.FunctionType(code.replace(co_consts=consts), scope, code.co_name), error_model="numpy")
 
 
-def _fixed(variant, addresses, tensor, hyper, group):
+def fixed(variant, addresses, tensor, hyper, group):
     """Replaced by its overload: the addresses of one tensor and the hyperparameters of its group, as tuples."""
 
 
-@overload(_fixed)
+@overload(fixed)
 def _(variant, addresses, tensor, hyper, group):
     n_rows, n_hyper = len(variant.dtypes), variant.n_hyper
 
-    def fixed(variant, addresses, tensor, hyper, group):
+    def build(variant, addresses, tensor, hyper, group):
         return to_fixed_tuple(addresses[:, tensor], n_rows), to_fixed_tuple(hyper[group], n_hyper)
 
-    return fixed
+    return build
 
 
-def _update(variant, values, hyper):
-    """Replaced by its overload: (grad, param, *state), hyperparameters -> (param, *state)."""
+def _update(variant, values, norm, hyper):
+    """Replaced by its overload: (grad, param, *state), norm, hyperparameters -> (param, *state)."""
 
 
 @overload(_update)
-def _(variant, values, hyper):
-    number = np.float64 if variant.compute == nt.float64 else np.float32
-    apply, rule = _compile(rules.apply, number), _compile(getattr(rules, variant.rule), number)
+def _(variant, values, norm, hyper):
+    apply, rule = (compile_rule(function, variant.compute) for function in (rules.apply, getattr(rules, variant.rule)))
     n_common = len(rules.COMMON)
 
-    def update(variant, values, hyper):
-        param, state = apply(values[0], values[1], values[2:], hyper[:n_common], hyper[n_common:], rule)
+    def update(variant, values, norm, hyper):
+        param, state = apply(values[0], values[1], values[2:], norm, hyper[:n_common], hyper[n_common:], rule)
         return (param,) + state
 
     return update
@@ -94,6 +103,8 @@ def _step(
     chunk_tensor,  # int32 [n_chunks]
     chunk_start,  # int64 [n_chunks], elements
     hyper,  # compute type [n_groups, n_hyper]
+    norm_index,  # int32 [n_tensors]: which of norms
+    norms,  # float64 [n_norms], L2 norms of gradients
     chunk,  # elements
     first,  # the chunks of this thread: first up to last
     last,
@@ -101,18 +112,23 @@ def _step(
     for k in range(first, last):
         tensor = chunk_tensor[k]
         start = chunk_start[k]
-        bases, row = _fixed(variant, addresses, tensor, hyper, groups[tensor])
+        bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
+        norm = hyper.dtype.type(norms[norm_index[tensor]])
         for i in range(start, min(start + chunk, numels[tensor])):
-            store_row(variant, bases, i, _update(variant, load_row(variant, bases, i), row))
+            store_row(variant, bases, i, _update(variant, load_row(variant, bases, i), norm, row))
 
 
 @functools.cache
 def compiled(rule: str, dtypes: tuple[str, ...], n_hyper: int):
     """Machine code for one rule and row of dtypes, from the disk cache if it is there; its arguments are _step's after `variant`."""
-    variant = Variant(rule, dtypes, n_hyper, _DIGEST)
-    int64, int32 = nt.Array(nt.int64, 1, "C"), nt.Array(nt.int32, 1, "C")
-    tables = (nt.Array(nt.int64, 2, "C"), int64, int32, int32, int64, nt.Array(variant.compute, 2, "C"))
+    variant = Variant(rule, dtypes, nt.float64 if dtypes[1] == "float64" else nt.float32, n_hyper, DIGEST)
+    tables = (nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, nt.Array(variant.compute, 2, "C"), INT32, FLOAT64)
     return functools.partial(_step.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
+
+
+def step(rule: str, dtypes: tuple[str, ...], n_elements: int, tables, norms: np.ndarray) -> None:
+    """One step of a bucket of CPU tensors; tables as launch.Tables of NumPy arrays."""
+    in_threads(compiled(rule, dtypes, tables.hyper.shape[1]), n_elements, tables, norms, CHUNK)
 
 
 @functools.cache
@@ -125,11 +141,10 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork; Windows ha
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def step(rule: str, dtypes: tuple[str, ...], n_elements: int, tables) -> None:
-    """One step of a bucket of CPU tensors, on as many threads as torch uses; tables as launch.Tables of NumPy arrays."""
-    run = compiled(rule, dtypes, tables.hyper.shape[1])
+def in_threads(run, n_elements: int, tables, out: np.ndarray, chunk: int) -> None:
+    """run(*tables, out, chunk, first, last) on shares of the chunks, by as many threads as torch uses; chunk is their size."""
     n_threads = max(1, min(torch.get_num_threads(), n_elements // MIN_WORK))
-    first, *rest = [(*tables, CHUNK, a, b) for a, b in itertools.pairwise(_shares(tables, n_threads))]
+    first, *rest = [(*tables, out, chunk, a, b) for a, b in itertools.pairwise(_shares(tables, chunk, n_threads))]
     others = [_start(run, *part) for part in rest]
     try:
         run(*first)
@@ -151,11 +166,11 @@ def _start(run, *args) -> Future:
         return done
 
 
-def _shares(tables, n_threads: int) -> list[int]:
+def _shares(tables, chunk: int, n_threads: int) -> list[int]:
     """Chunk indices between which each thread finds as many elements as the others."""
     n_chunks = len(tables.chunk_tensor)
     if n_threads == 1:
         return [0, n_chunks]
-    work = np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, CHUNK).cumsum()
+    work = np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, chunk).cumsum()
     inner = np.searchsorted(work, work[-1] * np.arange(1, n_threads) // n_threads)
     return [0, *inner.tolist(), n_chunks]

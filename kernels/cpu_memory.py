@@ -15,14 +15,14 @@ class Variant(nt.Opaque):
     Args:
         rule: its name in rules.py.
         dtypes: stored dtype of each row of addresses (grad, param, state 0, ...), as torch names them.
+        compute: what they are widened to.
         n_hyper: numbers in a row of hyperparameters.
         digest: of the source files; Numba's cache would not see a change in a rule.
     """
 
-    def __init__(self, rule: str, dtypes: tuple[str, ...], n_hyper: int, digest: str):
-        super().__init__(f"Variant({rule}, {', '.join(dtypes)}, {n_hyper}, {digest})")
-        self.rule, self.dtypes, self.n_hyper = rule, dtypes, n_hyper
-        self.compute = nt.float64 if dtypes[1] == "float64" else nt.float32
+    def __init__(self, rule: str, dtypes: tuple[str, ...], compute: nt.Float, n_hyper: int, digest: str):
+        super().__init__(f"Variant({rule}, {', '.join(dtypes)}, {compute}, {n_hyper}, {digest})")
+        self.rule, self.dtypes, self.compute, self.n_hyper = rule, dtypes, compute, n_hyper
 
 
 register_model(Variant)(models.OpaqueModel)

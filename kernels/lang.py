@@ -16,8 +16,16 @@ except ImportError:  # macOS, Windows: the CPU driver reads only the source of a
     triton = None
     tl = SimpleNamespace(constexpr=object, sqrt=_name("sqrt"), where=_name("where"))
     jit = lambda fn: SimpleNamespace(fn=fn, __name__=fn.__name__)  # noqa: E731
+    clip = _name("clip")
 else:
     jit = triton.jit
+
+    @jit
+    def clip(x, limit):
+        """To [-limit, limit]; NaN stays NaN."""
+        if x.dtype == tl.float64:  # GPUs have no such instruction for it
+            return tl.where(x > limit, limit, tl.where(x < -limit, -limit, x))
+        return tl.clamp(x, -limit, limit, tl.PropagateNan.ALL)
 
 
 def is_rule(value) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import cpu, lang, rules
+from . import cpu, cpu_norm, lang, rules
 
 THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
 CHUNK = 16384  # elements a program updates
@@ -20,6 +20,19 @@ class Tables(NamedTuple):
     chunk_tensor: Any  # int32 [n_chunks]
     chunk_start: Any  # int64 [n_chunks], elements
     hyper: Any  # compute type [n_groups, n_hyper]: rules.COMMON, then the rule's args
+    norm_index: Any  # int32 [n_tensors]: which of the norms scales this gradient
+
+
+class NormTables(NamedTuple):
+    """What the launch of a norm reads; chunks have cpu_norm.CHUNK elements."""
+
+    addresses: Any  # the first six as in Tables
+    numels: Any
+    groups: Any
+    chunk_tensor: Any
+    chunk_start: Any
+    hyper: Any
+    first_sum: Any  # int64 [n_tensors]: where the sums of each tensor begin
 
 
 def uses_triton(device: torch.device) -> bool:
@@ -28,6 +41,11 @@ def uses_triton(device: torch.device) -> bool:
 
 def chunk_size(device: torch.device) -> int:
     return CHUNK if uses_triton(device) else cpu.CHUNK
+
+
+def norm_chunk_size() -> int:
+    """Elements whose squares make one sum, on every device."""
+    return cpu_norm.CHUNK
 
 
 def constants(rule: str, dtypes: tuple[str, ...], aligned: bool, n_hyper: int, warp_size: int) -> dict:
@@ -50,7 +68,25 @@ def constants(rule: str, dtypes: tuple[str, ...], aligned: bool, n_hyper: int, w
     )
 
 
-def launch(rule: str, dtypes: tuple[str, ...], aligned: bool, n_elements: int, tables: Tables) -> None:
+def norm_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
+    """What norm.squares_kernel is compiled for; dtype is that of the gradients."""
+    return dict(
+        N_COMMON=len(rules.COMMON),
+        N_HYPER=n_hyper,
+        DTYPE=getattr(lang.tl, dtype),
+        ALIGN=16 if aligned else 1,
+        CHUNK=cpu_norm.CHUNK,
+        LEVELS=cpu_norm.LEVELS,
+        num_warps=4,
+    )
+
+
+def norms_constants() -> dict:
+    """What norm.norms_kernel is compiled for."""
+    return dict(LEVELS=cpu_norm.LEVELS, num_warps=4)
+
+
+def launch(rule: str, dtypes: tuple[str, ...], aligned: bool, n_elements: int, tables: Tables, norms) -> None:
     """Update every tensor of a bucket: one launch, on the tables' device and its current stream.
 
     Args:
@@ -59,13 +95,45 @@ def launch(rule: str, dtypes: tuple[str, ...], aligned: bool, n_elements: int, t
         aligned: every address is a multiple of 16 bytes.
         n_elements: in all tensors together.
         tables: NumPy arrays for the Numba driver, tensors for the Triton one.
+        norms: float64, likewise: of gradients, 0 where none is limited.
     """
     if not len(tables.chunk_tensor):
         return
     if isinstance(tables.addresses, np.ndarray):
-        return cpu.step(rule, dtypes, n_elements, tables)
+        return cpu.step(rule, dtypes, n_elements, tables, norms)
     from .step import step_kernel  # needs Triton, which exists on Linux only
 
     chosen = constants(rule, dtypes, aligned, tables.hyper.shape[1], 64 if torch.version.hip else 32)
     with torch.cuda.device_of(tables.addresses):
-        step_kernel[(len(tables.chunk_tensor),)](*tables, tables.numels.numel(), **chosen)
+        step_kernel[(len(tables.chunk_tensor),)](*tables, norms, tables.numels.numel(), **chosen)
+
+
+def launch_squares(dtype: str, aligned: bool, n_elements: int, tables: NormTables, sums) -> None:
+    """The sum of squares of each chunk of a bucket's gradients: one launch.
+
+    Args:
+        dtype: stored dtype of the gradients.
+        aligned: every address is a multiple of 16 bytes.
+        n_elements: in all tensors together.
+        tables: NumPy arrays for the Numba driver, tensors for the Triton one.
+        sums: float64, likewise; written where the tables' first_sum says.
+    """
+    if not len(tables.chunk_tensor):
+        return
+    if isinstance(tables.addresses, np.ndarray):
+        return cpu_norm.squares(dtype, n_elements, tables, sums)
+    from .norm import squares_kernel
+
+    with torch.cuda.device_of(tables.addresses):
+        chosen = norm_constants(dtype, aligned, tables.hyper.shape[1])
+        squares_kernel[(len(tables.chunk_tensor),)](*tables, sums, tables.numels.numel(), **chosen)
+
+
+def launch_norms(sums, spans, norms) -> None:
+    """norms[k] = square root of the sum of sums[spans[k, 0] : spans[k, 1]]: one launch; float64, int64, float64, as tables."""
+    if isinstance(sums, np.ndarray):
+        return cpu_norm.norms(sums, spans, norms)
+    from .norm import norms_kernel
+
+    with torch.cuda.device_of(sums):
+        norms_kernel[(norms.numel(),)](sums, spans, norms, **norms_constants())

@@ -11,6 +11,14 @@ def row_pointer(addresses_ptr, row: tl.constexpr, tensor, n_tensors, dtype: tl.c
 
 
 @jit
+def load_numbers(ptr, N: tl.constexpr):
+    numbers = ()
+    for n in tl.static_range(N):
+        numbers = numbers + (tl.load(ptr + n),)
+    return numbers
+
+
+@jit
 def load(ptr, offsets, mask, compute: tl.constexpr):
     return tl.load(ptr + offsets, mask=mask).to(compute)
 

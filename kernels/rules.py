@@ -1,11 +1,12 @@
 """The update rules: registers in, registers out.
 
-A rule is `(grad, state, args) -> (update, state)` on values of the compute type (float32; float64 for float64 parameters):
-`state` and `args` are tuples, `update` is what the learning rate multiplies. Triton compiles a rule for GPUs, Numba the same
-source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu.py` overloads of `tl`.
+A rule is `(grad, state, lr, correction, args) -> (update, state)` on values of the compute type (float32; float64 for float64
+parameters): `state` and `args` are tuples, `update` is what the parameter loses. Triton compiles a rule for GPUs, Numba the
+same source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu.py` overloads of `tl`.
+An option that only changes arithmetic is a number here, with a neutral value.
 """
 
-from .lang import jit, tl
+from .lang import clip, jit, tl
 
 
 @jit
@@ -15,56 +16,109 @@ def ema(avg, x, decay, weight):
 
 
 @jit
-def clamp_variance(variance):
-    """E[g²] - E[g]² of a constant gradient rounds below 0, where a square root is NaN; a NaN stays one."""
-    return tl.where(variance < 0.0, 0.0, variance)
+def variance_of(square_avg, grad_avg):
+    """E[g²] - E[g]². Of a constant gradient it rounds below 0, where a square root is NaN; of a huge one it is inf - inf."""
+    variance = square_avg - grad_avg * grad_avg
+    variance = tl.where(variance < 0.0, 0.0, variance)
+    return tl.where(square_avg == 1e999, square_avg, variance)  # infinity; a NaN stays one
 
 
 @jit
-def rmsprop(grad, state, args):
-    """Tieleman and Hinton 2012 as torch writes it: epsilon outside the square root."""
+def rmsprop(grad, state, lr, correction, args):
+    """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, or both."""
     (square_avg,) = state
-    alpha, one_minus_alpha, eps, _ = args
+    alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
     square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
-    return grad / (tl.sqrt(square_avg) + eps), (square_avg,)
+    denominator = tl.sqrt(square_avg * correction + eps_inside) + eps_outside
+    return lr * grad / denominator, (square_avg,)
 
 
 @jit
-def rmsprop_centered(grad, state, args):
+def rmsprop_centered(grad, state, lr, correction, args):
     """Graves 2013: the second moment about the mean."""
     square_avg, grad_avg = state
-    alpha, one_minus_alpha, eps, _ = args
+    alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
     square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
     grad_avg = ema(grad_avg, grad, alpha, one_minus_alpha)
-    variance = clamp_variance(square_avg - grad_avg * grad_avg)
-    return grad / (tl.sqrt(variance) + eps), (square_avg, grad_avg)
+    variance = variance_of(square_avg * correction, grad_avg * correction)
+    denominator = tl.sqrt(variance + eps_inside) + eps_outside
+    return lr * grad / denominator, (square_avg, grad_avg)
 
 
 @jit
-def rmsprop_momentum(grad, state, args):
+def with_momentum(momentum_buffer, grad, state, lr, correction, args, RULE: tl.constexpr):
+    """The learning rate inside of the buffer or outside; Nesterov's step looks one update ahead, as optax has it."""
+    _, _, _, _, momentum, lr_in_momentum, nesterov = args
+    lr_inside = tl.where(lr_in_momentum == 0.0, 1.0, lr)
+    lr_outside = tl.where(lr_in_momentum == 0.0, lr, 1.0)
+    update, state = RULE(grad, state, lr_inside, correction, args)
+    momentum_buffer = momentum * momentum_buffer + update
+    ahead = tl.where(nesterov == 0.0, momentum_buffer, momentum * momentum_buffer + update)
+    return lr_outside * ahead, state + (momentum_buffer,)
+
+
+@jit
+def rmsprop_momentum(grad, state, lr, correction, args):
     square_avg, momentum_buffer = state
-    update, averages = rmsprop(grad, (square_avg,), args)
-    momentum_buffer = args[3] * momentum_buffer + update
-    return momentum_buffer, averages + (momentum_buffer,)
+    return with_momentum(momentum_buffer, grad, (square_avg,), lr, correction, args, rmsprop)
 
 
 @jit
-def rmsprop_centered_momentum(grad, state, args):
+def rmsprop_centered_momentum(grad, state, lr, correction, args):
     square_avg, grad_avg, momentum_buffer = state
-    update, averages = rmsprop_centered(grad, (square_avg, grad_avg), args)
-    momentum_buffer = args[3] * momentum_buffer + update
-    return momentum_buffer, averages + (momentum_buffer,)
-
-
-COMMON = ("lr", "grad_scale", "weight_decay")  # the first columns of every hyperparameter row; a rule's args follow
+    return with_momentum(momentum_buffer, grad, (square_avg, grad_avg), lr, correction, args, rmsprop_centered)
 
 
 @jit
-def apply(grad, param, state, common, args, RULE: tl.constexpr):
-    """What every rule shares: the gradient's sign and scale, coupled weight decay, the step."""
-    lr, grad_scale, weight_decay = common
-    grad = grad * grad_scale
+def smorms3(grad, state, lr, correction, args):
+    """Funk 2015: a memory as long as the gradient's noise asks for, a rate as high as its signal allows."""
+    square_avg, grad_avg, mem = state
+    (eps,) = args
+    r = 1.0 / (mem + 1.0)
+    square_avg = ema(square_avg, grad * grad, 1.0 - r, r)
+    grad_avg = ema(grad_avg, grad, 1.0 - r, r)
+    signal = grad_avg * (grad_avg / (square_avg + eps))  # of a huge gradient both squares are infinite
+    update = grad * tl.where(signal < lr, signal, lr) / (tl.sqrt(square_avg) + eps)
+    return update, (square_avg, grad_avg, 1.0 + mem * (1.0 - signal))
+
+
+@jit
+def norm_scale(norm, limit):
+    """What brings a norm down to its limit; a NaN gives NaN, but for an infinite limit."""
+    return tl.where(limit == 1e999, 1.0, tl.where(norm <= limit, 1.0, limit / norm))
+
+
+# the first columns of every hyperparameter row, with their neutral values beside torch's options; a rule's args follow
+COMMON = (
+    "lr",
+    "correction",  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied; 1
+    "grad_scale",  # 1, or -1 to ascend, times rescale_grad
+    "clip_grad",  # inf
+    "clip_grad_norm",  # inf
+    "weight_decay",  # coupled; 0
+    "clip_decayed",  # clips the gradient when weight decay is in it; inf
+    "decoupled_weight_decay",  # 0
+    "clip_update_norm",  # as clip_grad_norm, but the averages do not see it; inf
+    "clip_weights",  # inf
+)
+
+
+@jit
+def normed(grad, common):
+    """What the norm is taken of: the gradient as clip_grad_norm finds it, or before any clipping if the update is to be scaled."""
+    _, _, grad_scale, clip_grad, _, _, _, _, clip_update_norm, _ = common
+    return clip(grad * grad_scale, tl.where(clip_update_norm == 1e999, clip_grad, 1e999))
+
+
+@jit
+def apply(grad, param, state, norm, common, args, RULE: tl.constexpr):
+    """What every rule shares: the gradient's scale and limits, weight decay, the step; norm is an L2 norm of `normed`."""
+    lr, correction, grad_scale, clip_grad, clip_grad_norm, weight_decay, clip_decayed, decoupled, clip_update_norm, clip_weights = common
+    grad = clip(grad * grad_scale, clip_grad) * norm_scale(norm, clip_grad_norm)
     # not a plain fma: 0 * inf is NaN, and a parameter may hold -inf (an attention mask, say)
-    grad = tl.where(weight_decay == 0.0, grad, grad + weight_decay * param)
-    update, state = RULE(grad, state, args)
-    return param - lr * update, state
+    grad = clip(tl.where(weight_decay == 0.0, grad, grad + weight_decay * param), clip_decayed)
+    update, state = RULE(grad, state, lr * norm_scale(norm, clip_update_norm), correction, args)
+    # not param * (1 - lr * decay): in float32 that factor rounds, to the same side at every step
+    shrink = lr * decoupled
+    param = tl.where(shrink == 0.0, param, param - shrink * param)
+    return clip(param - update, clip_weights), state

@@ -3,12 +3,12 @@
 import triton
 
 from .lang import tl
-from .memory import load, row_pointer, store
+from .memory import load, load_numbers, row_pointer, store
 from .rules import apply
 
 
 @triton.jit
-def update_block(ptrs, offsets, mask, common, args, RULE: tl.constexpr):
+def update_block(ptrs, offsets, mask, norm, common, args, RULE: tl.constexpr):
     """One block of one tensor; ptrs = grad, param, state 0, ..."""
     compute: tl.constexpr = common[0].dtype
     grad = load(ptrs[0], offsets, mask, compute)
@@ -16,7 +16,7 @@ def update_block(ptrs, offsets, mask, common, args, RULE: tl.constexpr):
     state = ()
     for s in tl.static_range(2, len(ptrs)):
         state = state + (load(ptrs[s], offsets, mask, compute),)
-    param, state = apply(grad, param, state, common, args, RULE)
+    param, state = apply(grad, param, state, norm, common, args, RULE)
     store(ptrs[1], offsets, param, mask)
     for s in tl.static_range(2, len(ptrs)):
         store(ptrs[s], offsets, state[s - 2], mask)
@@ -30,6 +30,8 @@ def step_kernel(
     chunk_tensor_ptr,  # int32 [n_chunks]
     chunk_start_ptr,  # int64 [n_chunks], elements, multiples of CHUNK
     hyper_ptr,  # compute type [n_groups, N_COMMON + N_ARGS]
+    norm_index_ptr,  # int32 [n_tensors]: which of norms_ptr
+    norms_ptr,  # float64 [n_norms], L2 norms of gradients
     n_tensors,
     RULE: tl.constexpr,
     N_COMMON: tl.constexpr,
@@ -44,12 +46,9 @@ def step_kernel(
     start = tl.multiple_of(tl.load(chunk_start_ptr + chunk), BLOCK)
     left = tl.load(numels_ptr + tensor) - start
     row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS)
-    common = ()
-    for c in tl.static_range(N_COMMON):
-        common = common + (tl.load(row_ptr + c),)
-    args = ()
-    for a in tl.static_range(N_ARGS):
-        args = args + (tl.load(row_ptr + N_COMMON + a),)
+    common = load_numbers(row_ptr, N_COMMON)
+    args = load_numbers(row_ptr + N_COMMON, N_ARGS)
+    norm = tl.load(norms_ptr + tl.load(norm_index_ptr + tensor)).to(hyper_ptr.dtype.element_ty)
     ptrs = ()
     for r in tl.static_range(len(DTYPES)):
         ptrs = ptrs + (row_pointer(addresses_ptr, r, tensor, n_tensors, DTYPES[r], ALIGN) + start,)
@@ -60,8 +59,8 @@ def step_kernel(
     first = 0
     while first < whole:  # not range(0, whole): Triton 3.6's interpreter fails on it with NumPy 2.4
         offsets = tl.multiple_of(first, BLOCK) + tl.arange(0, BLOCK)
-        update_block(ptrs, offsets, None, common, args, RULE)
+        update_block(ptrs, offsets, None, norm, common, args, RULE)
         first += BLOCK
     if whole < limit:
         offsets = whole + tl.arange(0, BLOCK)
-        update_block(ptrs, offsets, offsets < limit, common, args, RULE)
+        update_block(ptrs, offsets, offsets < limit, norm, common, args, RULE)

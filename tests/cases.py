@@ -12,6 +12,22 @@ OPTIONS = {
     "everything": dict(centered=True, momentum=0.9, weight_decay=1e-2, maximize=True, lr=0.1, eps=1e-3),
 }
 
+# beyond torch: every value of every option, on each rule
+FAMILY = {
+    "inside": dict(eps_placement="inside", eps=1e-3),
+    "both, lr in momentum": dict(eps_placement="both", eps=1e-2, momentum=0.9, lr_in_momentum=True),
+    "nesterov": dict(momentum=0.9, nesterov=True, initial_square_avg=1.0),
+    "centered, nesterov, lr in momentum": dict(centered=True, momentum=0.5, nesterov=True, lr_in_momentum=True, eps=1e-2),
+    "decoupled": dict(weight_decay=0.1, decoupled_weight_decay=True, rescale_grad=0.125),
+    "corrected": dict(bias_correction=True, eps=1e-4),
+    "centered, corrected": dict(centered=True, bias_correction=True, alpha=0.9, eps=1e-2, eps_placement="inside"),
+    "clip value": dict(clip_grad_value=0.5, weight_decay=0.1, maximize=True),
+    "clip after decay": dict(clip_grad_value=0.5, clip_after_decay=True, weight_decay=1.0, clip_weights=0.75),
+    "clip norm": dict(clip_grad_norm=0.1, clip_grad_value=1.0),
+    "clip update norm": dict(clip_grad_norm=0.1, clip_norm_on="update", clip_grad_value=1.0, momentum=0.9),
+    "clip each norm": dict(clip_grad_norm=1.0, clip_norm_over="parameter", centered=True, eps=1e-2),
+}
+
 # 0-d, empty, one element, tails of a vector, of a block, of a chunk
 SHAPES = [(), (0,), (1,), (7,), (33, 5), (1024,), (1025,), (3, 1, 5), (16384 + 3,)]
 
@@ -22,7 +38,7 @@ DTYPES += [(F64, F64), (F64, F32), (torch.complex64, torch.complex64), (torch.co
 EPS32 = 2.0**-24  # half a unit in the last place, relative
 _HALF_ULP = {F32: EPS32, BF16: 2.0**-8, F16: 2.0**-11, F64: 2.0**-53, torch.complex64: EPS32, torch.complex128: 2.0**-53}
 _SUBNORMAL = {F16: 2.0**-25}  # half the smallest step of float16; that of the others is far below what a test can see
-ROUNDINGS = 16  # more than the operations of any rule on one element, square root and division counted twice
+ROUNDINGS = 24  # more than the operations of any rule on one element, square root and division counted twice
 
 
 def storage_error(dtype: torch.dtype, value: np.ndarray) -> np.ndarray:

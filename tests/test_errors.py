@@ -1,10 +1,84 @@
 """Unsupported input: an error that names the thing, its value and the remedy, and nothing has changed."""
 
+import math
+
 import pytest
 import torch
 
-from fusedrms import FusedRMSProp
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from tools import parameter, parameters, random_grads, set_grad
+
+
+def wrong(value):
+    return [
+        dict(lr=value),
+        dict(eps=value),
+        dict(weight_decay=value),
+        dict(rescale_grad=value),
+        dict(clip_grad_value=value),
+        dict(clip_grad_norm=value),
+        dict(clip_weights=value),
+    ]
+
+
+FAMILY_ONLY = [
+    *[{option: value} for option in ("alpha", "momentum", "initial_square_avg") for value in (-1.0, math.nan, math.inf)],
+    *[{option: value} for option in ("lr_in_momentum", "nesterov", "bias_correction") for value in ("yes", 1, None)],
+    *[{option: value} for option in ("eps_placement", "clip_norm_on") for value in ("middle", "Inside", None, 1, [])],
+    dict(nesterov=True),
+    dict(nesterov=True, momentum=0.0),
+    dict(bias_correction=True, alpha=1.0),
+    dict(bias_correction=True, alpha=1.5),
+]
+ALL = [
+    *wrong(-1.0),
+    *wrong(math.nan),
+    *wrong(math.inf),
+    *[{option: value} for option in ("rescale_grad", "clip_grad_value", "clip_grad_norm", "clip_weights") for value in (0, "1", [])],
+    *[{option: value} for option in ("decoupled_weight_decay", "clip_after_decay") for value in ("yes", 1, None)],
+    *[dict(clip_norm_over=value) for value in ("group", None, 3)],
+    dict(rescale_grad=None),
+]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        *[(FusedRMSProp, options) for options in ALL + FAMILY_ONLY],
+        *[(optimizer, options) for optimizer in (FusedRMSPropGraves, FusedSMORMS3) for options in ALL],
+    ],
+    ids=str,
+)
+def test_wrong_options(optimizer, options):
+    """Refused in the constructor, a parameter group, an added one, a checkpoint; named with what is allowed."""
+    name = {"lr": "learning rate", "eps": "epsilon"}.get(next(iter(options)), next(iter(options)))
+    allowed = r"(finite number|must be True or False|must be '|set momentum > 0|set alpha < 1)"
+    (param,) = parameters([(2,)])
+    good = optimizer([param])
+    refused = [
+        lambda: optimizer([param], **options),
+        lambda: optimizer([dict(params=[param], **options)]),
+        lambda: good.add_param_group(dict(params=parameters([(3,)]), **options)),
+        lambda: good.load_state_dict({**good.state_dict(), "param_groups": [{**good.state_dict()["param_groups"][0], **options}]}),
+    ]
+    for attempt in refused:
+        with pytest.raises(ValueError, match=rf"{name}.*{allowed}"):
+            attempt()
+    assert len(good.param_groups) == 1
+    assert good.param_groups[0]["lr"] == good.defaults["lr"]
+
+
+@pytest.mark.parametrize("option", ["eps_placement", "clip_norm_on", "clip_norm_over"])
+def test_wrong_words_in_a_group_later(option):
+    """Set by hand, past all checks: still an error before anything has changed."""
+    (param,) = parameters([(2,)])
+    optimizer = FusedRMSProp([param], clip_grad_norm=1.0)
+    random_grads([param])
+    optimizer.param_groups[0][option] = "middle"
+    before = param.detach().clone()
+    with pytest.raises(ValueError, match=f"{option}='middle'"):
+        optimizer.step()
+    assert torch.equal(param, before)
 
 
 def sparse(p):

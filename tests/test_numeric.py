@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cases import BF16, DTYPES, F16, F32, F64, OPTIONS, SHAPES
-from fusedrms import FusedRMSProp
+from cases import BF16, DTYPES, F16, F32, F64, FAMILY, OPTIONS, SHAPES
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from fusedrms.kernels import launch
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
@@ -21,6 +21,29 @@ def test_reference(device, options, dtype, grad_dtype):
     for _ in range(2):
         random_grads(params, grad_dtype)
         step_and_check(optimizer)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16, F64, torch.complex64], ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("options", FAMILY.values(), ids=FAMILY)
+def test_family(device, options, dtype):
+    params = parameters(SHAPES, device, dtype)
+    optimizer = FusedRMSProp(params, **options)
+    for _ in range(3):
+        random_grads(params)
+        step_and_check(optimizer)
+
+
+@pytest.mark.parametrize(("dtype", "grad_dtype"), DTYPES, ids=lambda dtype: str(dtype)[6:])
+def test_smorms3(device, dtype, grad_dtype):
+    params = parameters(SHAPES, device, dtype)
+    shared = dict(weight_decay=0.1, clip_grad_norm=1.0, clip_weights=2.0)
+    optimizer = FusedSMORMS3([dict(params=params[:5]), dict(params=params[5:], lr=0.5, **shared)], lr=0.1)
+    for _ in range(3):
+        random_grads(params, grad_dtype)
+        step_and_check(optimizer)
+    for p in params:
+        state = optimizer.state[p]
+        assert {state[key].dtype for key in ("square_avg", "grad_avg", "mem")} == {F32 if dtype in (BF16, F16) else dtype}
 
 
 @options
@@ -162,6 +185,32 @@ def test_constant_gradient_makes_no_nan(device, dtype):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
+@pytest.mark.parametrize("dtype", [F32, BF16, F64])
+@pytest.mark.parametrize("optimizer", [FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3])
+def test_tiny_and_huge_gradients_make_no_nan(device, optimizer, dtype):
+    """Squares that vanish, or are infinite in float32, now or before."""
+    kinds = torch.tensor([0.0, 1e-30, -1e-20, 1e-8, 1.0, -1e18, 1e19, 1e25, -1e30], dtype=F64)
+    param = parameter(torch.randn(kinds.numel() ** 2, device=device).to(dtype))
+    optimizer = optimizer([param])
+    first, later = torch.cartesian_prod(kinds, kinds).T.to(device, F32)  # every kind after every kind
+    for grad in (first, later, torch.zeros_like(later), later, first):
+        set_grad(param, grad.clone())
+        optimizer.step()
+        assert torch.isfinite(param).all()
+        assert not any(torch.isnan(value).any() for value in optimizer.state[param].values())
+
+
+@pytest.mark.parametrize("options", [dict(clip_grad_value=0.5), dict(clip_weights=0.5)], ids=str)
+def test_clipping_keeps_nan(device, options):
+    """As torch.clamp does: a broken gradient must not pass for a large one."""
+    param = parameter(torch.ones(3, device=device))
+    optimizer = FusedRMSProp([param], **options)
+    param.grad = torch.tensor([1.0, torch.nan, torch.inf], device=device)
+    optimizer.step()
+    assert torch.isnan(param).tolist() == [False, True, "clip_weights" in options]  # inf / inf, but for a clipped gradient
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
 @pytest.mark.parametrize("dtype", [F32, BF16, F16])
 def test_infinite_values(device, dtype):
     """What torch makes of NaN and infinity, element by element: a NaN never spreads, a masked -inf parameter stays."""
@@ -189,16 +238,21 @@ def test_beyond_32_bits(device):
     memory = [torch.randn(5, device=device) for _ in range(2)] + [torch.zeros(5, device=device)]
     expected = torch.optim.RMSprop([parameter(memory[1].clone())])
     expected.param_groups[0]["params"][0].grad = memory[0].clone()
+    ours = FusedRMSProp([parameter(torch.zeros(1))])
+    recipe = ours.recipe(ours.param_groups[0])
     tables = launch.Tables(
         np.array([[m.data_ptr() - 4 * 2**33] for m in memory]),
         np.array([numel]),
         np.zeros(1, np.int32),
         tensor[-1:],
         start[-1:],
-        np.array([[1e-2, 1, 0, 0.99, 0.01, 1e-8, 0]], np.float32),
+        np.array([recipe.common + recipe.args], np.float32),
+        np.zeros(1, np.int32),
     )
+    norms = np.zeros(1)
     if launch.uses_triton(device):
         tables = launch.Tables(*(torch.from_numpy(table).to(device) for table in tables))
-    launch.launch("rmsprop", ("float32",) * 3, False, 5, tables)
+        norms = torch.from_numpy(norms).to(device)
+    launch.launch("rmsprop", ("float32",) * 3, False, 5, tables, norms)
     expected.step()
     torch.testing.assert_close(memory[1], expected.param_groups[0]["params"][0].detach())

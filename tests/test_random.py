@@ -1,5 +1,6 @@
 """Random parameter lists against torch: dtypes, shapes, strides, groups, missing gradients."""
 
+import inspect
 import math
 import random
 
@@ -7,12 +8,14 @@ import pytest
 import torch
 
 from cases import BF16, F16, F32, F64
-from fusedrms import FusedRMSProp
+from fusedrms import FusedRMSProp, FusedSMORMS3
 from tools import STATES, parameter, step_and_check, twins
 
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+SMORMS3_OPTIONS = ["params", *inspect.signature(FusedSMORMS3).parameters]
 
 dtypes = st.sampled_from([F32, F32, BF16, F16, F64, torch.complex64])
 shapes = st.lists(st.integers(0, 6), max_size=4).map(tuple) | st.sampled_from([(1023,), (1024,), (4097,), (2, 1, 700)])
@@ -28,6 +31,24 @@ hyper = st.fixed_dictionaries(
         centered=st.booleans(),
         maximize=st.booleans(),
     )
+)
+family = st.fixed_dictionaries(
+    {},
+    optional=dict(
+        eps_placement=st.sampled_from(["outside", "inside", "both"]),
+        lr_in_momentum=st.booleans(),
+        nesterov=st.booleans(),
+        decoupled_weight_decay=st.booleans(),
+        initial_square_avg=st.sampled_from([0.0, 1.0]),
+        bias_correction=st.booleans(),
+        rescale_grad=st.sampled_from([0.25, 3.0]),
+        clip_grad_value=st.sampled_from([None, 0.5]),
+        clip_after_decay=st.booleans(),
+        clip_grad_norm=st.sampled_from([None, 0.3, 100.0]),
+        clip_norm_on=st.sampled_from(["gradient", "update"]),
+        clip_norm_over=st.sampled_from(["optimizer", "parameter"]),
+        clip_weights=st.sampled_from([None, 0.7]),
+    ),
 )
 groups = st.lists(st.tuples(hyper, st.lists(st.tuples(shapes, dtypes), min_size=1, max_size=4)), min_size=1, max_size=3)
 
@@ -71,3 +92,24 @@ def test_random_parameter_lists(groups, seed):
                 for key in STATES:
                     if key in ours.state[p]:
                         torch.testing.assert_close(ours.state[p][key], theirs.state[q][key], rtol=1e-4, atol=2e-3)
+
+
+family_groups = st.lists(st.tuples(hyper, family, st.lists(st.tuples(shapes, dtypes), min_size=1, max_size=3)), min_size=1, max_size=3)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(family_groups, st.integers(0, 2**32 - 1), st.booleans())
+def test_random_members_of_the_family(groups, seed, smorms3):
+    choose = random.Random(seed)
+    torch.manual_seed(seed)
+    made = []
+    for options, more, kinds in groups:
+        group = {**options, **more, "params": [parameter(tensor(choose, *kind)) for kind in kinds]}
+        group["nesterov"] = group.get("nesterov", False) and group["momentum"] > 0
+        made.append({key: value for key, value in group.items() if not smorms3 or key in SMORMS3_OPTIONS})
+    optimizer = FusedSMORMS3(made) if smorms3 else FusedRMSProp(made)
+    for _ in range(3):
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = tensor(choose, p.shape, p.dtype) if choose.random() < 0.8 else None
+        step_and_check(optimizer)

@@ -1,0 +1,395 @@
+"""Optimizers of other systems, by their own argument names, order and defaults.
+
+Each function returns an optimizer that computes what the code of that system computes, which is not always what its
+documentation says. Everything else is that of the class returned: parameter groups, whose options have the names of that class,
+schedulers, checkpoints. Gradients are dL/dw, as autograd leaves them.
+"""
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from .rmsprop import FusedRMSProp, FusedRMSPropGraves
+from .smorms3 import FusedSMORMS3
+
+
+def _positive(limit: float | None) -> float | None:
+    """A limit that is off at 0 and below."""
+    return limit if limit is not None and limit > 0 else None
+
+
+def graves2013(params: ParamsT) -> FusedRMSPropGraves:
+    """The optimizer of Graves, arXiv:1308.0850, with his numbers: decay .95, momentum .9, rate 1e-4, epsilon 1e-4.
+
+    Args:
+        params: as of FusedRMSProp.
+
+    Source: equations 38-45. His clipping of derivatives inside of the network is no part of it.
+    """
+    return FusedRMSPropGraves(params)
+
+
+def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 0.9, epsilon: float = 1e-5) -> FusedRMSProp:
+    """PuzzleLib's RMSProp: epsilon outside of the root.
+
+    Args:
+        params: as of FusedRMSProp.
+        learnRate: learning rate.
+        factor: decay of the square average.
+        epsilon: added to the root.
+
+    Source: PuzzleLib, Optimizers/RMSProp.py. Its gradients are -dL/dw, so its code adds what is subtracted here.
+    """
+    return FusedRMSProp(params, learnRate, factor, epsilon)
+
+
+def puzzlelib_rmsprop_graves(
+    params: ParamsT, learnRate: float = 1e-4, alpha: float = 0.95, momRate: float = 0.9, epsilon: float = 1e-4
+) -> FusedRMSPropGraves:
+    """PuzzleLib's RMSPropGraves: centered, epsilon inside of the root, the rate inside of the momentum.
+
+    Args:
+        params: as of FusedRMSProp.
+        learnRate: learning rate.
+        alpha: decay of both averages.
+        momRate: decay of the momentum buffer.
+        epsilon: added to the variance.
+
+    Source: PuzzleLib, Optimizers/RMSPropGraves.py. Its documentation swaps the two averages below the root: the code computes
+    sqrt(E[g²] - E[g]² + epsilon). Its buffer has the opposite sign of ``momentum_buffer``.
+    """
+    return FusedRMSPropGraves(params, learnRate, alpha, momRate, epsilon)
+
+
+def puzzlelib_smorms3(params: ParamsT, learnRate: float = 1e-3, epsilon: float = 1e-16) -> FusedSMORMS3:
+    """PuzzleLib's SMORMS3.
+
+    Args:
+        params: as of FusedRMSProp.
+        learnRate: the largest learning rate.
+        epsilon: added to the square average and to its root.
+
+    Source: PuzzleLib, Optimizers/SMORMS3.py. Its documentation swaps r and 1 - r, puts epsilon inside of the last root, and
+    gives 1e-5 as its default; the code does none of this.
+    """
+    return FusedSMORMS3(params, learnRate, epsilon)
+
+
+def mxnet_rmsprop(
+    params: ParamsT,
+    learning_rate: float = 0.001,
+    gamma1: float = 0.9,
+    gamma2: float = 0.9,
+    epsilon: float = 1e-8,
+    centered: bool = False,
+    clip_weights: float | None = None,
+    *,
+    wd: float = 0.0,
+    rescale_grad: float = 1.0,
+    clip_gradient: float | None = None,
+    multi_precision: bool = False,
+) -> FusedRMSProp:
+    """MXNet 1's RMSProp: epsilon inside of the root; Graves' rule, with momentum, if centered.
+
+    Args:
+        params: as of FusedRMSProp.
+        learning_rate: learning rate.
+        gamma1: decay of the averages.
+        gamma2: decay of the momentum buffer, if centered; else without effect.
+        epsilon: added to the square average, or to the variance.
+        centered: Graves' rule.
+        clip_weights: limit of the parameters' magnitude after the step; None, 0 or less for none.
+        wd: L2 penalty.
+        rescale_grad: the gradient is multiplied by it first; MXNet's Trainer sets it to 1 / batch size.
+        clip_gradient: limit of the gradient with wd * w already in it; None, 0 or less for none.
+        multi_precision: must be False: 16-bit parameters have float32 states here, but no float32 master weights.
+
+    Raises:
+        ValueError: multi_precision.
+
+    Source: MXNet 1.x, src/operator/optimizer_op-inl.h. Not carried over: wd_mult, by which MXNet takes wd to be 0 for
+    parameters whose names end in neither _weight nor _gamma; use a parameter group with weight_decay=0 for them.
+    """
+    if multi_precision:
+        raise ValueError("multi_precision=True is not supported, there are no float32 master weights: use float32 parameters")
+    return FusedRMSProp(
+        params,
+        learning_rate,
+        gamma1,
+        epsilon,
+        wd,
+        gamma2 if centered else 0.0,
+        centered,
+        eps_placement="inside",
+        lr_in_momentum=True,
+        rescale_grad=rescale_grad,
+        clip_grad_value=_positive(clip_gradient),
+        clip_after_decay=True,
+        clip_weights=_positive(clip_weights),
+    )
+
+
+def mxnet2_rmsprop(
+    params: ParamsT,
+    learning_rate: float = 0.001,
+    rho: float = 0.9,
+    momentum: float = 0.9,
+    epsilon: float = 1e-8,
+    centered: bool = False,
+    clip_weights: float | None = None,
+    *,
+    wd: float = 0.0,
+    rescale_grad: float = 1.0,
+    clip_gradient: float | None = None,
+) -> FusedRMSProp:
+    """MXNet 2's RMSProp: epsilon outside of the root; Graves' rule, epsilon inside and with momentum, if centered.
+
+    Args:
+        params: as of FusedRMSProp.
+        learning_rate: learning rate.
+        rho: decay of the averages.
+        momentum: decay of the momentum buffer, if centered; else without effect.
+        epsilon: added to the root, or to the variance if centered.
+        centered: Graves' rule.
+        clip_weights: limit of the parameters' magnitude after the step; None, 0 or less for none.
+        wd: L2 penalty.
+        rescale_grad: the gradient is multiplied by it first.
+        clip_gradient: limit of the gradient before wd * w is added, unlike MXNet 1; None, 0 or less for none.
+
+    Source: MXNet 2.x, python/mxnet/optimizer/rmsprop.py. Not carried over: wd_mult, as in :func:`mxnet_rmsprop`.
+    """
+    return FusedRMSProp(
+        params,
+        learning_rate,
+        rho,
+        epsilon,
+        wd,
+        momentum if centered else 0.0,
+        centered,
+        eps_placement="inside" if centered else "outside",
+        lr_in_momentum=True,
+        rescale_grad=rescale_grad,
+        clip_grad_value=_positive(clip_gradient),
+        clip_weights=_positive(clip_weights),
+    )
+
+
+def neon_rmsprop(
+    params: ParamsT,
+    stochastic_round: bool = False,
+    decay_rate: float = 0.95,
+    learning_rate: float = 0.002,
+    epsilon: float = 1e-6,
+    gradient_clip_norm: float | None = None,
+    gradient_clip_value: float | None = None,
+    param_clip_value: float | None = None,
+    *,
+    batch_size: int = 1,
+) -> FusedRMSProp:
+    """neon's RMSProp: epsilon inside of the root and outside; the norm limits the update, not what is averaged.
+
+    Args:
+        params: as of FusedRMSProp.
+        stochastic_round: must be False: parameters are rounded to nearest.
+        decay_rate: decay of the square average.
+        learning_rate: learning rate.
+        epsilon: added to the square average and to its root.
+        gradient_clip_norm: limit of the L2 norm of all gradients, before they are clipped by value; it scales the update alone.
+            None or 0 for none.
+        gradient_clip_value: limit of the gradient's magnitude, its sign ignored; None or 0 for none.
+        param_clip_value: limit of the parameters' magnitude after the step, likewise.
+        batch_size: what gradients are divided by: neon's are sums over a batch, torch's mean losses need 1.
+
+    Raises:
+        ValueError: stochastic_round.
+
+    Source: neon, neon/optimizers/optimizer.py. Its documentation calls the norm a root mean squared average; the code computes
+    the plain L2 norm. Schedules are in :mod:`fusedrms.schedules`.
+    """
+    if stochastic_round:
+        raise ValueError("stochastic_round=True is not supported, parameters are rounded to nearest: use stochastic_round=False")
+    if not batch_size > 0:
+        raise ValueError(f"batch_size={batch_size!r} is not supported: it must be a number > 0")
+    return FusedRMSProp(
+        params,
+        learning_rate,
+        decay_rate,
+        epsilon,
+        eps_placement="both",
+        rescale_grad=1 / batch_size,
+        clip_grad_value=abs(gradient_clip_value) if gradient_clip_value else None,
+        clip_grad_norm=gradient_clip_norm or None,
+        clip_norm_on="update",
+        clip_weights=abs(param_clip_value) if param_clip_value else None,
+    )
+
+
+def tensorflow_rmsprop(
+    params: ParamsT,
+    learning_rate: float | Tensor,
+    decay: float = 0.9,
+    momentum: float = 0.0,
+    epsilon: float = 1e-10,
+    centered: bool = False,
+) -> FusedRMSProp:
+    """TensorFlow 1's RMSPropOptimizer: epsilon inside of the root, the rate inside of the momentum, square averages from 1.
+
+    Args:
+        params: as of FusedRMSProp.
+        learning_rate: learning rate.
+        decay: decay of the averages.
+        momentum: decay of the momentum buffer.
+        epsilon: added to the square average, or to the variance.
+        centered: divide by the standard deviation.
+
+    Source: tf.compat.v1.train.RMSPropOptimizer, core/kernels/training_ops.cc. Reinforcement learning papers (IMPALA: decay .99,
+    epsilon .1) owe their epsilon to its place here. Not carried over: sparse updates, which leave the averages of other rows as
+    they are.
+    """
+    return FusedRMSProp(
+        params,
+        learning_rate,
+        decay,
+        epsilon,
+        momentum=momentum,
+        centered=centered,
+        eps_placement="inside",
+        lr_in_momentum=True,
+        initial_square_avg=1.0,
+    )
+
+
+def keras_rmsprop(
+    params: ParamsT,
+    learning_rate: float | Tensor = 0.001,
+    rho: float = 0.9,
+    momentum: float = 0.0,
+    epsilon: float = 1e-7,
+    centered: bool = False,
+    weight_decay: float | None = None,
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    global_clipnorm: float | None = None,
+) -> FusedRMSProp:
+    """Keras 3's RMSprop: epsilon inside of the root, the rate inside of the momentum, decoupled weight decay.
+
+    Args:
+        params: as of FusedRMSProp.
+        learning_rate: learning rate.
+        rho: decay of the averages.
+        momentum: decay of the momentum buffer.
+        epsilon: added to the square average, or to the variance.
+        centered: divide by the standard deviation.
+        weight_decay: w = w - weight_decay * learning_rate * w before the step; None for none.
+        clipnorm: limit of the L2 norm of each gradient by itself.
+        clipvalue: limit of the gradient's magnitude.
+        global_clipnorm: limit of the L2 norm of all gradients together.
+
+    Raises:
+        ValueError: more than one of the three limits, as in Keras.
+
+    Source: Keras 3, keras/src/optimizers/rmsprop.py and base_optimizer.py. Not carried over: use_ema, loss_scale_factor,
+    gradient_accumulation_steps, exclude_from_weight_decay (use a parameter group with weight_decay=0).
+    """
+    limits = dict(clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm)
+    given = [f"{name}={value}" for name, value in limits.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)}: Keras takes only one of {', '.join(limits)}; set the others to None")
+    return FusedRMSProp(
+        params,
+        learning_rate,
+        rho,
+        epsilon,
+        weight_decay or 0.0,
+        momentum,
+        centered,
+        eps_placement="inside",
+        lr_in_momentum=True,
+        decoupled_weight_decay=True,
+        clip_grad_value=clipvalue,
+        clip_grad_norm=clipnorm if global_clipnorm is None else global_clipnorm,
+        clip_norm_over="optimizer" if clipnorm is None else "parameter",
+    )
+
+
+def timm_rmsprop_tf(
+    params: ParamsT,
+    lr: float | Tensor = 1e-2,
+    alpha: float = 0.9,
+    eps: float = 1e-10,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    centered: bool = False,
+    decoupled_decay: bool = False,
+    lr_in_momentum: bool = True,
+) -> FusedRMSProp:
+    """timm's RMSpropTF: epsilon inside of the root, square averages from 1.
+
+    Args:
+        params: as of FusedRMSProp.
+        lr: learning rate.
+        alpha: decay of the averages.
+        eps: added to the square average, or to the variance.
+        weight_decay: L2 penalty, or decoupled.
+        momentum: decay of the momentum buffer.
+        centered: divide by the standard deviation.
+        decoupled_decay: w = w * (1 - lr * weight_decay) before the step.
+        lr_in_momentum: the buffer holds updates already multiplied by lr.
+
+    Source: timm, timm/optim/rmsprop_tf.py; what EfficientNet, MobileNet and stable-baselines3 train with.
+    """
+    return FusedRMSProp(
+        params,
+        lr,
+        alpha,
+        eps,
+        weight_decay,
+        momentum,
+        centered,
+        eps_placement="inside",
+        lr_in_momentum=lr_in_momentum,
+        decoupled_weight_decay=decoupled_decay,
+        initial_square_avg=1.0,
+    )
+
+
+def optax_rmsprop(
+    params: ParamsT,
+    learning_rate: float | Tensor,
+    decay: float = 0.9,
+    eps: float = 1e-8,
+    initial_scale: float = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+) -> FusedRMSProp:
+    """optax.rmsprop: the rate inside of the momentum.
+
+    Args:
+        params: as of FusedRMSProp.
+        learning_rate: learning rate, a number; a schedule is an LRScheduler here.
+        decay: decay of the averages.
+        eps: added to the square average (the variance), or to its root.
+        initial_scale: what the square average starts from.
+        eps_in_sqrt: eps inside of the root.
+        centered: divide by the standard deviation.
+        momentum: decay of the momentum buffer; None for none.
+        nesterov: look one update ahead; without effect if there is no momentum, as in optax.
+        bias_correction: divide the averages by 1 - decay**step.
+
+    Source: optax/_src/alias.py and transform.py. A variance that rounding has made negative counts as 0 here.
+    """
+    return FusedRMSProp(
+        params,
+        learning_rate,
+        decay,
+        eps,
+        momentum=momentum or 0.0,
+        centered=centered,
+        eps_placement="inside" if eps_in_sqrt else "outside",
+        lr_in_momentum=True,
+        nesterov=bool(nesterov and momentum),
+        initial_square_avg=initial_scale,
+        bias_correction=bias_correction,
+    )

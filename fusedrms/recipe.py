@@ -1,0 +1,65 @@
+"""From the options of a parameter group to the numbers that a launch reads."""
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .options import choice, number
+
+NORM_OVER = ("optimizer", "parameter")
+
+
+class Recipe(NamedTuple):
+    """What a parameter group asks for; the numbers may change at every step."""
+
+    rule: str  # a function of kernels/rules.py
+    states: dict[str, float]  # the names of its states, in its order, and what they start from
+    norm_over: str | None  # whose gradients' norm is limited: that of the "optimizer", of each "parameter", of none
+    common: tuple[float | Tensor, ...]  # rules.COMMON; lr may be a tensor
+    args: tuple[float, ...]  # the rule's own
+    bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
+
+    @property
+    def kind(self) -> tuple:
+        """What the tables of a step are made for."""
+        return self.rule, self.states, self.norm_over, self.bias_decay != 0
+
+
+def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
+    """A number in the first or the second of two places."""
+    return (neutral, value) if second else (value, neutral)
+
+
+def limit(group: dict, option: str) -> float:
+    return math.inf if group[option] is None else number(group, option)
+
+
+def norm_over(group: dict) -> str | None:
+    """Recipe.norm_over."""
+    return None if group["clip_grad_norm"] is None else choice(group, "clip_norm_over", NORM_OVER)
+
+
+def common(group: dict, on_update: bool = False) -> tuple[float | Tensor, ...]:
+    """The numbers that every rule shares, in the order of rules.COMMON.
+
+    Args:
+        group: a parameter group.
+        on_update: clip_grad_norm scales the update, not the gradient.
+    """
+    lr = group["lr"] if isinstance(group["lr"], Tensor) and group["lr"].numel() == 1 else number(group, "lr")
+    clip_grad, clip_decayed = either(group["clip_after_decay"], limit(group, "clip_grad_value"), math.inf)
+    clip_grad_norm, clip_update_norm = either(on_update, limit(group, "clip_grad_norm"), math.inf)
+    coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
+    return (
+        lr,
+        1.0,
+        number(group, "rescale_grad") * (-1.0 if group["maximize"] else 1.0),
+        clip_grad,
+        clip_grad_norm,
+        coupled,
+        clip_decayed,
+        decoupled,
+        clip_update_norm,
+        limit(group, "clip_weights"),
+    )

@@ -1,0 +1,68 @@
+"""FusedSMORMS3: options in, Recipe out; everything else is FusedOptimizer's."""
+
+from torch import Tensor
+
+from .optimizer import FusedOptimizer, ParamsT
+from .options import check_at_least_zero, number
+from .recipe import Recipe, common, norm_over
+
+
+class FusedSMORMS3(FusedOptimizer):
+    r"""SMORMS3 in one launch: RMSProp whose averages remember as long, and whose steps are as large, as the gradient's noise allows.
+
+    .. math::
+        r &= 1 / (\mathrm{mem} + 1), \qquad
+        m \leftarrow (1-r) m + r g, \qquad
+        v \leftarrow (1-r) v + r g^2, \qquad
+        x = m^2 / (v + \epsilon) \\
+        w &\leftarrow w - g \min(\mathrm{lr}, x) / (\sqrt{v} + \epsilon), \qquad
+        \mathrm{mem} \leftarrow 1 + \mathrm{mem} (1 - x)
+
+    Args:
+        params: tensors, named tensors or parameter groups, as of :class:`FusedRMSProp`.
+        lr: the largest learning rate, a number or a 1-element tensor; default 1e-3.
+        eps: added to the square average and to its root; default 1e-16.
+        weight_decay: L2 penalty added to the gradient; default 0.
+        capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
+        decoupled_weight_decay, rescale_grad, clip_grad_value, clip_after_decay, clip_grad_norm, clip_norm_over,
+            clip_weights: likewise.
+
+    State of a parameter, of its shape and strides, float32, or float64 for float64 parameters: ``square_avg`` and
+    ``grad_avg``, from 0, ``mem``, from 1; ``step``, 0-d float32 on the CPU.
+
+    Raises:
+        ValueError: a hyperparameter that is negative, NaN or infinite, and what else an option does not allow.
+        RuntimeError: from step(), as of :class:`FusedRMSProp`.
+
+    Source: Funk, "RMSprop loses to SMORMS3" (2015); as PuzzleLib and Chainer compute it. A gradient whose square is infinite
+    makes no step, where m²/(v + eps) would be NaN.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        eps: float = 1e-16,
+        weight_decay: float = 0,
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        decoupled_weight_decay: bool = False,
+        rescale_grad: float = 1.0,
+        clip_grad_value: float | None = None,
+        clip_after_decay: bool = False,
+        clip_grad_norm: float | None = None,
+        clip_norm_over: str = "optimizer",
+        clip_weights: float | None = None,
+    ):
+        super().__init__(params, locals())
+
+    def check_group(self, group: dict) -> None:
+        super().check_group(group)
+        check_at_least_zero(group, eps="epsilon value")
+
+    def recipe(self, group: dict) -> Recipe:
+        states = dict(square_avg=0.0, grad_avg=0.0, mem=1.0)
+        return Recipe("smorms3", states, norm_over(group), common(group), (number(group, "eps"),))

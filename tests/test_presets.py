@@ -1,0 +1,240 @@
+"""Every preset against its system: written down in systems.py, and itself where it can be had."""
+
+import inspect
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import systems
+from cases import BF16, F32, F64
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, presets
+from tools import STATES, exact, parameters, random_grads, twins
+
+PRESETS = [name for name, value in vars(presets).items() if inspect.isfunction(value) and not name.startswith("_")]
+SHAPES = [(3, 5), (1,), (), (700,), (1030,)]
+
+
+def between(low, high):
+    """Evenly on a logarithmic scale."""
+    return lambda choose: float(np.exp(choose.uniform(np.log(low), np.log(high))))
+
+
+def one_of(*values):
+    return lambda choose: choose.choice(values)
+
+
+DRAW = {
+    ("learning_rate", "learnRate", "lr"): between(1e-3, 0.1),
+    ("alpha", "factor", "gamma1", "rho", "decay_rate", "decay"): between(0.5, 0.99),
+    ("gamma2", "momRate"): between(0.1, 0.95),
+    ("momentum",): one_of(0.0, 0.5, 0.9),
+    ("epsilon", "eps"): between(1e-4, 1e-1),
+    ("weight_decay", "wd"): one_of(0.0, 0.01, 0.3),
+    ("rescale_grad",): one_of(1.0, 0.125, 3.0),
+    ("batch_size",): one_of(1, 32),
+    ("clip_gradient", "gradient_clip_value", "clip_weights", "param_clip_value"): one_of(None, 0.3, 1.0),
+    ("gradient_clip_norm",): one_of(None, 0.5, 1e9),
+    ("initial_scale",): one_of(0.0, 1.0),
+    ("centered", "decoupled_decay", "lr_in_momentum", "eps_in_sqrt", "nesterov", "bias_correction"): one_of(False, True),
+}
+
+
+def draw(name: str, seed: int) -> dict:
+    """Random options of a preset, all that its reference takes."""
+    choose = random.Random(f"{name} {seed}")
+    options = {}
+    for option in inspect.signature(getattr(systems, name)).parameters:
+        for names, pick in DRAW.items():
+            if option in names:
+                options[option] = pick(choose)
+    if name == "mxnet2_rmsprop" and options["momentum"] == 0:
+        options["momentum"] = 0.3  # its buffer is there even then
+    if name == "keras_rmsprop":
+        options[choose.choice(["clipnorm", "clipvalue", "global_clipnorm"])] = choose.choice([0.3, 5.0])
+    return options
+
+
+def run(name: str, options: dict, dtype: torch.dtype, check) -> None:
+    """20 steps; after each, check(ours, the reference's) gets the parameters, then each state, of all tensors in one array.
+
+    In float32 every step starts from our values: what is checked are errors of one step, not their sum.
+    """
+    ours = parameters(SHAPES, dtype=dtype)
+    optimizer = getattr(presets, name)(ours, **options)
+    step = getattr(systems, name)(**options)
+    params = [exact(p) for p in ours]
+    states = None
+    for t in range(1, 21):
+        random_grads(ours)
+        if states is None:
+            initial = optimizer.recipe(optimizer.param_groups[0]).states
+            states = [{key: np.full_like(p, value) for key, value in initial.items()} for p in params]
+        elif dtype != F64:
+            params = [exact(p) for p in ours]
+            states = [{key: exact(optimizer.state[p][key]) for key in STATES if key in optimizer.state[p]} for p in ours]
+        step(params, [exact(p.grad) for p in ours], states, t)
+        optimizer.step()
+        check(together(map(exact, ours)), together(params))
+        for key in states[0]:
+            check(together(exact(optimizer.state[p][key]) for p in ours), together(state[key] for state in states))
+
+
+def together(arrays) -> np.ndarray:
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def relative(tolerance):
+    def check(actual, expected):
+        error, size = np.max(np.abs(actual - expected)), np.max(np.abs(expected))
+        assert error <= tolerance * size, error / size
+
+    return check
+
+
+@pytest.mark.interpret
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", PRESETS)
+def test_against_reference(name, seed):
+    options = draw(name, seed)
+    if name == "optax_rmsprop" and options["centered"]:
+        options["eps_in_sqrt"] = True  # the root of a difference that may be 0 has no digits
+    run(name, options, F64, relative(1e-12))
+    run(name, options, F32, relative(2e-6))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_signature_and_defaults(name):
+    """Those of the reference, which has them from the source; what only refuses to be True comes on top."""
+    preset = inspect.signature(getattr(presets, name)).parameters
+    reference = inspect.signature(getattr(systems, name)).parameters
+    refused = {"multi_precision", "stochastic_round"}
+    mine = {key: value.default for key, value in preset.items() if key not in refused}
+    assert list(mine.items()) == [("params", inspect.Parameter.empty), *((key, value.default) for key, value in reference.items())]
+    if not any(value.default is inspect.Parameter.empty for value in reference.values()):
+        run(name, {}, F64, relative(1e-12))
+
+
+def test_order_of_arguments():
+    """As the sources have it, positional arguments included."""
+    order = {name: list(inspect.signature(getattr(presets, name)).parameters)[1:] for name in PRESETS}
+    assert order["mxnet_rmsprop"][:6] == ["learning_rate", "gamma1", "gamma2", "epsilon", "centered", "clip_weights"]
+    assert order["neon_rmsprop"][:4] == ["stochastic_round", "decay_rate", "learning_rate", "epsilon"]
+    assert order["tensorflow_rmsprop"] == ["learning_rate", "decay", "momentum", "epsilon", "centered"]
+    assert order["keras_rmsprop"][:5] == ["learning_rate", "rho", "momentum", "epsilon", "centered"]
+
+
+def test_limits_that_are_off():
+    """MXNet's at 0 and below, neon's at 0; neon ignores the sign of a value."""
+    group = presets.mxnet_rmsprop(parameters([(2,)]), clip_gradient=-1, clip_weights=0).param_groups[0]
+    assert group["clip_grad_value"] is group["clip_weights"] is None
+    group = presets.neon_rmsprop(parameters([(2,)]), gradient_clip_norm=0, gradient_clip_value=-2.0, param_clip_value=0).param_groups[0]
+    assert group["clip_grad_norm"] is group["clip_weights"] is None
+    assert group["clip_grad_value"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mxnet_rmsprop", dict(multi_precision=True), "multi_precision=True .* float32 parameters"),
+        ("neon_rmsprop", dict(stochastic_round=True), "stochastic_round=True"),
+        ("neon_rmsprop", dict(batch_size=0), "batch_size=0 .* > 0"),
+        ("neon_rmsprop", dict(gradient_clip_norm=-1), "clip_grad_norm=-1"),
+        ("keras_rmsprop", dict(clipnorm=1.0, clipvalue=2.0), r"clipnorm=1.0 and clipvalue=2.0.*only one"),
+        ("keras_rmsprop", dict(clipnorm=0.0), "clip_grad_norm=0.0"),
+        ("tensorflow_rmsprop", dict(learning_rate=-1), "Invalid learning rate: -1"),
+        ("optax_rmsprop", dict(learning_rate=0.1, decay=1.0, bias_correction=True), "alpha < 1"),
+    ],
+)
+def test_errors(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(presets, name)(parameters([(2,)]), **options)
+
+
+def test_graves_is_a_family_member():
+    """The class is FusedRMSProp with three options set; checkpoints of one load into the other."""
+    ours = parameters(SHAPES)
+    theirs = twins(ours)
+    graves = FusedRMSPropGraves(ours)
+    options = dict(centered=True, momentum=0.9, alpha=0.95, eps=1e-4, eps_placement="inside", lr_in_momentum=True)
+    family = FusedRMSProp(theirs, lr=1e-4, **options)
+    for step in range(4):
+        random_grads(ours)
+        for p, q in zip(ours, theirs, strict=True):
+            q.grad = p.grad.clone()
+        graves.step()
+        family.step()
+        if step == 1:
+            family.load_state_dict(graves.state_dict())
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [BF16, torch.complex64])
+@pytest.mark.parametrize("name", PRESETS)
+def test_other_dtypes(name, dtype):
+    """Half precision and complex parameters take every preset, and states stay wide."""
+    rate = dict(learning_rate=0.01) if name in ("tensorflow_rmsprop", "optax_rmsprop") else {}
+    params = parameters(SHAPES, dtype=dtype)
+    start = [p.detach().clone() for p in params]
+    optimizer = getattr(presets, name)(params, **rate)
+    for _ in range(3):
+        random_grads(params)
+        optimizer.step()
+    for p, before in zip(params, start, strict=True):
+        assert torch.isfinite(torch.view_as_real(p) if p.is_complex() else p).all()
+        assert not torch.equal(p, before) or dtype == BF16
+        assert all(state.dtype in (F32, torch.complex64) for state in optimizer.state[p].values())
+
+
+OPTAX = [
+    dict(),
+    dict(momentum=0.9, nesterov=True),
+    dict(centered=True, momentum=0.5, bias_correction=True),
+    dict(eps_in_sqrt=False, initial_scale=1.0, decay=0.99),
+    dict(bias_correction=True, momentum=0.0, nesterov=True),
+]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("options", OPTAX, ids=str)
+def test_optax_itself(options):
+    optax, jax = pytest.importorskip("optax"), pytest.importorskip("jax")
+    params = parameters(SHAPES, dtype=F64)
+    ours = presets.optax_rmsprop(params, 0.01, eps=1e-2, **options)
+    with jax.enable_x64(True):
+        theirs = optax.rmsprop(0.01, eps=1e-2, **options)
+        values = [jax.numpy.asarray(exact(p)) for p in params]
+        state = theirs.init(values)
+        for _ in range(10):
+            random_grads(params)
+            updates, state = theirs.update([jax.numpy.asarray(exact(p.grad)) for p in params], state, values)
+            values = optax.apply_updates(values, updates)
+            ours.step()
+            relative(1e-12)(together(map(exact, params)), together(map(np.asarray, values)))
+
+
+KERAS = [
+    dict(),
+    dict(momentum=0.9, weight_decay=0.125, clipvalue=0.5),
+    dict(centered=True, clipnorm=0.5, rho=0.5),
+    dict(centered=True, momentum=0.5, global_clipnorm=1.0, weight_decay=0.5),
+]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("options", KERAS, ids=str)
+def test_keras_itself(options, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
+    keras = pytest.importorskip("keras")
+    rate = 2.0**-6  # Keras keeps this and other numbers in float32
+    params = parameters(SHAPES, dtype=F64)
+    variables = [keras.Variable(exact(p), dtype="float64") for p in params]
+    ours = presets.keras_rmsprop(params, rate, epsilon=1e-4, **options)
+    theirs = keras.optimizers.RMSprop(rate, epsilon=1e-4, **options)
+    for _ in range(10):
+        random_grads(params)
+        theirs.apply([keras.ops.convert_to_tensor(exact(p.grad)) for p in params], variables)
+        ours.step()
+        relative(1e-8)(together(map(exact, params)), together(keras.ops.convert_to_numpy(variable) for variable in variables))
