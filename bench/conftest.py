@@ -6,7 +6,7 @@ import numba
 import pytest
 import torch
 
-from bench.workloads import GPU_STEPS, GPU_WORKLOADS, OPTIONS, STEPS, WORKLOADS
+from bench.workloads import ALGORITHMS, GPU_WORKLOADS, WORKLOADS
 from fusedrms.kernels import lang
 
 
@@ -16,9 +16,15 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     gpu = metafunc.config.getoption("--device") == "cuda"
-    for name, table, more in (("shapes", WORKLOADS, GPU_WORKLOADS), ("options", OPTIONS, {}), ("step", STEPS, GPU_STEPS)):
+    steps = {
+        f"{name}-{implementation}": (algorithm, step)
+        for name, algorithm in ALGORITHMS.items()
+        for implementation, step in {**algorithm.steps, **(algorithm.gpu_steps or {} if gpu else {})}.items()
+    }
+    plain = {name.removeprefix("plain-"): step for name, (_, step) in steps.items() if name.startswith("plain-")}
+    workloads = {**WORKLOADS, **(GPU_WORKLOADS if gpu else {})}
+    for name, table in (("shapes", workloads), ("timed_step", steps), ("plain_step", plain)):
         if name in metafunc.fixturenames:
-            table = {**table, **more} if gpu else table
             metafunc.parametrize(name, table.values(), ids=table)
 
 

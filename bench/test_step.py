@@ -1,4 +1,4 @@
-"""The timings. Each stands beside its baseline: the ids read test[what-options-implementation]."""
+"""The timings. Each stands beside its baseline: the ids read test[what-algorithm-implementation]."""
 
 import numba
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fusedrms.buckets
-from bench.workloads import parameters, step_bytes
+from bench.workloads import parameters
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import cpu
 
@@ -57,9 +57,10 @@ def test_stream(benchmark, device):
     timed(benchmark, run, 20 * n, device)
 
 
-def test_step(benchmark, device, shapes, options, step):
+def test_step(benchmark, device, shapes, timed_step):
     params = parameters(shapes, device)
-    timed(benchmark, step(params, **options), step_bytes(shapes, options), device, n_tensors=len(shapes))
+    algorithm, step = timed_step
+    timed(benchmark, step(params), algorithm.n_bytes * sum(param.numel() for param in params), device, n_tensors=len(shapes))
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["nothing moved", "all gradients moved"])
@@ -80,7 +81,7 @@ def test_host(benchmark, device, moved, monkeypatch):
     benchmark.pedantic(optimizer.step, setup=setup, rounds=200, warmup_rounds=3)
 
 
-def test_host_and_launch(benchmark, device, step):
+def test_host_and_launch(benchmark, device, plain_step):
     """What step() costs the host for 1,000 tensors until it returns; on a GPU the work goes on after that."""
-    run = step(parameters([(64,)] * 1000, device))
+    run = plain_step(parameters([(64,)] * 1000, device))
     benchmark.pedantic(run, setup=SYNCHRONIZE[device], rounds=100, warmup_rounds=3)

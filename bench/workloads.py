@@ -1,10 +1,14 @@
-"""What is timed: lists of shapes, optimizers, options."""
+"""What is timed: lists of shapes, and algorithms by their implementations."""
+
+# pyright: reportPrivateImportUsage=false
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from fusedrms import FusedRMSProp
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 
 
 def gpt2_small() -> list[tuple[int, ...]]:
@@ -24,21 +28,149 @@ WORKLOADS: dict[str, list[tuple[int, ...]]] = {
 }
 GPU_WORKLOADS = {"60 of 4096x4096": [(4096, 4096)] * 60}  # a billion numbers
 
-OPTIONS = {"plain": {}, "centered+momentum": dict(centered=True, momentum=0.9)}
+
+def _torch(foreach: bool, **options):
+    return lambda params: torch.optim.RMSprop(params, foreach=foreach, **options).step
 
 
-def _compiled(params, **options) -> Callable[[], object]:
-    # a tensor lr: as a number it would be compiled in
-    optimizer = torch.optim.RMSprop(params, lr=torch.tensor(1e-2, device=params[0].device), **options)
-    return torch.compile(optimizer.step)
+def _compiled(**options):
+    def make(params):
+        # a tensor lr: as a number it would be compiled in
+        optimizer = torch.optim.RMSprop(params, lr=torch.tensor(1e-2, device=params[0].device), **options)
+        return torch.compile(optimizer.step)
+
+    return make
 
 
-STEPS: dict[str, Callable[..., Callable[[], object]]] = {
-    "fusedrms": lambda params, **options: FusedRMSProp(params, **options).step,
-    "torch foreach": lambda params, **options: torch.optim.RMSprop(params, foreach=True, **options).step,
-    "torch single": lambda params, **options: torch.optim.RMSprop(params, foreach=False, **options).step,
+def _clip_norm(params):
+    step = _torch(foreach=True)(params)
+
+    def run():
+        torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
+        step()
+
+    return run
+
+
+def _zeros(params) -> list[Tensor]:
+    return [torch.zeros_like(param) for param in params]
+
+
+def _grads(params) -> list[Tensor]:
+    return [param.grad for param in params]
+
+
+def _foreach_centered(lr: float, alpha: float, eps: float, momentum: float, lr_in_momentum: bool):
+    """Graves' rule, by as few calls as it takes."""
+    inner, outer = (lr, 1.0) if lr_in_momentum else (1.0, lr)
+
+    def make(params):
+        square_avgs, grad_avgs, buffers = _zeros(params), _zeros(params), _zeros(params)
+
+        @torch.no_grad()
+        def step():
+            grads = _grads(params)
+            torch._foreach_mul_(square_avgs, alpha)
+            torch._foreach_addcmul_(square_avgs, grads, grads, 1 - alpha)
+            torch._foreach_lerp_(grad_avgs, grads, 1 - alpha)
+            roots = torch._foreach_addcmul(square_avgs, grad_avgs, grad_avgs, -1)
+            torch._foreach_add_(roots, eps)
+            torch._foreach_sqrt_(roots)
+            torch._foreach_mul_(buffers, momentum)
+            torch._foreach_addcdiv_(buffers, grads, roots, inner)
+            torch._foreach_add_(params, buffers, alpha=-outer)
+
+        return step
+
+    return make
+
+
+def _foreach_smorms3(lr: float, eps: float):
+    """SMORMS3, by as few calls as it takes."""
+
+    def make(params):
+        square_avgs, grad_avgs, mems = _zeros(params), _zeros(params), [torch.ones_like(param) for param in params]
+
+        @torch.no_grad()
+        def step():
+            grads = _grads(params)
+            rates = torch._foreach_add(mems, 1)
+            torch._foreach_reciprocal_(rates)
+            torch._foreach_lerp_(grad_avgs, grads, rates)
+            torch._foreach_lerp_(square_avgs, torch._foreach_mul(grads, grads), rates)
+            signals = torch._foreach_mul(grad_avgs, grad_avgs)
+            torch._foreach_div_(signals, torch._foreach_add(square_avgs, eps))
+            torch._foreach_addcmul_(mems, mems, signals, -1)
+            torch._foreach_add_(mems, 1)
+            torch._foreach_clamp_max_(signals, lr)
+            torch._foreach_mul_(signals, grads)
+            roots = torch._foreach_sqrt(square_avgs)
+            torch._foreach_add_(roots, eps)
+            torch._foreach_addcdiv_(params, signals, roots, -1)
+
+        return step
+
+    return make
+
+
+Steps = dict[str, Callable[[list[torch.nn.Parameter]], Callable[[], object]]]
+
+
+class Algorithm(NamedTuple):
+    """What is timed, by several implementations: name -> (parameters -> step)."""
+
+    n_bytes: int  # the fewest that a step can move for a float32 parameter: gradient read, all else read and written
+    steps: Steps
+    gpu_steps: Steps | None = None
+
+
+CENTERED: dict[str, Any] = dict(centered=True, momentum=0.9)
+INSIDE: dict[str, Any] = dict(lr=1e-2, alpha=0.99, eps=1e-8, momentum=0.9)
+GRAVES: dict[str, Any] = dict(lr=1e-4, alpha=0.95, eps=1e-4, momentum=0.9)
+SMORMS3: dict[str, Any] = dict(lr=1e-3, eps=1e-16)
+
+ALGORITHMS = {
+    "plain": Algorithm(
+        20,
+        {
+            "fusedrms": lambda params: FusedRMSProp(params).step,
+            "torch foreach": _torch(foreach=True),
+            "torch single": _torch(foreach=False),
+        },
+        {"torch compiled": _compiled()},
+    ),
+    "centered+momentum": Algorithm(
+        36,
+        {
+            "fusedrms": lambda params: FusedRMSProp(params, **CENTERED).step,
+            "torch foreach": _torch(foreach=True, **CENTERED),
+            "torch single": _torch(foreach=False, **CENTERED),
+        },
+        {"torch compiled": _compiled(**CENTERED)},
+    ),
+    "centered+momentum, eps inside": Algorithm(
+        36,
+        {
+            "fusedrms": lambda params: FusedRMSProp(params, **INSIDE, centered=True, eps_placement="inside").step,
+            "torch foreach": _foreach_centered(**INSIDE, lr_in_momentum=False),
+        },
+    ),
+    "Graves": Algorithm(
+        36,
+        {
+            "fusedrms": lambda params: FusedRMSPropGraves(params, **GRAVES).step,
+            "torch foreach": _foreach_centered(**GRAVES, lr_in_momentum=True),
+        },
+    ),
+    "SMORMS3": Algorithm(
+        36,
+        {"fusedrms": lambda params: FusedSMORMS3(params, **SMORMS3).step, "torch foreach": _foreach_smorms3(**SMORMS3)},
+    ),
+    "clip-norm": Algorithm(
+        24,
+        {"fusedrms": lambda params: FusedRMSProp(params, clip_grad_norm=1.0).step, "torch foreach": _clip_norm},
+    ),
 }
-GPU_STEPS = {"torch compiled": _compiled}
 
 
 def parameters(shapes: list[tuple[int, ...]], device: str) -> list[torch.nn.Parameter]:
@@ -47,9 +179,3 @@ def parameters(shapes: list[tuple[int, ...]], device: str) -> list[torch.nn.Para
     for param in params:
         param.grad = torch.randn_like(param)
     return params
-
-
-def step_bytes(shapes: list[tuple[int, ...]], options: dict) -> int:
-    """The fewest bytes a step can move: gradient read, parameter and states read and written, 4 bytes each."""
-    n_states = 1 + bool(options.get("centered")) + bool(options.get("momentum"))
-    return sum(torch.Size(shape).numel() for shape in shapes) * 4 * (1 + 2 * (1 + n_states))

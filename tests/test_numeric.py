@@ -200,6 +200,7 @@ def test_tiny_and_huge_gradients_make_no_nan(device, optimizer, dtype):
         assert not any(torch.isnan(value).any() for value in optimizer.state[param].values())
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
 @pytest.mark.parametrize("options", [dict(clip_grad_value=0.5), dict(clip_weights=0.5)], ids=str)
 def test_clipping_keeps_nan(device, options):
     """As torch.clamp does: a broken gradient must not pass for a large one."""
