@@ -16,6 +16,7 @@ from .plan import Plan, fit_state, named_parameters
 from .recipe import NORM_OVER, Recipe
 
 _HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
+_FIXED = (int, float, str, type(None))  # what cannot change in place
 
 
 class _Kept:
@@ -108,14 +109,14 @@ class FusedOptimizer(Optimizer):
         return loss
 
     def _recipes(self) -> list[Recipe]:
-        """One for each parameter group, made anew where an option is another object than it was, or a tensor that may have changed."""
+        """One for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
         made = []
         for g, group in enumerate(self.param_groups):
             values = list(group.values())
             before, recipe = self._made[g] if g < len(self._made) else ([], None)
             if recipe is None or len(values) != len(before) or not all(map(is_, values, before)):
                 recipe = self.recipe(group)
-                if any(isinstance(value, Tensor) for key, value in group.items() if key != "lr"):
+                if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults):
                     values = []
             made.append((values, recipe))
         self._made = tuple(made)

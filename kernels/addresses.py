@@ -19,7 +19,7 @@ _GRAD = "grad"
 
 
 class _Tensors(NamedTuple):
-    """Facts of tensors as DLPack tells them: those of the active parameters, of their gradients, of the states."""
+    """Facts of tensors as DLPack tells them: of each active parameter and its gradient in turn, then of the states."""
 
     object: np.ndarray  # int64 [n]: addresses of the Python objects
     address: np.ndarray  # int64 [n]: of the data
@@ -44,13 +44,6 @@ class _Objects(NamedTuple):
 @cached_njit()
 def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, record):
     """Everything as recorded, or record the facts of the tensors; False leaves a Python error to be cleared."""
-    n = objects.active.size
-    for k in range(n):
-        grad = call(functions.get_attribute, (objects.active[k], grad_name))
-        if grad == 0:
-            return False
-        call(functions.release, (grad,))  # the parameter still holds it
-        tensors.object[n + k] = grad
     for k in range(objects.idle.size):
         grad = call(functions.get_attribute, (objects.idle[k], grad_name))
         if grad == 0:
@@ -74,12 +67,19 @@ def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, rec
             return False
 
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
+    n = 2 * objects.active.size
     for k in range(tensors.object.size):
+        if k < n and k % 2:  # a gradient, asked for while its parameter is in the cache
+            grad = call(functions.get_attribute, (tensors.object[k - 1], grad_name))
+            if grad == 0:
+                return False
+            call(functions.release, (grad,))  # the parameter still holds it
+            tensors.object[k] = grad
         if call(functions.exchange, (tensors.object[k], view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
             return False
         address = view[0] + view[5]
         if address != tensors.address[k]:
-            if k >= 2 * n and not record:  # a state that was given other memory through .data
+            if k >= n and not record:  # a state that was given other memory through .data
                 return False
             tensors.address[k] = address
             tensors.moved[0] = True
@@ -158,7 +158,7 @@ class Snapshot:
         self._owners = _second_owners([*active, *self._states])
         tensors = self._all_tensors()
         addresses = np.zeros(len(tensors), np.int64)
-        self.address = addresses[: 2 * len(active)].reshape(2, -1)
+        self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
         self._moved = np.ones(1, np.bool_)
         if not FUNCTIONS.exchange:
             self._facts = list(map(_facts, tensors))
@@ -190,7 +190,7 @@ class Snapshot:
 
     def _all_tensors(self) -> list[Tensor]:
         active = self._kept[0]
-        return [*active, *(param.grad for param in active), *self._states]
+        return [*(tensor for param in active for tensor in (param, param.grad)), *self._states]
 
     def same(self, lists: list[list], state: dict) -> bool:
         """Whether all is as it was; reads the addresses."""
@@ -207,7 +207,7 @@ class Snapshot:
             return False
         if [tensor.data_ptr() for tensor in self._states] != self._state_address:
             return False
-        address = np.array([tensor.data_ptr() for tensor in tensors[: self.address.size]], np.int64).reshape(2, -1)
+        address = np.array([tensor.data_ptr() for tensor in tensors[: self.address.size]], np.int64).reshape(-1, 2).T
         self._moved |= not np.array_equal(address, self.address)
         self.address[:] = address
         return True

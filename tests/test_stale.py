@@ -250,3 +250,17 @@ def test_model_moves_between_devices():
         optimizer.zero_grad()
         random_grads(list(model.parameters()))
         step_and_check(optimizer)
+
+
+def test_counters_changed_in_place():
+    """Bias correction is that of each parameter's own count, whoever changes it."""
+    params = parameters([(5,), (7,), (9,)])
+    optimizer = FusedRMSProp(params, bias_correction=True, eps=1e-3)
+    for step in range(5):
+        random_grads(params)
+        if step == 2:
+            optimizer.state[params[1]]["step"].zero_()
+        if step == 3:
+            params[2].grad = None
+        step_and_check(optimizer)
+    assert [optimizer.state[p]["step"].item() for p in params] == [5.0, 3.0, 4.0]
