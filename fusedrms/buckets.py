@@ -12,6 +12,7 @@ from .options import STORED
 from .recipe import Recipe
 
 ALIGNMENT = 16  # bytes of a vector access
+CORRECTION = list(COMMON).index("correction")
 
 
 def on_device(table: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
@@ -146,7 +147,8 @@ class Bucket:
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
                 row = (float(lr), *row[1:])
             if recipe.bias_decay:
-                row = (row[0], 1 / (1 - recipe.bias_decay ** (float(self._counts[self._first[r]]) + 1)), *row[2:])
+                correction = 1 / (1 - recipe.bias_decay ** (float(self._counts[self._first[r]]) + 1))
+                row = (*row[:CORRECTION], correction, *row[CORRECTION + 1 :])
             if row != self._rows[r]:
                 self._host.hyper[r] = self._rows[r] = row
 

@@ -53,11 +53,11 @@ def common(group: dict, on_update: bool = False) -> tuple[float | Tensor, ...]:
     coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
     return (
         lr,
-        1.0,
         number(group, "rescale_grad") * (-1.0 if group["maximize"] else 1.0),
+        coupled,
+        1.0,
         clip_grad,
         clip_grad_norm,
-        coupled,
         clip_decayed,
         decoupled,
         clip_update_norm,

@@ -78,8 +78,29 @@ def _(variant, addresses, tensor, hyper, group):
     return build
 
 
+def _changes_nothing(variant, hyper):
+    """Replaced by its overload: whether all that has a neutral value has it; hyper is a row of hyperparameters."""
+
+
 def _update(variant, values, norm, hyper):
     """Replaced by its overload: (grad, param, *state), norm, hyperparameters -> (param, *state)."""
+
+
+def _plain_update(variant, values, hyper):
+    """Replaced by its overload: _update with all neutral values, which the compiler drops; they would take half of its time."""
+
+
+@overload(_changes_nothing)
+def _(variant, hyper):
+    n_free, neutral = _neutral(variant.compute)
+
+    def changes_nothing(variant, hyper):
+        same = True
+        for c in range(len(neutral)):
+            same &= hyper[n_free + c] == neutral[c]
+        return same
+
+    return changes_nothing
 
 
 @overload(_update)
@@ -92,6 +113,25 @@ def _(variant, values, norm, hyper):
         return (param,) + state
 
     return update
+
+
+@overload(_plain_update)
+def _(variant, values, hyper):
+    n_free, neutral = _neutral(variant.compute)
+    n_common = len(rules.COMMON)
+    no_norm = neutral[0] * 0
+
+    def update(variant, values, hyper):
+        return _update(variant, values, no_norm, hyper[:n_free] + neutral + hyper[n_common:])
+
+    return update
+
+
+def _neutral(compute: nt.Float):
+    """How many of rules.COMMON have no neutral value, which they begin with, and those of the others."""
+    number = np.dtype(compute.name).type
+    neutral = tuple(number(value) for value in rules.COMMON.values() if value is not None)
+    return len(rules.COMMON) - len(neutral), neutral
 
 
 @cached_njit(nogil=True, error_model="numpy")
@@ -114,8 +154,13 @@ def _step(
         start = chunk_start[k]
         bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
         norm = hyper.dtype.type(norms[norm_index[tensor]])
-        for i in range(start, min(start + chunk, numels[tensor])):
-            store_row(variant, bases, i, _update(variant, load_row(variant, bases, i), norm, row))
+        end = min(start + chunk, numels[tensor])
+        if _changes_nothing(variant, row):
+            for i in range(start, end):
+                store_row(variant, bases, i, _plain_update(variant, load_row(variant, bases, i), row))
+        else:
+            for i in range(start, end):
+                store_row(variant, bases, i, _update(variant, load_row(variant, bases, i), norm, row))
 
 
 @functools.cache

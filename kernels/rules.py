@@ -6,6 +6,8 @@ same source for CPUs, so it may use arithmetic, tuples, calls of other rules, an
 An option that only changes arithmetic is a number here, with a neutral value.
 """
 
+import math
+
 from .lang import clip, jit, tl
 
 
@@ -88,32 +90,33 @@ def norm_scale(norm, limit):
     return tl.where(limit == 1e999, 1.0, tl.where(norm <= limit, 1.0, limit / norm))
 
 
-# the first columns of every hyperparameter row, with their neutral values beside torch's options; a rule's args follow
-COMMON = (
-    "lr",
-    "correction",  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied; 1
-    "grad_scale",  # 1, or -1 to ascend, times rescale_grad
-    "clip_grad",  # inf
-    "clip_grad_norm",  # inf
-    "weight_decay",  # coupled; 0
-    "clip_decayed",  # clips the gradient when weight decay is in it; inf
-    "decoupled_weight_decay",  # 0
-    "clip_update_norm",  # as clip_grad_norm, but the averages do not see it; inf
-    "clip_weights",  # inf
-)
+# The first columns of every hyperparameter row, whose rule's args follow: value that changes nothing, None if there is no such
+# value, or if torch's own options set it to others.
+COMMON = {
+    "lr": None,
+    "grad_scale": None,  # 1, or -1 to ascend, times rescale_grad
+    "weight_decay": None,  # coupled
+    "correction": 1.0,  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
+    "clip_grad": math.inf,
+    "clip_grad_norm": math.inf,
+    "clip_decayed": math.inf,  # clips the gradient when weight decay is in it
+    "decoupled_weight_decay": 0.0,
+    "clip_update_norm": math.inf,  # as clip_grad_norm, but the averages do not see it
+    "clip_weights": math.inf,
+}
 
 
 @jit
 def normed(grad, common):
     """What the norm is taken of: the gradient as clip_grad_norm finds it, or before any clipping if the update is to be scaled."""
-    _, _, grad_scale, clip_grad, _, _, _, _, clip_update_norm, _ = common
+    _, grad_scale, _, _, clip_grad, _, _, _, clip_update_norm, _ = common
     return clip(grad * grad_scale, tl.where(clip_update_norm == 1e999, clip_grad, 1e999))
 
 
 @jit
 def apply(grad, param, state, norm, common, args, RULE: tl.constexpr):
     """What every rule shares: the gradient's scale and limits, weight decay, the step; norm is an L2 norm of `normed`."""
-    lr, correction, grad_scale, clip_grad, clip_grad_norm, weight_decay, clip_decayed, decoupled, clip_update_norm, clip_weights = common
+    lr, grad_scale, weight_decay, correction, clip_grad, clip_grad_norm, clip_decayed, decoupled, clip_update_norm, clip_weights = common
     grad = clip(grad * grad_scale, clip_grad) * norm_scale(norm, clip_grad_norm)
     # not a plain fma: 0 * inf is NaN, and a parameter may hold -inf (an attention mask, say)
     grad = clip(tl.where(weight_decay == 0.0, grad, grad + weight_decay * param), clip_decayed)
