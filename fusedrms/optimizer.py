@@ -47,7 +47,7 @@ class FusedOptimizer(Optimizer):
         check_at_least_zero(group, lr="learning rate", weight_decay="weight_decay value")
         check_positive(group, "rescale_grad")
         check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
-        check_flags(group, "decoupled_weight_decay", "clip_after_decay")
+        check_flags(group, "maximize", "decoupled_weight_decay", "clip_after_decay")
         choice(group, "clip_norm_over", NORM_OVER)
         check_off(
             group,
@@ -73,8 +73,9 @@ class FusedOptimizer(Optimizer):
     def last_grad_norm(self) -> Tensor | None:
         """L2 norm of all gradients at the last step, as clip_grad_norm found it: 0-d float64, on the gradients' device, without a sync.
 
-        None before the first step, or if no parameter group has a clip_grad_norm. Unlike that of torch's clip_grad_norm_, the
-        factor limit / norm has no 1e-6 in its denominator.
+        That of all together even if each parameter is limited by its own; of rescaled and, unless the update is limited, clipped
+        values. None if no parameter group has a clip_grad_norm, and before the first step of this object, load or copy. Unlike
+        that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
         """
         return self._plan and self._plan.grad_norm()
 
@@ -115,6 +116,8 @@ class FusedOptimizer(Optimizer):
             values = list(group.values())
             before, recipe = self._made[g] if g < len(self._made) else ([], None)
             if recipe is None or len(values) != len(before) or not all(map(is_, values, before)):
+                # not lr: a schedule may end a rounding error below 0, and a tensor may be on a device
+                self.check_group({**group, "lr": 0.0})
                 recipe = self.recipe(group)
                 if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults):
                     values = []

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -27,7 +28,7 @@ def check_at_least_zero(group: dict, **labels: str) -> None:
             raise ValueError(f"Tensor {option} must be 1-element, got shape {tuple(value.shape)}; pass a number or torch.tensor(number)")
         try:
             valid = bool(0.0 <= value < math.inf)
-        except TypeError:
+        except (TypeError, RuntimeError):
             raise TypeError(f"Invalid {label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
         if not valid:
             raise ValueError(f"Invalid {label}: {value}; it must be a finite number >= 0")
@@ -57,7 +58,7 @@ def check_limits(group: dict, *options: str) -> None:
 def check_flags(group: dict, *options: str) -> None:
     """ValueError unless each named option of the group is True or False: a string, say, would count as True."""
     for option in options:
-        if not isinstance(group[option], bool):
+        if not isinstance(group[option], bool | int | np.bool_) or group[option] not in (0, 1):
             raise ValueError(f"{option}={group[option]!r} is not supported: it must be True or False")
 
 

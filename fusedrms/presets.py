@@ -2,19 +2,26 @@
 
 Each function returns an optimizer that computes what the code of that system computes, which is not always what its
 documentation says. Everything else is that of the class returned: parameter groups, whose options have the names of that class,
-schedulers, checkpoints. Gradients are dL/dw, as autograd leaves them.
+as errors have, schedulers, checkpoints. Gradients are dL/dw, as autograd leaves them. A centered variance that rounding has made
+negative counts as 0, where the sources may give NaN.
 """
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from .options import check_flags, check_positive
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .smorms3 import FusedSMORMS3
 
 
 def _positive(limit: float | None) -> float | None:
-    """A limit that is off at 0 and below."""
-    return limit if limit is not None and limit > 0 else None
+    """A limit that is off at 0 and below; the class checks what is no number."""
+    return None if isinstance(limit, int | float) and limit <= 0 else limit
+
+
+def _magnitude(limit: float | None) -> float | None:
+    """A limit that is off at 0, and whose sign does not matter; likewise."""
+    return (abs(limit) or None) if isinstance(limit, int | float) else limit
 
 
 def graves2013(params: ParamsT) -> FusedRMSPropGraves:
@@ -155,7 +162,7 @@ def mxnet2_rmsprop(
         rescale_grad: the gradient is multiplied by it first.
         clip_gradient: limit of the gradient before wd * w is added, unlike MXNet 1; None, 0 or less for none.
 
-    Source: MXNet 2.x, python/mxnet/optimizer/rmsprop.py. Not carried over: wd_mult, as in :func:`mxnet_rmsprop`.
+    Source: MXNet 2.x, python/mxnet/optimizer/rmsprop.py. Not carried over: use_fused_step; wd_mult, as in :func:`mxnet_rmsprop`.
     """
     return FusedRMSProp(
         params,
@@ -206,9 +213,8 @@ def neon_rmsprop(
     the plain L2 norm. Schedules are in :mod:`fusedrms.schedules`.
     """
     if stochastic_round:
-        raise ValueError("stochastic_round=True is not supported, parameters are rounded to nearest: use stochastic_round=False")
-    if not batch_size > 0:
-        raise ValueError(f"batch_size={batch_size!r} is not supported: it must be a number > 0")
+        raise ValueError(f"stochastic_round={stochastic_round!r} is not supported, parameters are rounded to nearest: set it to False")
+    check_positive(dict(batch_size=batch_size), "batch_size")
     return FusedRMSProp(
         params,
         learning_rate,
@@ -216,10 +222,10 @@ def neon_rmsprop(
         epsilon,
         eps_placement="both",
         rescale_grad=1 / batch_size,
-        clip_grad_value=abs(gradient_clip_value) if gradient_clip_value else None,
-        clip_grad_norm=gradient_clip_norm or None,
+        clip_grad_value=_magnitude(gradient_clip_value),
+        clip_grad_norm=None if gradient_clip_norm == 0 else gradient_clip_norm,
         clip_norm_on="update",
-        clip_weights=abs(param_clip_value) if param_clip_value else None,
+        clip_weights=_magnitude(param_clip_value),
     )
 
 
@@ -242,8 +248,8 @@ def tensorflow_rmsprop(
         centered: divide by the standard deviation.
 
     Source: tf.compat.v1.train.RMSPropOptimizer, core/kernels/training_ops.cc. Reinforcement learning papers (IMPALA: decay .99,
-    epsilon .1) owe their epsilon to its place here. Not carried over: sparse updates, which leave the averages of other rows as
-    they are.
+    epsilon .1) owe their epsilon to its place here. Not carried over: use_locking, which stands before centered there; sparse
+    updates, which leave the averages of other rows as they are.
     """
     return FusedRMSProp(
         params,
@@ -280,9 +286,9 @@ def keras_rmsprop(
         epsilon: added to the square average, or to the variance.
         centered: divide by the standard deviation.
         weight_decay: w = w - weight_decay * learning_rate * w before the step; None for none.
-        clipnorm: limit of the L2 norm of each gradient by itself.
-        clipvalue: limit of the gradient's magnitude.
-        global_clipnorm: limit of the L2 norm of all gradients together.
+        clipnorm: limit of the L2 norm of each gradient by itself, > 0.
+        clipvalue: limit of the gradient's magnitude, > 0.
+        global_clipnorm: limit of the L2 norm of all gradients together, > 0.
 
     Raises:
         ValueError: more than one of the three limits, as in Keras.
@@ -299,7 +305,7 @@ def keras_rmsprop(
         learning_rate,
         rho,
         epsilon,
-        weight_decay or 0.0,
+        0.0 if weight_decay is None else weight_decay,
         momentum,
         centered,
         eps_placement="inside",
@@ -335,7 +341,8 @@ def timm_rmsprop_tf(
         decoupled_decay: w = w * (1 - lr * weight_decay) before the step.
         lr_in_momentum: the buffer holds updates already multiplied by lr.
 
-    Source: timm, timm/optim/rmsprop_tf.py; what EfficientNet, MobileNet and stable-baselines3 train with.
+    Source: timm, timm/optim/rmsprop_tf.py; what EfficientNet, MobileNet and stable-baselines3 train with. Not carried over:
+    caution, which later versions have.
     """
     return FusedRMSProp(
         params,
@@ -378,18 +385,19 @@ def optax_rmsprop(
         nesterov: look one update ahead; without effect if there is no momentum, as in optax.
         bias_correction: divide the averages by 1 - decay**step.
 
-    Source: optax/_src/alias.py and transform.py. A variance that rounding has made negative counts as 0 here.
+    Source: optax/_src/alias.py and transform.py.
     """
+    check_flags(dict(eps_in_sqrt=eps_in_sqrt), "eps_in_sqrt")
     return FusedRMSProp(
         params,
         learning_rate,
         decay,
         eps,
-        momentum=momentum or 0.0,
+        momentum=0.0 if momentum is None else momentum,
         centered=centered,
         eps_placement="inside" if eps_in_sqrt else "outside",
         lr_in_momentum=True,
-        nesterov=bool(nesterov and momentum),
+        nesterov=nesterov if momentum else False,
         initial_square_avg=initial_scale,
         bias_correction=bias_correction,
     )

@@ -40,7 +40,8 @@ class FusedRMSProp(FusedOptimizer):
             a changed lr does not act on earlier ones; default False.
         nesterov: step to momentum * b + u, u being what was just added to b; needs momentum > 0; default False.
         decoupled_weight_decay: w = w - lr * weight_decay * w before the step, instead of the L2 penalty; default False.
-        initial_square_avg: what ``square_avg`` starts from, in the square of the gradient's unit; default 0.
+        initial_square_avg: what ``square_avg`` starts from, in the square of the gradient's unit, at the first step of a
+            parameter; default 0.
         bias_correction: divide ``square_avg`` and ``grad_avg`` by 1 - alpha**step wherever they are used; default False.
         rescale_grad: the gradient is multiplied by it before all else (1 / batch size, 1 / loss scale); default 1.
         clip_grad_value: limit of the gradient's magnitude, elementwise; default None.
@@ -49,7 +50,8 @@ class FusedRMSProp(FusedOptimizer):
             included; they are scaled by min(1, limit / norm), after clip_grad_value; default None. The norm stays on the
             device; see :attr:`last_grad_norm`.
         clip_norm_on: what that factor scales: the "gradient", or the "update" alone, so that the averages do not see it, and
-            the norm is taken before clip_grad_value (neon); default "gradient".
+            the norm is taken before clip_grad_value (neon); it multiplies lr, and so the whole momentum buffer unless
+            lr_in_momentum; default "gradient".
         clip_norm_over: whose norm it is: that of all gradients of the "optimizer", or of each "parameter" by itself
             (Keras' clipnorm); default "optimizer".
         clip_weights: limit of the parameters' magnitude after the step, elementwise; default None.
@@ -111,7 +113,7 @@ class FusedRMSProp(FusedOptimizer):
             alpha="alpha value",
             initial_square_avg="initial_square_avg value",
         )
-        check_flags(group, "lr_in_momentum", "nesterov", "bias_correction")
+        check_flags(group, "centered", "lr_in_momentum", "nesterov", "bias_correction")
         choice(group, "eps_placement", EPS)
         choice(group, "clip_norm_on", NORM_ON)
         if group["nesterov"] and not group["momentum"] > 0:

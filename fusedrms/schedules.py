@@ -23,16 +23,20 @@ class _Schedule(LRScheduler):
         return [self.rate(float(base), self.last_epoch) for base in self.base_lrs]
 
 
-def _number(name: str, value: float, least: float = -math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= least:
-        raise ValueError(f"{name}={value!r} is not supported: it must be a finite number" + (f" > {least:g}" if least > -math.inf else ""))
+def _number(name: str, value: float, least: float = 0.0, above: bool = False) -> float:
+    valid = isinstance(value, int | float) and math.isfinite(value) and (value > least if above else value >= least)
+    if isinstance(value, bool) or not valid:
+        raise ValueError(f"{name}={value!r} is not supported: it must be a finite number {'>' if above else '>='} {least:g}")
     return value
 
 
-def _epochs(name: str, values: Sequence[int]) -> list[int]:
-    valid = isinstance(values, Sequence) and all(isinstance(value, int) and value >= 0 for value in values)
+def _epochs(values: Sequence[int]) -> list[int]:
+    valid = isinstance(values, Sequence) and all(type(value) is int and value >= 0 for value in values)
     if not valid or list(values) != sorted(set(values)):
-        raise ValueError(f"{name}={values!r} is not supported: it must be a list of epochs >= 0, each larger than the one before")
+        raise ValueError(
+            f"step_config={values!r} is not supported: it must be a list of epochs >= 0, each larger than the one before; "
+            "for a change every so many epochs use PowerSchedule"
+        )
     return list(values)
 
 
@@ -42,7 +46,7 @@ class MultiStepSchedule(_Schedule):
     Args:
         optimizer: whose learning rates it sets.
         step_config: epochs, ascending, at each of which the rate is multiplied once more; None for a constant rate.
-        change: the factor; default 1.
+        change: the factor, >= 0; default 1.
         last_epoch: as of LRScheduler; default -1, a fresh start.
 
     Raises:
@@ -53,7 +57,7 @@ class MultiStepSchedule(_Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, step_config: Sequence[int] | None = None, change: float = 1.0, last_epoch: int = -1):
-        self.step_config = _epochs("step_config", step_config or [])
+        self.step_config = _epochs([] if step_config is None else step_config)
         self.change = _number("change", change)
         super().__init__(optimizer, last_epoch)
 
@@ -77,7 +81,7 @@ class StepSchedule(_Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, step_config: Sequence[int], change: Sequence[float], last_epoch: int = -1):
-        self.step_config = _epochs("step_config", step_config)
+        self.step_config = _epochs(step_config)
         if not isinstance(change, Sequence) or len(change) != len(step_config):
             raise ValueError(f"change={change!r} is not supported: it must be a list of {len(step_config)} rates, one for each epoch")
         self.change = [_number("change", rate) for rate in change]
@@ -94,7 +98,7 @@ class PowerSchedule(_Schedule):
     Args:
         optimizer: whose learning rates it sets.
         step_config: epochs between changes.
-        change: the factor.
+        change: the factor, >= 0.
         last_epoch: as of LRScheduler; default -1, a fresh start.
 
     Raises:
@@ -104,7 +108,7 @@ class PowerSchedule(_Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, step_config: int, change: float, last_epoch: int = -1):
-        self.step_config = _number("step_config", step_config, 0)
+        self.step_config = _number("step_config", step_config, above=True)
         self.change = _number("change", change)
         super().__init__(optimizer, last_epoch)
 
@@ -127,7 +131,7 @@ class ExpSchedule(_Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, decay: float, last_epoch: int = -1):
-        self.decay = decay if decay == 0 else _number("decay", decay, 0)
+        self.decay = _number("decay", decay)
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base: float, epoch: int) -> float:
@@ -140,7 +144,7 @@ class ShiftSchedule(_Schedule):
     Args:
         optimizer: whose learning rates it sets.
         interval: epochs.
-        shift_size: by how many bits; default 1.
+        shift_size: by how many bits, >= 0; default 1.
         last_epoch: as of LRScheduler; default -1, a fresh start.
 
     Raises:
@@ -150,7 +154,7 @@ class ShiftSchedule(_Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, interval: int, shift_size: int = 1, last_epoch: int = -1):
-        self.interval = _number("interval", interval, 0)
+        self.interval = _number("interval", interval, above=True)
         self.shift_size = _number("shift_size", shift_size)
         super().__init__(optimizer, last_epoch)
 
@@ -175,8 +179,8 @@ class PolySchedule(_Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, total_epochs: int, power: float, last_epoch: int = -1):
-        self.total_epochs = _number("total_epochs", total_epochs, 0)
-        self.power = _number("power", power, 0)
+        self.total_epochs = _number("total_epochs", total_epochs, above=True)
+        self.power = _number("power", power, above=True)
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base: float, epoch: int) -> float:

@@ -90,8 +90,8 @@ def norm_scale(norm, limit):
     return tl.where(limit == 1e999, 1.0, tl.where(norm <= limit, 1.0, limit / norm))
 
 
-# The first columns of every hyperparameter row, whose rule's args follow: value that changes nothing, None if there is no such
-# value, or if torch's own options set it to others.
+# The first columns of every hyperparameter row, before the rule's args, and the value of each that changes nothing; None where
+# torch's own options have others.
 COMMON = {
     "lr": None,
     "grad_scale": None,  # 1, or -1 to ascend, times rescale_grad

@@ -23,7 +23,7 @@ def wrong(value):
 
 FAMILY_ONLY = [
     *[{option: value} for option in ("alpha", "momentum", "initial_square_avg") for value in (-1.0, math.nan, math.inf)],
-    *[{option: value} for option in ("lr_in_momentum", "nesterov", "bias_correction") for value in ("yes", 1, None)],
+    *[{option: value} for option in ("centered", "lr_in_momentum", "nesterov", "bias_correction") for value in ("yes", 2, None)],
     *[{option: value} for option in ("eps_placement", "clip_norm_on") for value in ("middle", "Inside", None, 1, [])],
     dict(nesterov=True),
     dict(nesterov=True, momentum=0.0),
@@ -35,7 +35,7 @@ ALL = [
     *wrong(math.nan),
     *wrong(math.inf),
     *[{option: value} for option in ("rescale_grad", "clip_grad_value", "clip_grad_norm", "clip_weights") for value in (0, "1", [])],
-    *[{option: value} for option in ("decoupled_weight_decay", "clip_after_decay") for value in ("yes", 1, None)],
+    *[{option: value} for option in ("maximize", "decoupled_weight_decay", "clip_after_decay") for value in ("yes", 2, None)],
     *[dict(clip_norm_over=value) for value in ("group", None, 3)],
     dict(rescale_grad=None),
 ]
@@ -68,17 +68,36 @@ def test_wrong_options(optimizer, options):
     assert good.param_groups[0]["lr"] == good.defaults["lr"]
 
 
-@pytest.mark.parametrize("option", ["eps_placement", "clip_norm_on", "clip_norm_over"])
-def test_wrong_words_in_a_group_later(option):
-    """Set by hand, past all checks: still an error before anything has changed."""
+@pytest.mark.parametrize("options", [options for options in ALL + FAMILY_ONLY if "lr" not in options], ids=str)
+@pytest.mark.parametrize("first_step", [True, False], ids=["first step", "later"])
+def test_wrong_options_in_a_group_later(options, first_step):
+    """Set by hand: still an error before anything has changed, and mended, it goes on."""
     (param,) = parameters([(2,)])
-    optimizer = FusedRMSProp([param], clip_grad_norm=1.0)
+    optimizer = FusedRMSProp([param])
+    (group,) = optimizer.param_groups
     random_grads([param])
-    optimizer.param_groups[0][option] = "middle"
-    before = param.detach().clone()
-    with pytest.raises(ValueError, match=f"{option}='middle'"):
+    if not first_step:
         optimizer.step()
+    before, good = param.detach().clone(), dict(group)
+    group.update(options)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"finite number|must be|set momentum > 0|set alpha < 1"):
+            optimizer.step()
     assert torch.equal(param, before)
+    group.update(good)
+    optimizer.step()
+    assert not torch.equal(param, before)
+
+
+def test_a_schedule_may_end_below_zero():
+    """By a rounding error, as torch's cosine does; torch takes such a rate."""
+    (param,) = parameters([(2,)])
+    optimizer = FusedRMSProp([param])
+    random_grads([param])
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = -1e-20
+    optimizer.step()
+    assert torch.isfinite(param).all()
 
 
 def sparse(p):

@@ -13,7 +13,9 @@ from cases import BF16, F32, F64
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, presets
 from tools import STATES, exact, parameters, random_grads, twins
 
-PRESETS = [name for name, value in vars(presets).items() if inspect.isfunction(value) and not name.startswith("_")]
+PRESETS = [
+    name for name, value in vars(presets).items() if inspect.isfunction(value) and value.__module__ == presets.__name__ and name[0] != "_"
+]
 SHAPES = [(3, 5), (1,), (), (700,), (1030,)]
 
 
@@ -141,6 +143,15 @@ def test_limits_that_are_off():
         ("mxnet_rmsprop", dict(multi_precision=True), "multi_precision=True .* float32 parameters"),
         ("neon_rmsprop", dict(stochastic_round=True), "stochastic_round=True"),
         ("neon_rmsprop", dict(batch_size=0), "batch_size=0 .* > 0"),
+        ("neon_rmsprop", dict(batch_size="32"), "batch_size='32' .* > 0"),
+        ("neon_rmsprop", dict(gradient_clip_value="5"), "clip_grad_value='5' .* > 0"),
+        ("neon_rmsprop", dict(param_clip_value=torch.ones(2)), "clip_weights=tensor.* > 0"),
+        ("mxnet_rmsprop", dict(clip_gradient="1"), "clip_grad_value='1' .* > 0"),
+        ("mxnet_rmsprop", dict(clip_weights=float("nan")), "clip_weights=nan .* > 0"),
+        ("mxnet2_rmsprop", dict(clip_gradient=[1]), r"clip_grad_value=\[1\] .* > 0"),
+        ("mxnet_rmsprop", dict(centered="False"), "centered='False'"),
+        ("optax_rmsprop", dict(learning_rate=0.1, momentum=0.9, nesterov="no"), "nesterov='no'"),
+        ("optax_rmsprop", dict(learning_rate=0.1, eps_in_sqrt="no"), "eps_in_sqrt='no'"),
         ("neon_rmsprop", dict(gradient_clip_norm=-1), "clip_grad_norm=-1"),
         ("keras_rmsprop", dict(clipnorm=1.0, clipvalue=2.0), r"clipnorm=1.0 and clipvalue=2.0.*only one"),
         ("keras_rmsprop", dict(clipnorm=0.0), "clip_grad_norm=0.0"),
