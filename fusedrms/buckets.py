@@ -1,5 +1,6 @@
 """Parameters that share a launch, and the tables it reads."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,14 @@ CORRECTION = list(COMMON).index("correction")
 def on_device(table: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     """As the driver of that device reads it."""
     return torch.from_numpy(table).to(device) if uses_triton(device) else table
+
+
+def keep(tensors: Iterable[Tensor], made_on: torch.cuda.Stream) -> None:
+    """Their memory must not be given away while a launch on another stream than theirs still reads it."""
+    stream = torch.cuda.current_stream(made_on.device)
+    if stream != made_on:
+        for tensor in tensors:
+            tensor.record_stream(stream)
 
 
 class Layout(NamedTuple):
@@ -87,7 +96,8 @@ class Bucket:
         row = [rows.setdefault((member.group, member.corrected_from), len(rows)) for member in members]
         self._groups = [group for group, _ in rows]
         self._first = np.array([row.index(r) for r in range(len(rows))])  # parameter of each row
-        self._corrected = any(member.corrected_from is not None for member in members)
+        self._corrected = np.flatnonzero([member.corrected_from is not None for member in members])
+        self._counted_with = self._first[np.array(row)[self._corrected]]
         self.numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
         compute = np.float64 if layout.dtypes[1] == "float64" else np.float32
         states = np.array([[state.data_ptr() for state in member.states] for member in members], np.int64).T
@@ -119,7 +129,7 @@ class Bucket:
 
     def counts_hold(self) -> bool:
         """Whether parameters that share a row of hyper still count the same steps, should its numbers depend on them."""
-        return not self._corrected or np.array_equal(self._counts, self._counts[self._first[self._host.groups]])
+        return not self._corrected.size or np.array_equal(self._counts[self._corrected], self._counts[self._counted_with])
 
     def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray) -> bool:
         """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout."""
@@ -150,15 +160,14 @@ class Bucket:
                 correction = 1 / (1 - recipe.bias_decay ** (float(self._counts[self._first[r]]) + 1))
                 row = (*row[:CORRECTION], correction, *row[CORRECTION + 1 :])
             if row != self._rows[r]:
-                self._host.hyper[r] = self._rows[r] = row
+                with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to it
+                    self._host.hyper[r] = row
+                self._rows[r] = row
 
     def send(self) -> None:
         """Bring the tables on the device up to date."""
         if self._sent:
-            stream = torch.cuda.current_stream(self.layout.device)
-            if stream != self._stream:  # else the memory could be given away while this launch still reads it
-                for table in self._tables:
-                    table.record_stream(stream)
+            keep(self._tables, self._stream)
         for name, sent in self._sent.items():
             self._send(name, sent)
         for r, lr in self._lr_on_device:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .buckets import Bucket, on_device
+from .buckets import Bucket, keep, on_device
 from .kernels.launch import launch_norms, norm_chunk_size
 
 
@@ -24,8 +24,18 @@ class Norms:
         n_norms = 1 + sum(int(np.count_nonzero(bucket.norm_index)) for bucket in buckets)
         self.on = {device: on_device(np.zeros(n_norms), device) for device in devices}
         self._parts = []
-        if not wanted or not buckets:
-            return
+        if wanted and buckets:
+            self._prepare(buckets, devices, n_norms)
+        made = [*self.on.values()]
+        if self._parts:
+            made += [self._spans, *self._sums.values(), *(table for _, tables, _ in self._parts for table in tables)]
+        self._on_streams = [
+            (torch.cuda.current_stream(device), [table for table in made if isinstance(table, Tensor) and table.device == device])
+            for device in devices
+            if device.type == "cuda"
+        ]
+
+    def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int) -> None:
         # in the order of the parameters, so that nothing depends on who shares a launch
         n_sums = np.zeros(sum(len(bucket.params) for bucket in buckets), np.int64)
         for bucket in buckets:
@@ -42,7 +52,9 @@ class Norms:
         self._parts = [(bucket, bucket.norm_tables(first), self._sums[bucket.layout.device]) for bucket in buckets]
 
     def compute(self) -> None:
-        """One launch for each bucket, and one that sums up; the host waits for none."""
+        """One launch for each bucket, and one that sums up; the host waits for none, unless some parameters are on a CPU, some not."""
+        for stream, tensors in self._on_streams:
+            keep(tensors, stream)
         if not self._parts:
             return
         for bucket, tables, sums in self._parts:

@@ -74,8 +74,8 @@ class FusedOptimizer(Optimizer):
         """L2 norm of all gradients at the last step, as clip_grad_norm found it: 0-d float64, on the gradients' device, without a sync.
 
         That of all together even if each parameter is limited by its own; of rescaled and, unless the update is limited, clipped
-        values. None if no parameter group has a clip_grad_norm, and before the first step of this object, load or copy. Unlike
-        that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
+        values. None if no parameter group has a clip_grad_norm, before the first step of this object, load or copy, and after a
+        step without gradients. Unlike that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
         """
         return self._plan and self._plan.grad_norm()
 
@@ -142,6 +142,12 @@ class FusedOptimizer(Optimizer):
             shield.remove()
 
     def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        for g, (mine, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
+            if mine.get("lr_in_momentum") and "lr_in_momentum" not in saved and float(saved.get("momentum", 0)) > 0:
+                raise ValueError(
+                    f"parameter group {g} has lr_in_momentum=True, but the checkpoint, of another class, holds a momentum_buffer without "
+                    "lr: load it with lr_in_momentum=False, or set the momentum of its param_groups to 0 to start with a new buffer"
+                )
         groups = [
             {**{key: value for key, value in mine.items() if key != "params"}, **saved, **{key: mine[key] for key in _HOW if key in mine}}
             for mine, saved in zip(self.param_groups, state_dict["param_groups"], strict=False)

@@ -138,7 +138,9 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
 
 
 def check_complete(optimizer: str, name: str, state: dict, keys: Collection[str]) -> None:
-    """ValueError unless a loaded state has what this optimizer needs: another one's would silently start from zeros."""
+    """ValueError unless a loaded state is of this optimizer's rule: another one's would silently start from zeros, or go on wrongly."""
+    if "mem" in state and "mem" not in keys:
+        raise ValueError(f"the state of {name} has 'mem', it is that of SMORMS3; load the checkpoint into FusedSMORMS3")
     for key in keys:
         if key not in state:
             raise ValueError(

@@ -286,9 +286,9 @@ def keras_rmsprop(
         epsilon: added to the square average, or to the variance.
         centered: divide by the standard deviation.
         weight_decay: w = w - weight_decay * learning_rate * w before the step; None for none.
-        clipnorm: limit of the L2 norm of each gradient by itself, > 0.
-        clipvalue: limit of the gradient's magnitude, > 0.
-        global_clipnorm: limit of the L2 norm of all gradients together, > 0.
+        clipnorm: limit of the L2 norm of each gradient by itself; None, 0 or less for none.
+        clipvalue: limit of the gradient's magnitude, likewise.
+        global_clipnorm: limit of the L2 norm of all gradients together, likewise.
 
     Raises:
         ValueError: more than one of the three limits, as in Keras.
@@ -311,8 +311,8 @@ def keras_rmsprop(
         eps_placement="inside",
         lr_in_momentum=True,
         decoupled_weight_decay=True,
-        clip_grad_value=clipvalue,
-        clip_grad_norm=clipnorm if global_clipnorm is None else global_clipnorm,
+        clip_grad_value=_positive(clipvalue),
+        clip_grad_norm=_positive(clipnorm if global_clipnorm is None else global_clipnorm),
         clip_norm_over="optimizer" if clipnorm is None else "parameter",
     )
 

@@ -23,7 +23,7 @@ class Recipe(NamedTuple):
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
-        return self.rule, self.states, self.norm_over, self.bias_decay != 0
+        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0
 
 
 def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
@@ -57,6 +57,7 @@ def common(group: dict, on_update: bool = False) -> tuple[float | Tensor, ...]:
         coupled,
         1.0,
         clip_grad,
+        math.inf if on_update else clip_grad,
         clip_grad_norm,
         clip_decayed,
         decoupled,

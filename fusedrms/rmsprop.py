@@ -56,7 +56,8 @@ class FusedRMSProp(FusedOptimizer):
             (Keras' clipnorm); default "optimizer".
         clip_weights: limit of the parameters' magnitude after the step, elementwise; default None.
 
-    Every option may differ between parameter groups, and change between steps.
+    Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
+    buffer, whose unit it decides.
 
     State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its
     dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32 on the CPU.
@@ -174,5 +175,6 @@ class FusedRMSPropGraves(FusedRMSProp):
         weight_decay: float = 0,
         **options: Any,
     ):
-        graves = dict(centered=True, eps_placement="inside", lr_in_momentum=True)
-        super().__init__(params, lr, alpha, eps, weight_decay, momentum, **{**graves, **options})
+        super().__init__(
+            params, lr, alpha, eps, weight_decay, momentum, centered=True, eps_placement="inside", lr_in_momentum=True, **options
+        )

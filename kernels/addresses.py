@@ -155,7 +155,7 @@ class Snapshot:
         self._kept = active, idle, [list(params) for params in lists], list(state.values()), held  # so that ids stay theirs
         self._held = [holder[key] for holder, key in held]
         self._states = self._held[: len(states)]
-        self._owners = _second_owners([*active, *self._states])
+        self._owners = _second_owners(self._states)
         tensors = self._all_tensors()
         addresses = np.zeros(len(tensors), np.int64)
         self.address = addresses[: 2 * len(active)].reshape(-1, 2).T

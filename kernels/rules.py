@@ -98,6 +98,7 @@ COMMON = {
     "weight_decay": None,  # coupled
     "correction": 1.0,  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
     "clip_grad": math.inf,
+    "clip_normed": math.inf,  # clips what the norm is taken of: as clip_grad, or not at all
     "clip_grad_norm": math.inf,
     "clip_decayed": math.inf,  # clips the gradient when weight decay is in it
     "decoupled_weight_decay": 0.0,
@@ -108,15 +109,15 @@ COMMON = {
 
 @jit
 def normed(grad, common):
-    """What the norm is taken of: the gradient as clip_grad_norm finds it, or before any clipping if the update is to be scaled."""
-    _, grad_scale, _, _, clip_grad, _, _, _, clip_update_norm, _ = common
-    return clip(grad * grad_scale, tl.where(clip_update_norm == 1e999, clip_grad, 1e999))
+    """What the norm is taken of."""
+    _, grad_scale, _, _, _, clip_normed, _, _, _, _, _ = common
+    return clip(grad * grad_scale, clip_normed)
 
 
 @jit
 def apply(grad, param, state, norm, common, args, RULE: tl.constexpr):
     """What every rule shares: the gradient's scale and limits, weight decay, the step; norm is an L2 norm of `normed`."""
-    lr, grad_scale, weight_decay, correction, clip_grad, clip_grad_norm, clip_decayed, decoupled, clip_update_norm, clip_weights = common
+    lr, grad_scale, weight_decay, correction, clip_grad, _, clip_grad_norm, clip_decayed, decoupled, clip_update_norm, clip_weights = common
     grad = clip(grad * grad_scale, clip_grad) * norm_scale(norm, clip_grad_norm)
     # not a plain fma: 0 * inf is NaN, and a parameter may hold -inf (an attention mask, say)
     grad = clip(tl.where(weight_decay == 0.0, grad, grad + weight_decay * param), clip_decayed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cases import BF16, F16, F32, F64, OPTIONS
-from fusedrms import FusedRMSProp
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, twins
 
 options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -219,3 +219,34 @@ def test_load_hooks_see_what_torchs_see():
     b.load_state_dict(a.state_dict())
     assert seen == [torch.Tensor, F32]
     assert b.param_groups[0]["lr"] == 7.0
+
+
+def test_buffers_of_another_unit():
+    """A momentum buffer of torch's holds no lr; taken for one that does, it would step 1/lr too far."""
+    params = parameters([(3,)])
+    theirs = torch.optim.RMSprop(params, lr=1e-3, momentum=0.9, centered=True)
+    random_grads(params)
+    theirs.step()
+    saved = theirs.state_dict()
+    ours = FusedRMSPropGraves(params)
+    with pytest.raises(ValueError, match=r"group 0 has lr_in_momentum=True.*momentum_buffer without lr"):
+        ours.load_state_dict(saved)
+    assert ours.param_groups[0]["lr"] == 1e-4
+    FusedRMSProp(params, centered=True, momentum=0.9).load_state_dict(saved)
+
+
+def test_states_of_another_rule():
+    params = parameters([(3,)])
+    ours = FusedSMORMS3(params)
+    random_grads(params)
+    ours.step()
+    saved = ours.state_dict()
+    with pytest.raises(ValueError, match=r"'mem', it is that of SMORMS3"):
+        FusedRMSProp(params).load_state_dict(saved)
+    again = FusedSMORMS3(params)
+    again.load_state_dict(saved)
+    assert torch.equal(again.state[params[0]]["mem"], ours.state[params[0]]["mem"])
+    other = FusedRMSProp(params, centered=True)
+    other.step()
+    with pytest.raises(ValueError, match="no 'mem'"):
+        again.load_state_dict(other.state_dict())

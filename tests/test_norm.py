@@ -6,6 +6,7 @@ import torch
 
 from cases import BF16, F16, F32, F64, SHAPES
 from fusedrms import FusedRMSProp, FusedSMORMS3
+from fusedrms.buckets import chunks
 from fusedrms.kernels import cpu, lang, launch
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
@@ -103,6 +104,51 @@ def test_each_parameter_by_itself(device):
         step_and_check(optimizer)
 
 
+def test_groups_scale_what_they_like(device):
+    """The norm is of unclipped gradients in groups that scale the update, whether they have a limit or not; of clipped ones else."""
+    params = parameters([(100,), (7, 9), (5,), (40,)], device)
+    options = [("update", 0.5), ("update", None), ("gradient", 0.5), ("gradient", None)]
+    groups = [dict(params=[p], clip_norm_on=on, clip_grad_norm=limit) for p, (on, limit) in zip(params, options, strict=True)]
+    optimizer = FusedRMSProp(groups, clip_grad_value=0.5)
+    for _ in range(2):
+        random_grads(params)
+        step_and_check(optimizer)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_limit_beyond_float32(device):
+    params = parameters([(100,)], device)
+    optimizer = FusedRMSProp(params, clip_grad_norm=1e39, clip_norm_on="update", clip_grad_value=0.5)
+    random_grads(params)
+    optimizer.step()
+    expected = np.sqrt(float((params[0].grad.double() ** 2).sum()))
+    np.testing.assert_allclose(optimizer.last_grad_norm.item(), expected, rtol=1e-6)
+
+
+def test_beyond_32_bits(device):
+    """The last chunk of a gradient of 2**33 elements: real memory for it alone."""
+    numel = 2**33 + 5
+    tensor, start = chunks(np.array([numel]), launch.norm_chunk_size())
+    memory = torch.randn(5, device=device)
+    ours = FusedRMSProp(parameters([(1,)]))
+    recipe = ours.recipe(ours.param_groups[0])
+    tables = launch.NormTables(
+        np.array([[memory.data_ptr() - 4 * 2**33]]),
+        np.array([numel]),
+        np.zeros(1, np.int32),
+        tensor[-1:],
+        start[-1:],
+        np.array([recipe.common + recipe.args], np.float32),
+        -start[-1:] // launch.norm_chunk_size(),
+    )
+    sums = np.zeros(1)
+    if launch.uses_triton(device):
+        tables = launch.NormTables(*(torch.from_numpy(table).to(device) for table in tables))
+        sums = torch.from_numpy(sums).to(device)
+    launch.launch_squares("float32", False, 5, tables, sums)
+    np.testing.assert_allclose(float(sums[0]), float((memory.double() ** 2).sum()), rtol=1e-6)
+
+
 def test_turned_on_and_off(device):
     params = parameters([(100,), (7,)], device)
     optimizer = FusedSMORMS3(params)
@@ -173,6 +219,11 @@ def test_no_sync_and_two_devices():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert norm.device.type == "cuda"
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        optimizer.step()
+    side.synchronize()
+    assert optimizer.last_grad_norm == norm
     mixed = [*params, *parameters([(300,)], "cpu")]
     optimizer = FusedRMSProp(mixed, clip_grad_norm=0.1)
     for _ in range(2):
