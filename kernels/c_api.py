@@ -33,7 +33,7 @@ def _exchange() -> int:
     return table[5] if table[0] & 0xFFFFFFFF == 1 else 0
 
 
-_PYTHON = ("PyObject_GetAttr", "Py_DecRef", "PyList_GetItem", "PyDict_GetItem", "PyDict_Next", "PyErr_Clear")
+_PYTHON = ("PyObject_GetAttr", "Py_DecRef", "PyList_GetItem", "PyDict_GetItemWithError", "PyDict_Next", "PyErr_Clear")
 FUNCTIONS = Functions(_exchange(), *(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON))
 
 
