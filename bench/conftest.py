@@ -1,5 +1,6 @@
 """The device to time on, and what a result file says about where it comes from."""
 
+import gc
 import platform
 
 import numba
@@ -35,6 +36,7 @@ def device(request) -> str:
 
 @pytest.fixture(autouse=True)
 def _free_memory(device):
+    gc.collect()  # optimizers hold themselves; what they leave between the next one's tensors costs cache misses
     yield
     if device == "cuda":
         torch.cuda.empty_cache()
