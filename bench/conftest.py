@@ -17,14 +17,10 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     gpu = metafunc.config.getoption("--device") == "cuda"
-    steps = {
-        f"{name}-{implementation}": (algorithm, step)
-        for name, algorithm in ALGORITHMS.items()
-        for implementation, step in {**algorithm.steps, **(algorithm.gpu_steps or {} if gpu else {})}.items()
-    }
-    plain = {name.removeprefix("plain-"): step for name, (_, step) in steps.items() if name.startswith("plain-")}
+    steps = {name: {**algorithm.steps, **(algorithm.gpu_steps or {} if gpu else {})} for name, algorithm in ALGORITHMS.items()}
+    timed = {f"{name}-{kind}": (ALGORITHMS[name], step) for name, kinds in steps.items() for kind, step in kinds.items()}
     workloads = {**WORKLOADS, **(GPU_WORKLOADS if gpu else {})}
-    for name, table in (("shapes", workloads), ("timed_step", steps), ("plain_step", plain)):
+    for name, table in (("shapes", workloads), ("timed_step", timed), ("plain_step", steps["plain"])):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, table.values(), ids=table)
 

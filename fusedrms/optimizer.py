@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from .buckets import step_dtype
-from .options import check_at_least_zero, check_complete, check_flags, check_limits, check_off, check_positive, check_state, choice
+from .options import check_at_least_zero, check_choice, check_complete, check_flags, check_limits, check_off, check_positive, check_state
 from .plan import Plan, fit_state, named_parameters
-from .recipe import NORM_OVER, Recipe
+from .recipe import Recipe
 
 _HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
 _FIXED = (int, float, str, type(None))  # what cannot change in place
@@ -48,7 +48,7 @@ class FusedOptimizer(Optimizer):
         check_positive(group, "rescale_grad")
         check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
         check_flags(group, "maximize", "decoupled_weight_decay", "clip_after_decay")
-        choice(group, "clip_norm_over", NORM_OVER)
+        check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
         check_off(
             group,
             capturable="the step cannot be captured in a CUDA graph; leave it False",
@@ -57,7 +57,7 @@ class FusedOptimizer(Optimizer):
 
     @abstractmethod
     def recipe(self, group: dict[str, Any]) -> Recipe:
-        """What the options of a parameter group ask for."""
+        """What the options of a parameter group, which check_group has passed, ask for."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if isinstance(param_group, dict):

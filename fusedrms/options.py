@@ -62,12 +62,11 @@ def check_flags(group: dict, *options: str) -> None:
             raise ValueError(f"{option}={group[option]!r} is not supported: it must be True or False")
 
 
-def choice(group: dict, option: str, values: Collection[str]) -> str:
-    """An option that is one of some words; ValueError if it is another."""
+def check_choice(group: dict, option: str, values: Collection[str]) -> None:
+    """ValueError unless the named option of the group is one of some words."""
     value = group[option]
     if not isinstance(value, str) or value not in values:
         raise ValueError(f"{option}={value!r} is not supported: it must be {' or '.join(map(repr, values))}")
-    return value
 
 
 def check_off(group: dict, **reasons: str) -> None:

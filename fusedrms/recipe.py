@@ -5,9 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .options import choice, number
-
-NORM_OVER = ("optimizer", "parameter")
+from .options import number
 
 
 class Recipe(NamedTuple):
@@ -37,7 +35,7 @@ def limit(group: dict, option: str) -> float:
 
 def norm_over(group: dict) -> str | None:
     """Recipe.norm_over."""
-    return None if group["clip_grad_norm"] is None else choice(group, "clip_norm_over", NORM_OVER)
+    return None if group["clip_grad_norm"] is None else group["clip_norm_over"]
 
 
 def common(group: dict, on_update: bool = False) -> tuple[float | Tensor, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from .optimizer import FusedOptimizer, ParamsT
-from .options import check_at_least_zero, check_flags, choice, number
+from .options import check_at_least_zero, check_choice, check_flags, number
 from .recipe import Recipe, common, norm_over
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
@@ -115,8 +115,8 @@ class FusedRMSProp(FusedOptimizer):
             initial_square_avg="initial_square_avg value",
         )
         check_flags(group, "centered", "lr_in_momentum", "nesterov", "bias_correction")
-        choice(group, "eps_placement", EPS)
-        choice(group, "clip_norm_on", NORM_ON)
+        check_choice(group, "eps_placement", EPS)
+        check_choice(group, "clip_norm_on", NORM_ON)
         if group["nesterov"] and not group["momentum"] > 0:
             raise ValueError(f"nesterov=True needs a momentum, but momentum={group['momentum']}: set momentum > 0 or nesterov=False")
         if group["bias_correction"] and not group["alpha"] < 1:
@@ -133,12 +133,12 @@ class FusedRMSProp(FusedOptimizer):
             states["momentum_buffer"] = 0.0
             rule += "_momentum"
         alpha, eps = number(group, "alpha"), number(group, "eps")
-        inside, outside = EPS[choice(group, "eps_placement", EPS)]
+        inside, outside = EPS[group["eps_placement"]]
         return Recipe(
             rule,
             states,
             norm_over(group),
-            common(group, choice(group, "clip_norm_on", NORM_ON) == "update"),
+            common(group, group["clip_norm_on"] == "update"),
             (alpha, 1 - alpha, inside * eps, outside * eps, momentum, float(group["lr_in_momentum"]), float(group["nesterov"])),
             alpha if group["bias_correction"] else 0.0,
         )

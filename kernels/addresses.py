@@ -27,13 +27,13 @@ class _Tensors(NamedTuple):
     dims_start: np.ndarray  # int64 [n]: where in dims
     dims: np.ndarray  # int64: shape, then strides, of each
     moved: np.ndarray  # bool [1]: an address has changed
+    first_state: int  # how many of them are no states
 
 
 class _Objects(NamedTuple):
     """Addresses of Python objects, all int64."""
 
-    active: np.ndarray  # parameters with a gradient
-    idle: np.ndarray  # parameters without
+    idle: np.ndarray  # parameters without a gradient
     listed: np.ndarray  # what the parameter groups' lists hold, one after the other
     values: np.ndarray  # values of the optimizer's state, in its order
     holders: np.ndarray  # of the states and counters: the dict,
@@ -67,9 +67,8 @@ def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, rec
             return False
 
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
-    n = 2 * objects.active.size
     for k in range(tensors.object.size):
-        if k < n and k % 2:  # a gradient, asked for while its parameter is in the cache
+        if k < tensors.first_state and k % 2:  # a gradient, asked for while its parameter is in the cache
             grad = call(functions.get_attribute, (tensors.object[k - 1], grad_name))
             if grad == 0:
                 return False
@@ -79,7 +78,7 @@ def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, rec
             return False
         address = view[0] + view[5]
         if address != tensors.address[k]:
-            if k >= n and not record:  # a state that was given other memory through .data
+            if k >= tensors.first_state and not record:  # a state that was given other memory through .data
                 return False
             tensors.address[k] = address
             tensors.moved[0] = True
@@ -172,9 +171,9 @@ class Snapshot:
             np.cumsum(n_dims) - n_dims,
             np.zeros(n_dims.sum(), np.int64),
             self._moved,
+            2 * len(active),
         )
         objects = _Objects(
-            _ids(active),
             _ids(idle),
             _ids(param for params in lists for param in params),
             _ids(state.values()),

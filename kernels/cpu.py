@@ -119,7 +119,7 @@ def _(variant, values, norm, hyper):
 def _(variant, values, hyper):
     n_free, neutral = _neutral(variant.compute)
     n_common = len(rules.COMMON)
-    no_norm = neutral[0] * 0
+    no_norm = type(neutral[0])(0)
 
     def update(variant, values, hyper):
         return _update(variant, values, no_norm, hyper[:n_free] + neutral + hyper[n_common:])

@@ -68,7 +68,7 @@ def constants(rule: str, dtypes: tuple[str, ...], aligned: bool, n_hyper: int, w
     )
 
 
-def norm_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
+def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
     """What norm.squares_kernel is compiled for; dtype is that of the gradients."""
     return dict(
         N_COMMON=len(rules.COMMON),
@@ -125,7 +125,7 @@ def launch_squares(dtype: str, aligned: bool, n_elements: int, tables: NormTable
     from .norm import squares_kernel
 
     with torch.cuda.device_of(tables.addresses):
-        chosen = norm_constants(dtype, aligned, tables.hyper.shape[1])
+        chosen = squares_constants(dtype, aligned, tables.hyper.shape[1])
         squares_kernel[(len(tables.chunk_tensor),)](*tables, sums, tables.numels.numel(), **chosen)
 
 

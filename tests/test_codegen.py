@@ -104,7 +104,7 @@ def test_unaligned(rule, dtype, grad_dtype, target):
 @pytest.mark.parametrize(("dtype", "compute"), [("float32", "fp32"), ("bfloat16", "fp32"), ("float16", "fp32"), ("float64", "fp64")])
 @pytest.mark.parametrize("aligned", [True, False])
 def test_norm(dtype, compute, aligned, target):
-    constants = launch.norm_constants(dtype, aligned, n_hyper=17)
+    constants = launch.squares_constants(dtype, aligned, n_hyper=17)
     result = compiled(squares_kernel, {**SIGNATURE, "hyper_ptr": f"*{compute}"}, constants, TARGETS[target])
     assert result.spilled == 0
     assert result.registers <= 64
