@@ -1,14 +1,12 @@
-"""The device to time on, and what a result file says about where it comes from."""
+"""The device to time on, and what is timed."""
 
 import gc
-import platform
 
-import numba
 import pytest
 import torch
 
+from bench.machine import machine
 from bench.workloads import ALGORITHMS, GPU_WORKLOADS, WORKLOADS
-from fusedrms.kernels import lang
 
 
 def pytest_addoption(parser):
@@ -18,7 +16,10 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     gpu = metafunc.config.getoption("--device") == "cuda"
     steps = {name: {**algorithm.steps, **(algorithm.gpu_steps or {} if gpu else {})} for name, algorithm in ALGORITHMS.items()}
-    timed = {f"{name}-{kind}": (ALGORITHMS[name], step) for name, kinds in steps.items() for kind, step in kinds.items()}
+    timed = {}  # name -> (bytes that a step moves for a parameter, parameters -> step)
+    for name, kinds in steps.items():
+        n_bytes = ALGORITHMS[name].n_bytes
+        timed |= {f"{name}-{kind}": (n_bytes[kind] if isinstance(n_bytes, dict) else n_bytes, step) for kind, step in kinds.items()}
     workloads = {**WORKLOADS, **(GPU_WORKLOADS if gpu else {})}
     for name, table in (("shapes", workloads), ("timed_step", timed), ("plain_step", steps["plain"])):
         if name in metafunc.fixturenames:
@@ -39,16 +40,6 @@ def _free_memory(device):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    gpu = config.getoption("--device") == "cuda"
-    name = torch.cuda.get_device_name() if gpu else machine_info["cpu"].get("brand_raw", platform.machine())
+    device = config.getoption("--device")
     machine_info.clear()
-    machine_info |= dict(
-        device=name,
-        threads=torch.get_num_threads(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        triton=lang.triton and lang.triton.__version__,
-        numba=numba.__version__,
-        system=platform.system(),
-        command=f"python -m bench --device {config.getoption('--device')}",
-    )
+    machine_info |= machine(device, f"python -m bench --device {device}")

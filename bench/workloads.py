@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
+from fusedrms.plan import Plan
 
 
 def gpt2_small() -> list[tuple[int, ...]]:
@@ -119,9 +120,58 @@ Steps = dict[str, Callable[[list[torch.nn.Parameter]], Callable[[], object]]]
 class Algorithm(NamedTuple):
     """What is timed, by several implementations: name -> (parameters -> step)."""
 
-    n_bytes: int  # the fewest that a step can move for a float32 parameter: gradient read, all else read and written
+    n_bytes: int | dict[str, float]  # the fewest that a step can move for a parameter: gradient read, all else read and written
     steps: Steps
     gpu_steps: Steps | None = None
+
+
+def _lean(**options):
+    """With a bfloat16 parameter and gradient in the place of each."""
+
+    def make(params):
+        lean = [torch.nn.Parameter(param.detach().bfloat16()) for param in params]
+        for param, wide in zip(lean, params, strict=True):
+            param.grad = wide.grad.bfloat16()
+            wide.grad = None
+        return FusedRMSProp(lean, **options).step
+
+    return make
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "bfloat16": {},
+    "stochastic": dict(stochastic_rounding=True),
+    "master": dict(master_weights="float32"),
+    "split": dict(master_weights="split"),
+    "bf16 state": dict(state_dtype=torch.bfloat16),
+    "8bit state": dict(state_dtype="8bit"),
+    "stochastic, 8bit": dict(stochastic_rounding=True, state_dtype="8bit"),
+    "split, bf16 state": dict(master_weights="split", state_dtype=torch.bfloat16),
+    "split, 8bit": dict(master_weights="split", state_dtype="8bit"),
+    "master, 8bit": dict(master_weights="float32", state_dtype="8bit"),
+}
+
+
+def _n_bytes(options: dict[str, Any]) -> float:
+    """What a step of bfloat16 parameters moves for each."""
+    param = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    param.grad = torch.zeros_like(param)
+    optimizer = FusedRMSProp([param], **options)
+    (bucket,) = Plan("", optimizer.param_groups, optimizer._recipes(), optimizer.state)._buckets
+    return bucket.layout.storage.traffic
+
+
+def _modes(n_bytes: int, **options) -> Algorithm:
+    """Each mode beside what float32 parameters and states take, here and in torch."""
+    modes = {name: {**options, **mode} for name, mode in MODES.items()}
+    return Algorithm(
+        {"float32": n_bytes, "torch foreach": n_bytes, **{name: _n_bytes(mode) for name, mode in modes.items()}},
+        {
+            "float32": lambda params: FusedRMSProp(params, **options).step,
+            **{name: _lean(**mode) for name, mode in modes.items()},
+            "torch foreach": _torch(foreach=True, **options),
+        },
+    )
 
 
 CENTERED: dict[str, Any] = dict(centered=True, momentum=0.9)
@@ -170,6 +220,8 @@ ALGORITHMS = {
         24,
         {"fusedrms": lambda params: FusedRMSProp(params, clip_grad_norm=1.0).step, "torch foreach": _clip_norm},
     ),
+    "modes": _modes(20),
+    "centered+momentum modes": _modes(36, **CENTERED),
 }
 
 

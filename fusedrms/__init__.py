@@ -3,6 +3,7 @@
 from . import presets, schedules
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .smorms3 import FusedSMORMS3
+from .storage import Memory, export_master
 from .version import __version__
 
-__all__ = ["FusedRMSProp", "FusedRMSPropGraves", "FusedSMORMS3", "__version__", "presets", "schedules"]
+__all__ = ["FusedRMSProp", "FusedRMSPropGraves", "FusedSMORMS3", "Memory", "__version__", "export_master", "presets", "schedules"]

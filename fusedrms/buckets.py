@@ -9,9 +9,12 @@ from torch import Tensor
 
 from .kernels.launch import NormTables, Tables, chunk_size, launch, launch_squares, norm_chunk_size, uses_triton
 from .kernels.rules import COMMON
+from .kernels.storage import Storage
 from .options import STORED
 from .recipe import Recipe
+from .storage import dense_like
 
+NAMES = {**STORED, torch.uint8: "uint8", torch.int8: "int8", torch.int16: "int16"}
 ALIGNMENT = 16  # bytes of a vector access
 CORRECTION = list(COMMON).index("correction")
 
@@ -33,7 +36,7 @@ class Layout(NamedTuple):
     """What a launch is compiled for: parameters share one exactly when rule and Layout agree."""
 
     device: torch.device
-    dtypes: tuple[str, ...]  # stored dtype of grad, param, state 0, ...
+    storage: Storage
     aligned: bool  # every address is a multiple of ALIGNMENT
 
 
@@ -44,37 +47,33 @@ class Member(NamedTuple):
     group: int  # index of its parameter group
     param: Tensor
     grad: Tensor
-    states: tuple[Tensor, ...]
+    beside: tuple[Tensor, ...]  # the parameter's master or remainder, if it has one
+    states: tuple[tuple[Tensor, ...], ...]  # each state, or its codes and their scales
+    variance: bool  # state 0 is kept as the variance about state 1
+    stochastic: bool  # the parameter is rounded stochastically
+    noise: tuple[int, int]  # two words that no other parameter or seed has
     step: float  # how many it has had
     norm: int  # which of Norms.on limits its gradient
     corrected_from: float | None  # its averages are bias corrected, with this many steps behind them
     stage_param: bool  # it has gaps: updated through a copy
     stage_grad: bool  # its elements lie in another order than the parameter's: read through a copy
 
+    @property
+    def kept(self) -> list[Tensor]:
+        """What is updated beside the parameter, in the order of its rows."""
+        return [*self.beside, *(tensor for state in self.states for tensor in state)]
+
     def layout(self) -> Layout:
-        read = [*self.states, *([] if self.stage_param else [self.param]), *([] if self.stage_grad else [self.grad])]
-        dtypes = tuple(STORED[tensor.dtype] for tensor in (self.grad, self.param, *self.states))
-        return Layout(self.param.device, dtypes, not any(tensor.data_ptr() % ALIGNMENT for tensor in read))
-
-
-def dense_like(param: Tensor, **kwargs) -> Tensor:
-    """Memory for one value per element of param, without gaps, in the order of param's memory."""
-    return torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False, **kwargs)
-
-
-def order(tensor: Tensor) -> list[int]:
-    """The strides that decide an address; those of dimensions of size 1 are arbitrary."""
-    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1]
+        read = [*self.kept, *([] if self.stage_param else [self.param]), *([] if self.stage_grad else [self.grad])]
+        values = (self.grad,), (self.param, *self.beside), *self.states
+        dtypes = tuple(tuple(NAMES[tensor.dtype] for tensor in rows) for rows in values)
+        storage = Storage(dtypes, self.stochastic, self.variance)
+        return Layout(self.param.device, storage, not any(tensor.data_ptr() % ALIGNMENT for tensor in read))
 
 
 def step_dtype() -> torch.dtype:
     """What torch counts steps in."""
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-
-
-def is_lazy(tensor: Tensor | None) -> bool:
-    """Whether the memory holds the conjugate or the negative of the values."""
-    return tensor is not None and (tensor.is_conj() or tensor.is_neg())
 
 
 def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,15 +98,15 @@ class Bucket:
         self._corrected = np.flatnonzero([member.corrected_from is not None for member in members])
         self._counted_with = self._first[np.array(row)[self._corrected]]
         self.numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
-        compute = np.float64 if layout.dtypes[1] == "float64" else np.float32
-        states = np.array([[state.data_ptr() for state in member.states] for member in members], np.int64).T
+        kept = np.array([[tensor.data_ptr() for tensor in member.kept] for member in members], np.int64).T
         self._host = Tables(
-            np.concatenate([np.zeros((2, len(members)), np.int64), states]),
+            np.concatenate([np.zeros((2, len(members)), np.int64), kept]),
             self.numels,
             np.array(row, np.int32),
             *chunks(self.numels, chunk_size(layout.device)),
-            np.zeros((len(rows), len(COMMON) + n_args), compute),
+            np.zeros((len(rows), len(COMMON) + n_args), layout.storage.compute),
             np.array([member.norm for member in members], np.int32),
+            np.array([(*member.noise, 0) for member in members], np.uint32).view(np.int32),
         )
         self.norm_index = self._host.norm_index
         self._n_elements = int(self.numels.sum())
@@ -115,7 +114,7 @@ class Bucket:
         self._tables, self._sent = Tables(*(on_device(table, layout.device) for table in self._host)), {}
         if layout.device.type == "cuda":
             self._stream = torch.cuda.current_stream(layout.device)
-            self._sent = {"addresses": self._host.addresses.copy(), "hyper": self._host.hyper.copy()}
+            self._sent = {name: getattr(self._host, name).copy() for name in ("addresses", "hyper", "noise")}
         self._staged = {
             0: [c for c, member in enumerate(members) if member.stage_grad],
             1: [c for c, member in enumerate(members) if member.stage_param],
@@ -126,6 +125,11 @@ class Bucket:
         # one array, so that counting costs one call; the parameters' states hold views of it
         self.steps = torch.tensor([member.step for member in members], dtype=step_dtype())
         self._counts = self.steps.numpy()
+
+    @property
+    def table_bytes(self) -> int:
+        """Of what the launch reads."""
+        return sum(table.nbytes for table in self._tables)
 
     def counts_hold(self) -> bool:
         """Whether parameters that share a row of hyper still count the same steps, should its numbers depend on them."""
@@ -146,6 +150,8 @@ class Bucket:
 
     def set_hyper(self, recipes: list[Recipe]) -> None:
         """Take the numbers of every parameter group of the optimizer for the step to come."""
+        if self.layout.storage.noisy:
+            self._host.noise[:, 2] = self._counts + 1
         self._lr_on_device = []
         for r, group in enumerate(self._groups):
             recipe = recipes[group]
@@ -176,7 +182,7 @@ class Bucket:
     def step(self, norms: Tensor | np.ndarray) -> None:
         """Launch; norms are those that limit gradients."""
         self._counts += 1
-        launch(self.rule, self.layout.dtypes, self.layout.aligned, self._n_elements, self._tables, norms)
+        launch(self.rule, self.layout.storage, self.layout.aligned, self._n_elements, self._tables, norms)
         for c in self._staged[1]:
             self.params[c].copy_(self._copies[1, c])
         self._copies.clear()
@@ -185,12 +191,12 @@ class Bucket:
         """Those of `add_squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin."""
         own = (*chunks(self.numels, norm_chunk_size()), first_sum[self.index])
         chunk_tensor, chunk_start, first = (on_device(table, self.layout.device) for table in own)
-        addresses, numels, groups, _, _, hyper, _ = self._tables
-        return NormTables(addresses, numels, groups, chunk_tensor, chunk_start, hyper, first)
+        t = self._tables
+        return NormTables(t.addresses, t.numels, t.groups, chunk_tensor, chunk_start, t.hyper, first)
 
     def add_squares(self, tables: NormTables, sums: Tensor | np.ndarray) -> None:
         """Launch: write the sum of squares of each chunk of gradients."""
-        launch_squares(self.layout.dtypes[0], self.layout.aligned, self._n_elements, tables, sums)
+        launch_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, self._n_elements, tables, sums)
 
     def _send(self, name: str, sent: np.ndarray) -> None:
         host = getattr(self._host, name)

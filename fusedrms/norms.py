@@ -29,6 +29,7 @@ class Norms:
         made = [*self.on.values()]
         if self._parts:
             made += [self._spans, *self._sums.values(), *(table for _, tables, _ in self._parts for table in tables)]
+        self.table_bytes = sum(table.nbytes for table in made)
         self._on_streams = [
             (torch.cuda.current_stream(device), [table for table in made if isinstance(table, Tensor) and table.device == device])
             for device in devices

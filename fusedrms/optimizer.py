@@ -11,12 +11,25 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from .buckets import step_dtype
-from .options import check_at_least_zero, check_choice, check_complete, check_flags, check_limits, check_off, check_positive, check_state
-from .plan import Plan, fit_state, named_parameters
+from .options import (
+    check_at_least_zero,
+    check_choice,
+    check_complete,
+    check_flags,
+    check_limits,
+    check_off,
+    check_positive,
+    check_precision,
+    check_precision_options,
+    check_state,
+)
+from .plan import Plan, named_parameters
 from .recipe import Recipe
+from .storage import Memory, fit, fitted, full, obsolete
 
-_HOW = ("capturable", "foreach", "differentiable")  # how a step runs, not what it computes: never taken from a checkpoint
-_FIXED = (int, float, str, type(None))  # what cannot change in place
+# how a step runs and how values are stored, not what it computes: never taken from a checkpoint
+_HOW = ("capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype")
+_FIXED = (int, float, str, type(None), torch.dtype)  # what cannot change in place
 
 
 class _Kept:
@@ -49,6 +62,7 @@ class FusedOptimizer(Optimizer):
         check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
         check_flags(group, "maximize", "decoupled_weight_decay", "clip_after_decay")
         check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
+        check_precision_options(group)
         check_off(
             group,
             capturable="the step cannot be captured in a CUDA graph; leave it False",
@@ -125,12 +139,38 @@ class FusedOptimizer(Optimizer):
         self._made = tuple(made)
         return [recipe for _, recipe in made]
 
+    def memory(self) -> Memory:
+        """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""
+        return Memory.of(self, self._plan.table_bytes() if self._plan else 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in full precision, with torch's names, however it is stored, so that any optimizer of the same rule can load it.
+
+        Returns:
+            What torch's has. 8-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
+            ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
+            stores it as its own options say; one with the same options goes on bit for bit.
+        """
+        widen = self.register_state_dict_post_hook(FusedOptimizer._widen, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            widen.remove()
+
+    def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        params = [param for _, _, param in named_parameters(self.param_groups)]
+        state = {
+            index: full(params[index], values) if isinstance(index, int) and isinstance(values, dict) else values
+            for index, values in state_dict["state"].items()
+        }
+        return {**state_dict, "state": state}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of an optimizer of this class or, where it has the same states, of torch's.
 
         Args:
-            state_dict: what state_dict() returned. Its tensors are copied: the two optimizers share none. States come to be
-                float32 for 16-bit parameters and else of the parameter's dtype, on its device, whatever they are in the checkpoint.
+            state_dict: what state_dict() returned. Its tensors are copied: the two optimizers share none. However states are
+                stored in the checkpoint, they come to be stored as the options of this optimizer say, on the parameter's device.
 
         Raises:
             ValueError: other groups, a missing state or one of another shape; nothing has changed then.
@@ -165,22 +205,27 @@ class FusedOptimizer(Optimizer):
         groups, states = state["param_groups"], state["state"]
         for group in groups:
             self.check_group(group)
-        expected = [self.recipe(group).states for group in groups]
-        fitted = {}
+        recipes = [self.recipe(group) for group in groups]
+        new = {}
         for key, values in states.items():
             if isinstance(values, dict):
-                fitted[key] = {name: value.value.clone() if isinstance(value, _Kept) else value for name, value in values.items()}
+                new[key] = {name: value.value.clone() if isinstance(value, _Kept) else value for name, value in values.items()}
         for g, name, param in named_parameters(groups):
-            if values := fitted.get(param):
+            if values := new.get(param):
+                initial, precision = recipes[g].states, recipes[g].precision
+                check_precision(name, param, precision)
                 if any(isinstance(value, _Kept) for value in states[param].values()):
-                    check_complete(type(self).__name__, name, values, expected[g])
-                check_state(name, param, values, expected[g])
-                fits = {
-                    key: fit_state(param, value)
+                    check_complete(type(self).__name__, name, values, initial)
+                check_state(name, param, values, initial)
+                kept = fit(param, values, initial, precision)
+                values = {key: value for key, value in values.items() if key not in obsolete(values, initial, kept)}
+                others = {
+                    key: fitted(param, value)
                     for key, value in values.items()
-                    if key != "step" and isinstance(value, Tensor) and value.shape == param.shape and value.dtype.itemsize > 1
+                    if isinstance(value, Tensor) and value.shape == param.shape and value.dtype.itemsize > 1 and key not in kept
                 }
-                fitted[param] = {**values, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype()), **fits}
-        states.update(fitted)
+                values |= {**others, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype()), **kept}
+                new[param] = values
+        states.update(new)
         super().__setstate__(state)
         self._plan = None

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from .storage import SCALE, STORED_AS, Precision, n_groups
+
 # how the elements of a parameter are stored; complex ones as pairs, as torch.view_as_real shows them
 STORED = {
     torch.float32: "float32",
@@ -69,6 +71,26 @@ def check_choice(group: dict, option: str, values: Collection[str]) -> None:
         raise ValueError(f"{option}={value!r} is not supported: it must be {' or '.join(map(repr, values))}")
 
 
+def check_precision_options(group: dict) -> None:
+    """ValueError unless the options that decide how values are stored have values that go together."""
+    check_flags(group, "stochastic_rounding")
+    if group["master_weights"] is not None:
+        try:
+            check_choice(group, "master_weights", ("float32", "split"))
+        except ValueError as error:
+            raise ValueError(f"{error}, or None for none") from None
+        if group["stochastic_rounding"]:
+            raise ValueError(
+                f"stochastic_rounding=True with master_weights={group['master_weights']!r} is not supported: "
+                "the parameter is the nearest to its master; leave one of them out"
+            )
+    state_dtype, seed = group["state_dtype"], group["seed"]
+    if not any(state_dtype is known or state_dtype == "8bit" for known in (torch.float32, torch.bfloat16)):
+        raise ValueError(f"state_dtype={state_dtype!r} is not supported: it must be torch.float32, torch.bfloat16 or '8bit'")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed={seed!r} is not supported: it must be a whole number from 0 to 2**64 - 1")
+
+
 def check_off(group: dict, **reasons: str) -> None:
     """ValueError if any of the named options is on; its value here says what to do instead."""
     for option, reason in reasons.items():
@@ -124,16 +146,37 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
         raise RuntimeError(f"{name} is a {type(param).__name__}, which makes up its grad; {optimizer} reads that of torch.Tensor")
 
 
+def check_precision(name: str, param: Tensor, precision: Precision) -> None:
+    """RuntimeError unless the parameter can be stored so."""
+    if precision.master_weights == "split" and param.dtype in (torch.float16, torch.complex32):
+        raise RuntimeError(
+            f"{name} is {param.dtype}, but master_weights='split' is for bfloat16, whose bits are half of a float32's: "
+            "use master_weights='float32', or a parameter group of its own"
+        )
+    if precision.state_dtype != torch.float32 and (param.is_complex() or param.dtype == torch.float64):
+        raise RuntimeError(
+            f"{name} is {param.dtype}, but state_dtype={precision.state_dtype!r} is for real parameters of up to 32 bits: "
+            "use state_dtype=torch.float32, or a parameter group of its own"
+        )
+
+
 def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
     """ValueError unless those states that are there fit the parameter."""
-    for key in keys:
+    for key in (*keys, *STORED_AS):
         value = state.get(key, param)
         if not isinstance(value, Tensor) or value.shape != param.shape:
-            shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"the value {value!r}"
-            raise ValueError(
-                f"the {key} of {name} has {shape} but {name} the shape {tuple(param.shape)}; "
-                "load a checkpoint of this model, or start anew with optimizer.state.clear()"
-            )
+            _refuse_state(name, param, key, value)
+        if value.dtype in (torch.uint8, torch.int8) and getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
+            _refuse_state(name, param, key + SCALE, state.get(key + SCALE), (n_groups(param),))
+
+
+def _refuse_state(name: str, param: Tensor, key: str, value: object, expected: tuple | None = None) -> None:
+    shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"the value {value!r}"
+    raise ValueError(
+        f"the {key} of {name} has {shape} but {name} the shape {tuple(param.shape)}"
+        f"{f', for which it must be {expected}' if expected else ''}; "
+        "load a checkpoint of this model, or start anew with optimizer.state.clear()"
+    )
 
 
 def check_complete(optimizer: str, name: str, state: dict, keys: Collection[str]) -> None:

@@ -4,16 +4,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count, zip_longest
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .buckets import Bucket, Layout, Member, dense_like, is_lazy, order
+from .buckets import Bucket, Layout, Member
 from .kernels.addresses import Snapshot
 from .norms import Norms
-from .options import check_state, check_tensors
+from .options import check_precision, check_state, check_tensors
 from .recipe import Recipe
-
-_STATE_DTYPE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}
+from .storage import WIDE, Precision, dense_like, fit, is_lazy, obsolete, order, rows
 
 
 def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
@@ -28,14 +28,12 @@ def _lists(groups: list[dict]) -> list[list[Tensor]]:
     return [group["params"] if isinstance(group["params"], list) else list(group["params"]) for group in groups]
 
 
-def fit_state(param: Tensor, value: Tensor | None, initial: float = 0.0) -> Tensor:
-    """A state as the kernels read it: param's device and order of memory, float32 for 16-bit parameters; `initial` for None."""
-    like = dense_like(param, dtype=_STATE_DTYPE.get(param.dtype, param.dtype))
-    if value is None:
-        (torch.view_as_real(like) if like.is_complex() else like).fill_(initial)
-        return like
-    fits = (value.device, value.dtype, order(value)) == (like.device, like.dtype, order(like)) and not is_lazy(value)
-    return value if fits else like.copy_(value)
+def _noise(precision: Precision, number: int) -> tuple[int, int]:
+    """Two words that no other parameter of the optimizer, and no other seed, has; 0 where nothing is random."""
+    if not precision.stochastic_rounding and precision.state_dtype == torch.float32:
+        return 0, 0
+    first, second = np.random.SeedSequence((precision.seed, number)).generate_state(2)
+    return int(first), int(second)
 
 
 class Plan:
@@ -53,23 +51,31 @@ class Plan:
     """
 
     def __init__(self, name: str, groups: list[dict], recipes: list[Recipe], state: defaultdict):
-        active = []  # (parameter group, parameter, gradient, steps it has had), where there is a gradient
+        active = []  # (its number, parameter group, parameter, gradient, steps it has had), where there is a gradient
         idle = []
-        for g, parameter, param in named_parameters(groups):
+        for n, (g, parameter, param) in enumerate(named_parameters(groups)):
             if param.grad is None:
                 idle.append(param)
                 continue
             check_tensors(name, parameter, param, param.grad)
+            check_precision(parameter, param, recipes[g].precision)
             check_state(parameter, param, state.get(param, {}), recipes[g].states)
-            active.append((g, param, param.grad, float(state.get(param, {}).get("step", 0))))
-        if len({param for _, param, _, _ in active}) != len(active):
+            active.append((n, g, param, param.grad, float(state.get(param, {}).get("step", 0))))
+        if len({param for _, _, param, _, _ in active}) != len(active):
             raise RuntimeError(f"a parameter is listed twice; {name} would update it twice at once: list it once")
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         alone = count(1)
-        for index, (g, param, grad, step) in enumerate(active):
+        kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it)
+        for index, (n, g, param, grad, step) in enumerate(active):
             norm = next(alone) if recipes[g].norm_over == "parameter" else 0
-            member = self._member(index, g, param, grad, step, norm, recipes[g], state.setdefault(param, {}))
+            values = state.setdefault(param, {})
+            tensors = fit(param, values, recipes[g].states, recipes[g].precision)
+            for key in obsolete(values, recipes[g].states, tensors):
+                del values[key]
+            values.update(tensors)
+            kept += [(values, key) for key in tensors]
+            member = self._member(index, n, g, param, grad, step, norm, recipes[g], tensors)
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group) for (rule, layout), group in members.items()]
@@ -79,24 +85,36 @@ class Plan:
 
         self._norms = Norms(self._buckets, any(recipe.norm_over for recipe in recipes))
         self._kinds = [recipe.kind for recipe in recipes]
-        self._active = [param for _, param, _, _ in active]
+        self._active = [param for _, _, param, _, _ in active]
         # a dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be
         read = [member for group in members.values() for member in group if not member.stage_grad]
         self._may_be_lazy = [member.param for member in read if member.param.is_complex() or member.param.numel() == 1]
-        self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.states)]
-        states = [(state[param], key) for g, param, _, _ in active for key in recipes[g].states]
+        self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.kept)]
         counters = [(state[param], "step") for param in self._active]
-        self._snapshot = Snapshot(self._active, idle, _lists(groups), state, states, counters)
+        self._snapshot = Snapshot(self._active, idle, _lists(groups), state, kept, counters)
 
     @staticmethod
-    def _member(index: int, group: int, param: Tensor, grad: Tensor, step: float, norm: int, recipe: Recipe, state: dict) -> Member:
-        for key, initial in recipe.states.items():
-            state[key] = fit_state(param, state.get(key), initial)
-        states = tuple(state[key] for key in recipe.states)
-        dense = order(states[0])
-        corrected_from = step if recipe.bias_decay else None
-        stage = order(param) != dense, is_lazy(grad) or order(grad) != dense
-        return Member(index, group, param, grad, states, step, norm, corrected_from, *stage)
+    def _member(
+        index: int, number: int, group: int, param: Tensor, grad: Tensor, step: float, norm: int, recipe: Recipe, tensors: dict[str, Tensor]
+    ) -> Member:
+        beside, states = rows(tensors)
+        dense = order(dense_like(param, device="meta"))
+        return Member(
+            index,
+            group,
+            param,
+            grad,
+            beside,
+            states,
+            "variance" in tensors,
+            recipe.precision.stochastic_rounding and param.dtype in WIDE,
+            _noise(recipe.precision, number),
+            step,
+            norm,
+            step if recipe.bias_decay else None,
+            order(param) != dense,
+            is_lazy(grad) or order(grad) != dense,
+        )
 
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
         """Whether the tables can be used for this step; reads all addresses."""
@@ -120,6 +138,10 @@ class Plan:
             bucket.step(self._norms.on[bucket.layout.device])
         # the kernels write behind autograd's back; it must know that saved values are gone
         torch.autograd.graph.increment_version(self._active)
+
+    def table_bytes(self) -> int:
+        """Bytes of what the launches read."""
+        return sum(bucket.table_bytes for bucket in self._buckets) + self._norms.table_bytes
 
     def grad_norm(self) -> Tensor | None:
         """L2 norm of all gradients at the last step; None if no recipe limits one."""

@@ -24,6 +24,11 @@ def _magnitude(limit: float | None) -> float | None:
     return (abs(limit) or None) if isinstance(limit, int | float) else limit
 
 
+def _master(multi_precision: bool) -> str | None:
+    check_flags(dict(multi_precision=multi_precision), "multi_precision")
+    return "float32" if multi_precision else None
+
+
 def graves2013(params: ParamsT) -> FusedRMSPropGraves:
     """The optimizer of Graves, arXiv:1308.0850, with his numbers: decay .95, momentum .9, rate 1e-4, epsilon 1e-4.
 
@@ -108,16 +113,11 @@ def mxnet_rmsprop(
         wd: L2 penalty.
         rescale_grad: the gradient is multiplied by it first; MXNet's Trainer sets it to 1 / batch size.
         clip_gradient: limit of the gradient with wd * w already in it; None, 0 or less for none.
-        multi_precision: must be False: 16-bit parameters have float32 states here, but no float32 master weights.
-
-    Raises:
-        ValueError: multi_precision.
+        multi_precision: keep a float32 master of 16-bit parameters, as ``master_weights="float32"``.
 
     Source: MXNet 1.x, src/operator/optimizer_op-inl.h. Not carried over: wd_mult, by which MXNet takes wd to be 0 for
     parameters whose names end in neither _weight nor _gamma; use a parameter group with weight_decay=0 for them.
     """
-    if multi_precision:
-        raise ValueError("multi_precision=True is not supported, there are no float32 master weights: use float32 parameters")
     return FusedRMSProp(
         params,
         learning_rate,
@@ -132,6 +132,7 @@ def mxnet_rmsprop(
         clip_grad_value=_positive(clip_gradient),
         clip_after_decay=True,
         clip_weights=_positive(clip_weights),
+        master_weights=_master(multi_precision),
     )
 
 
@@ -147,6 +148,7 @@ def mxnet2_rmsprop(
     wd: float = 0.0,
     rescale_grad: float = 1.0,
     clip_gradient: float | None = None,
+    multi_precision: bool = False,
 ) -> FusedRMSProp:
     """MXNet 2's RMSProp: epsilon outside of the root; Graves' rule, epsilon inside and with momentum, if centered.
 
@@ -161,6 +163,7 @@ def mxnet2_rmsprop(
         wd: L2 penalty.
         rescale_grad: the gradient is multiplied by it first.
         clip_gradient: limit of the gradient before wd * w is added, unlike MXNet 1; None, 0 or less for none.
+        multi_precision: as of :func:`mxnet_rmsprop`.
 
     Source: MXNet 2.x, python/mxnet/optimizer/rmsprop.py. Not carried over: use_fused_step; wd_mult, as in :func:`mxnet_rmsprop`.
     """
@@ -177,6 +180,7 @@ def mxnet2_rmsprop(
         rescale_grad=rescale_grad,
         clip_grad_value=_positive(clip_gradient),
         clip_weights=_positive(clip_weights),
+        master_weights=_master(multi_precision),
     )
 
 
@@ -196,7 +200,7 @@ def neon_rmsprop(
 
     Args:
         params: as of FusedRMSProp.
-        stochastic_round: must be False: parameters are rounded to nearest.
+        stochastic_round: round 16-bit parameters stochastically, to the bits that they have; neon's number of bits is not supported.
         decay_rate: decay of the square average.
         learning_rate: learning rate.
         epsilon: added to the square average and to its root.
@@ -207,13 +211,12 @@ def neon_rmsprop(
         batch_size: what gradients are divided by: neon's are sums over a batch, torch's mean losses need 1.
 
     Raises:
-        ValueError: stochastic_round.
+        ValueError: stochastic_round is neither True nor False.
 
     Source: neon, neon/optimizers/optimizer.py. Its documentation calls the norm a root mean squared average; the code computes
     the plain L2 norm. Schedules are in :mod:`fusedrms.schedules`.
     """
-    if stochastic_round:
-        raise ValueError(f"stochastic_round={stochastic_round!r} is not supported, parameters are rounded to nearest: set it to False")
+    check_flags(dict(stochastic_round=stochastic_round), "stochastic_round")
     check_positive(dict(batch_size=batch_size), "batch_size")
     return FusedRMSProp(
         params,
@@ -226,6 +229,7 @@ def neon_rmsprop(
         clip_grad_norm=None if gradient_clip_norm == 0 else gradient_clip_norm,
         clip_norm_on="update",
         clip_weights=_magnitude(param_clip_value),
+        stochastic_rounding=stochastic_round,
     )
 
 

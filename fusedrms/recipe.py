@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .options import number
+from .storage import Precision
 
 
 class Recipe(NamedTuple):
@@ -17,11 +18,12 @@ class Recipe(NamedTuple):
     common: tuple[float | Tensor, ...]  # rules.COMMON; lr may be a tensor
     args: tuple[float, ...]  # the rule's own
     bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
+    precision: Precision = Precision()
 
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
-        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0
+        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision
 
 
 def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
@@ -36,6 +38,10 @@ def limit(group: dict, option: str) -> float:
 def norm_over(group: dict) -> str | None:
     """Recipe.norm_over."""
     return None if group["clip_grad_norm"] is None else group["clip_norm_over"]
+
+
+def precision(group: dict) -> Precision:
+    return Precision(*(group[option] for option in Precision._fields))
 
 
 def common(group: dict, on_update: bool = False) -> tuple[float | Tensor, ...]:

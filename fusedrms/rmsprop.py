@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .optimizer import FusedOptimizer, ParamsT
 from .options import check_at_least_zero, check_choice, check_flags, number
-from .recipe import Recipe, common, norm_over
+from .recipe import Recipe, common, norm_over, precision
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
 NORM_ON = ("gradient", "update")
@@ -55,19 +56,32 @@ class FusedRMSProp(FusedOptimizer):
         clip_norm_over: whose norm it is: that of all gradients of the "optimizer", or of each "parameter" by itself
             (Keras' clipnorm); default "optimizer".
         clip_weights: limit of the parameters' magnitude after the step, elementwise; default None.
+        stochastic_rounding: round bfloat16 and float16 parameters up or down with the probabilities that make the mean exact,
+            instead of to nearest, where small updates are lost; wider parameters are left as they are; default False.
+        master_weights: what 16-bit parameters are rounded from, to nearest: None, themselves; "float32", ``master_param`` in
+            their state; "split", for bfloat16, the parameter and 16 more bits in ``param_remainder``, which together are the
+            same float32 bit for bit. Not with stochastic_rounding; wider parameters need none; default None.
+        state_dtype: of the averages and the momentum buffer of real parameters up to 32 bits: torch.float32; torch.bfloat16,
+            rounded stochastically; "8bit", codes of 64 elements to a scale, likewise; default torch.float32.
+        seed: of the random bits, which depend on it, the parameter's place among all, its steps and the element's index alone;
+            0 to 2**64 - 1; default 0.
 
     Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
     buffer, whose unit it decides.
 
     State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its
-    dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32 on the CPU.
+    dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32 on the CPU. In
+    another state_dtype ``variance``, square_avg - grad_avg², takes the place of a centered ``square_avg``; codes are uint8 or,
+    of what has a sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of it
+    in full precision.
 
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite, a tensor lr of several elements, a limit or
             rescale_grad that is not positive, a word that is none of the options', nesterov without momentum,
-            bias_correction with alpha >= 1, capturable or differentiable.
+            bias_correction with alpha >= 1, stochastic_rounding with master_weights, capturable or differentiable.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
-            dtype, a gradient of another device or shape than its parameter's.
+            dtype, a gradient of another device or shape than its parameter's; split master weights of float16 parameters, a
+            lean state_dtype of float64 or complex ones.
 
     Source: Tieleman and Hinton, Lecture 6.5 of "Neural Networks for Machine Learning" (2012); centered: Graves,
     arXiv:1308.0850 (2013), equations 38-45, but by default as torch has it, with eps outside of the root and lr outside of the
@@ -102,6 +116,10 @@ class FusedRMSProp(FusedOptimizer):
         clip_norm_on: str = "gradient",
         clip_norm_over: str = "optimizer",
         clip_weights: float | None = None,
+        stochastic_rounding: bool = False,
+        master_weights: str | None = None,
+        state_dtype: torch.dtype | str = torch.float32,
+        seed: int = 0,
     ):
         super().__init__(params, locals())
 
@@ -141,6 +159,7 @@ class FusedRMSProp(FusedOptimizer):
             common(group, group["clip_norm_on"] == "update"),
             (alpha, 1 - alpha, inside * eps, outside * eps, momentum, float(group["lr_in_momentum"]), float(group["nesterov"])),
             alpha if group["bias_correction"] else 0.0,
+            precision(group),
         )
 
 

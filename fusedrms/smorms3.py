@@ -1,10 +1,11 @@
 """FusedSMORMS3: options in, Recipe out; everything else is FusedOptimizer's."""
 
+import torch
 from torch import Tensor
 
 from .optimizer import FusedOptimizer, ParamsT
 from .options import check_at_least_zero, number
-from .recipe import Recipe, common, norm_over
+from .recipe import Recipe, common, norm_over, precision
 
 
 class FusedSMORMS3(FusedOptimizer):
@@ -25,10 +26,11 @@ class FusedSMORMS3(FusedOptimizer):
         weight_decay: L2 penalty added to the gradient; default 0.
         capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
         decoupled_weight_decay, rescale_grad, clip_grad_value, clip_after_decay, clip_grad_norm, clip_norm_over,
-            clip_weights: likewise.
+            clip_weights, stochastic_rounding, master_weights, state_dtype, seed: likewise.
 
     State of a parameter, of its shape and strides, float32, or float64 for float64 parameters: ``square_avg`` and
-    ``grad_avg``, from 0, ``mem``, from 1; ``step``, 0-d float32 on the CPU.
+    ``grad_avg``, from 0, ``mem``, from 1; ``step``, 0-d float32 on the CPU. In another state_dtype the first two are kept as
+    ``variance`` and ``grad_avg`` of that dtype; ``mem`` stays as it is.
 
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite, and what else an option does not allow.
@@ -56,6 +58,10 @@ class FusedSMORMS3(FusedOptimizer):
         clip_grad_norm: float | None = None,
         clip_norm_over: str = "optimizer",
         clip_weights: float | None = None,
+        stochastic_rounding: bool = False,
+        master_weights: str | None = None,
+        state_dtype: torch.dtype | str = torch.float32,
+        seed: int = 0,
     ):
         super().__init__(params, locals())
 
@@ -65,4 +71,4 @@ class FusedSMORMS3(FusedOptimizer):
 
     def recipe(self, group: dict) -> Recipe:
         states = dict(square_avg=0.0, grad_avg=0.0, mem=1.0)
-        return Recipe("smorms3", states, norm_over(group), common(group), (number(group, "eps"),))
+        return Recipe("smorms3", states, norm_over(group), common(group), (number(group, "eps"),), precision=precision(group))

@@ -15,16 +15,18 @@ from numba.core import types as nt
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from . import rules
+from . import quant, rules
 from .c_api import cached_njit
-from .cpu_memory import Variant, load_row, store_row
+from .cpu_memory import Variant, chunk_keys, larger, load_row, load_scales, store_codes, store_row
 from .lang import clip, is_rule, tl
+from .quant import GROUP, LEAST_SCALE
+from .storage import Storage
 
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
 MIN_WORK = 1 << 19  # elements a thread must have before waking it pays: torch's threads spin for a while after a backward
 
 # Numba's disk cache looks at one file only; a change in any of these must give another key
-_SOURCES = ("rules.py", "cpu.py", "cpu_memory.py", "cpu_norm.py")
+_SOURCES = ("rules.py", "rounding.py", "quant.py", "cpu.py", "cpu_memory.py", "cpu_norm.py", "cpu_trace.py")
 DIGEST = hashlib.sha256(b"".join((pathlib.Path(__file__).parent / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
 
 INT32, INT64, FLOAT64 = (nt.Array(dtype, 1, "C") for dtype in (nt.int32, nt.int64, nt.float64))
@@ -70,7 +72,7 @@ def fixed(variant, addresses, tensor, hyper, group):
 
 @overload(fixed)
 def _(variant, addresses, tensor, hyper, group):
-    n_rows, n_hyper = len(variant.dtypes), variant.n_hyper
+    n_rows, n_hyper = variant.rows[-1], variant.n_hyper
 
     def build(variant, addresses, tensor, hyper, group):
         return to_fixed_tuple(addresses[:, tensor], n_rows), to_fixed_tuple(hyper[group], n_hyper)
@@ -105,12 +107,21 @@ def _(variant, hyper):
 
 @overload(_update)
 def _(variant, values, norm, hyper):
-    apply, rule = (compile_rule(function, variant.compute) for function in (rules.apply, getattr(rules, variant.rule)))
+    functions = rules.apply, getattr(rules, variant.rule), quant.moment_of, rules.variance_of
+    apply, rule, moment_of, variance_of = (compile_rule(function, variant.compute) for function in functions)
     n_common = len(rules.COMMON)
 
     def update(variant, values, norm, hyper):
         param, state = apply(values[0], values[1], values[2:], norm, hyper[:n_common], hyper[n_common:], rule)
         return (param,) + state
+
+    def update_variance(variant, values, norm, hyper):
+        state = (moment_of(values[2], values[3]),) + values[3:]
+        param, state = apply(values[0], values[1], state, norm, hyper[:n_common], hyper[n_common:], rule)
+        return (param, variance_of(state[0], state[1])) + state[1:]
+
+    if variant.storage.variance:
+        return update_variance
 
     return update
 
@@ -127,6 +138,37 @@ def _(variant, values, hyper):
     return update
 
 
+def _part_end(variant, begin, end):
+    """Replaced by its overload: where the elements from `begin` on end that are handled together: those of a group, or all."""
+
+
+@overload(_part_end)
+def _(variant, begin, end):
+    if variant.coded:
+        return lambda variant, begin, end: min(begin + GROUP, end)
+    return lambda variant, begin, end: end
+
+
+def _scratch(variant):
+    """Replaced by its overload: memory for the values of a group that are kept as codes."""
+
+
+@overload(_scratch)
+def _(variant):
+    n = GROUP * len(variant.coded)
+    return lambda variant: np.empty(n, np.float32)
+
+
+def _no_peaks(variant):
+    """Replaced by its overload: what the scale of a group is at least, for each coded value."""
+
+
+@overload(_no_peaks)
+def _(variant):
+    least = (np.int32(LEAST_SCALE),) * len(variant.coded)
+    return lambda variant: least
+
+
 def _neutral(compute: nt.Float):
     """How many of rules.COMMON have no neutral value, which they begin with, and those of the others."""
     number = np.dtype(compute.name).type
@@ -137,43 +179,61 @@ def _neutral(compute: nt.Float):
 @cached_njit(nogil=True, error_model="numpy")
 def _step(
     variant,  # carries no value: its type says what to compile
-    addresses,  # int64 [n_rows, n_tensors]: grad, param, state 0, ...
+    addresses,  # int64 [n_rows, n_tensors]: grad, param, state 0, ..., each in one row or two
     numels,  # int64 [n_tensors], elements
     groups,  # int32 [n_tensors]: row of hyper
     chunk_tensor,  # int32 [n_chunks]
     chunk_start,  # int64 [n_chunks], elements
     hyper,  # compute type [n_groups, n_hyper]
     norm_index,  # int32 [n_tensors]: which of norms
+    noise,  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
     norms,  # float64 [n_norms], L2 norms of gradients
     chunk,  # elements
     first,  # the chunks of this thread: first up to last
     last,
 ):
+    waiting = _scratch(variant)
+    scratch = waiting.ctypes.data
     for k in range(first, last):
         tensor = chunk_tensor[k]
         start = chunk_start[k]
         bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
         norm = hyper.dtype.type(norms[norm_index[tensor]])
+        keys = chunk_keys((noise[tensor, 0], noise[tensor, 1], noise[tensor, 2]), start)
         end = min(start + chunk, numels[tensor])
-        if _changes_nothing(variant, row):
-            for i in range(start, end):
-                store_row(variant, bases, i, _plain_update(variant, load_row(variant, bases, i), row))
-        else:
-            for i in range(start, end):
-                store_row(variant, bases, i, _update(variant, load_row(variant, bases, i), norm, row))
+        plain = _changes_nothing(variant, row)
+        begin = start
+        while begin < end:
+            stop = _part_end(variant, begin, end)
+            scales = load_scales(variant, bases, begin // GROUP)
+            peaks = _no_peaks(variant)
+            place = scratch - 4 * begin
+            if plain:
+                for i in range(begin, stop):
+                    values = _plain_update(variant, load_row(variant, bases, i, scales), row)
+                    peaks = larger(variant, peaks, values)
+                    store_row(variant, bases, i, values, keys, place)
+            else:
+                for i in range(begin, stop):
+                    values = _update(variant, load_row(variant, bases, i, scales), norm, row)
+                    peaks = larger(variant, peaks, values)
+                    store_row(variant, bases, i, values, keys, place)
+            store_codes(variant, bases, begin, stop, peaks, keys, place)
+            begin = stop
 
 
 @functools.cache
-def compiled(rule: str, dtypes: tuple[str, ...], n_hyper: int):
-    """Machine code for one rule and row of dtypes, from the disk cache if it is there; its arguments are _step's after `variant`."""
-    variant = Variant(rule, dtypes, nt.float64 if dtypes[1] == "float64" else nt.float32, n_hyper, DIGEST)
-    tables = (nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, nt.Array(variant.compute, 2, "C"), INT32, FLOAT64)
+def compiled(rule: str, storage: Storage, n_hyper: int):
+    """Machine code for one rule and Storage, from the disk cache if it is there; its arguments are _step's after `variant`."""
+    variant = Variant(rule, storage, getattr(nt, storage.compute), n_hyper, DIGEST)
+    hyper, noise = nt.Array(variant.compute, 2, "C"), nt.Array(nt.int32, 2, "C")
+    tables = (nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT32, noise, FLOAT64)
     return functools.partial(_step.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
 
 
-def step(rule: str, dtypes: tuple[str, ...], n_elements: int, tables, norms: np.ndarray) -> None:
-    """One step of a bucket of CPU tensors; tables as launch.Tables of NumPy arrays."""
-    in_threads(compiled(rule, dtypes, tables.hyper.shape[1]), n_elements, tables, norms, CHUNK)
+def step(rule: str, storage: Storage, n_elements: int, tables, norms: np.ndarray) -> None:
+    """One step of a bucket of CPU tensors; tables: launch.Tables of NumPy arrays."""
+    in_threads(compiled(rule, storage, tables.hyper.shape[1]), n_elements, tables, norms, CHUNK)
 
 
 @functools.cache

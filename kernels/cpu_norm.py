@@ -12,6 +12,7 @@ from . import rules
 from .c_api import cached_njit
 from .cpu import DIGEST, FLOAT64, INT32, INT64, compile_rule, fixed, in_threads
 from .cpu_memory import Variant, load_row
+from .storage import Storage
 
 LEVELS = 10
 LANES = 1 << LEVELS
@@ -67,7 +68,7 @@ def _squares(variant, addresses, numels, groups, chunk_tensor, chunk_start, hype
             lanes[i] = 0
         for begin in range(start, end, LANES):
             for i in range(min(LANES, end - begin)):
-                lanes[i] += _square(variant, load_row(variant, bases, begin + i), row)
+                lanes[i] += _square(variant, load_row(variant, bases, begin + i, ()), row)
         for i in range(width):
             scratch[i] = lanes[i]
         sums[first_sum[tensor] + start // chunk] = _pairwise_sum(scratch, width)
@@ -89,7 +90,7 @@ def _norms(sums, spans, norms):
 
 @functools.cache
 def _compiled_squares(dtype: str, compute: nt.Float, n_hyper: int):
-    variant = Variant("normed", (dtype,), compute, n_hyper, DIGEST)
+    variant = Variant("normed", Storage(((dtype,),)), compute, n_hyper, DIGEST)
     tables = (nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, nt.Array(compute, 2, "C"), INT64, FLOAT64)
     return functools.partial(_squares.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
 

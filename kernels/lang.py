@@ -14,7 +14,7 @@ except ImportError:  # macOS, Windows: the CPU driver reads only the source of a
         return function
 
     triton = None
-    tl = SimpleNamespace(constexpr=object, sqrt=_name("sqrt"), where=_name("where"))
+    tl = SimpleNamespace(constexpr=lambda value: value, sqrt=_name("sqrt"), where=_name("where"))
     jit = lambda fn: SimpleNamespace(fn=fn, __name__=fn.__name__)  # noqa: E731
     clip = _name("clip")
 else:

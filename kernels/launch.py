@@ -1,26 +1,30 @@
 """The only place that launches: picks the driver by the bucket's device."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from . import cpu, cpu_norm, lang, rules
+from .storage import Storage
 
 THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
 CHUNK = 16384  # elements a program updates
+REGISTERS = 80  # of a thread, where states are kept as codes: left to itself the compiler may take 120 and halve the threads at work
 
 
 class Tables(NamedTuple):
     """What a launch reads, in the order of the kernels' arguments; NumPy arrays on the host, tensors on a GPU."""
 
-    addresses: Any  # int64 [n_rows, n_tensors]: grad, param, state 0, ...
+    addresses: Any  # int64 [n_rows, n_tensors]: grad, param, state 0, ..., each in one row or two
     numels: Any  # int64 [n_tensors], elements
     groups: Any  # int32 [n_tensors]: row of hyper
     chunk_tensor: Any  # int32 [n_chunks]
     chunk_start: Any  # int64 [n_chunks], elements
     hyper: Any  # compute type [n_groups, n_hyper]: rules.COMMON, then the rule's args
     norm_index: Any  # int32 [n_tensors]: which of the norms scales this gradient
+    noise: Any  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
 
 
 class NormTables(NamedTuple):
@@ -48,23 +52,28 @@ def norm_chunk_size() -> int:
     return cpu_norm.CHUNK
 
 
-def constants(rule: str, dtypes: tuple[str, ...], aligned: bool, n_hyper: int, warp_size: int) -> dict:
-    """What the Triton kernel is compiled for; rule and dtypes as in launch().
+def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, warp_size: int) -> dict:
+    """What the Triton kernel is compiled for; rule and storage as in launch().
 
     Args:
         n_hyper: numbers in a row of hyper.
-        warp_size: threads, 32 on NVIDIA's GPUs and 64 on AMD's.
+        warp_size: threads, 32 on NVIDIA's GPUs and 64 on AMD's, whose compiler takes no limit of registers.
     """
-    vector = 2 if dtypes[1] == "float64" else 4
+    vector = 2 if storage.compute == "float64" else 4
+    limit = dict(maxnreg=REGISTERS) if storage.coded and warp_size == 32 else {}
     return dict(
         RULE=getattr(rules, rule),
         N_COMMON=len(rules.COMMON),
         N_ARGS=n_hyper - len(rules.COMMON),
-        DTYPES=tuple(getattr(lang.tl, dtype) for dtype in dtypes),
+        DTYPES=tuple(getattr(lang.tl, dtype) for rows in storage.dtypes for dtype in rows),
+        ROWS=tuple(itertools.accumulate(map(len, storage.dtypes), initial=0)),
+        STOCHASTIC=storage.stochastic,
+        VARIANCE=storage.variance,
         ALIGN=16 if aligned else 1,
         CHUNK=CHUNK,
         BLOCK=THREADS * vector,
         num_warps=THREADS // warp_size,
+        **limit,
     )
 
 
@@ -86,12 +95,12 @@ def norms_constants() -> dict:
     return dict(LEVELS=cpu_norm.LEVELS, num_warps=4)
 
 
-def launch(rule: str, dtypes: tuple[str, ...], aligned: bool, n_elements: int, tables: Tables, norms) -> None:
+def launch(rule: str, storage: Storage, aligned: bool, n_elements: int, tables: Tables, norms) -> None:
     """Update every tensor of a bucket: one launch, on the tables' device and its current stream.
 
     Args:
         rule: a function of rules.py.
-        dtypes: stored dtype of each row of addresses, as torch names them.
+        storage: what the rows of addresses point at.
         aligned: every address is a multiple of 16 bytes.
         n_elements: in all tensors together.
         tables: NumPy arrays for the Numba driver, tensors for the Triton one.
@@ -100,10 +109,10 @@ def launch(rule: str, dtypes: tuple[str, ...], aligned: bool, n_elements: int, t
     if not len(tables.chunk_tensor):
         return
     if isinstance(tables.addresses, np.ndarray):
-        return cpu.step(rule, dtypes, n_elements, tables, norms)
+        return cpu.step(rule, storage, n_elements, tables, norms)
     from .step import step_kernel  # needs Triton, which exists on Linux only
 
-    chosen = constants(rule, dtypes, aligned, tables.hyper.shape[1], 64 if torch.version.hip else 32)
+    chosen = constants(rule, storage, aligned, tables.hyper.shape[1], 64 if torch.version.hip else 32)
     with torch.cuda.device_of(tables.addresses):
         step_kernel[(len(tables.chunk_tensor),)](*tables, norms, tables.numels.numel(), **chosen)
 

@@ -22,10 +22,11 @@ def pairwise_sum(x, LEVELS: tl.constexpr):
 
 
 @triton.jit
-def add_squares(squares, ptr, offsets, mask, common):
-    grad = normed(load(ptr, offsets, mask, squares.dtype), common)
-    if mask is not None:
-        grad = tl.where(mask, grad, 0.0)
+def add_squares(squares, ptr, first, limit, common):
+    LANES: tl.constexpr = squares.shape[0]
+    grad = normed(load((ptr,), first, limit, LANES, squares.dtype), common)
+    if limit is not None:
+        grad = tl.where(first + tl.arange(0, LANES) < limit, grad, 0.0)
     return squares + grad * grad
 
 
@@ -59,11 +60,10 @@ def squares_kernel(
     whole = limit // LANES * LANES
     first = 0
     while first < whole:
-        squares = add_squares(squares, ptr, tl.multiple_of(first, LANES) + tl.arange(0, LANES), None, common)
+        squares = add_squares(squares, ptr, first, None, common)
         first += LANES
     if whole < limit:
-        offsets = whole + tl.arange(0, LANES)
-        squares = add_squares(squares, ptr, offsets, offsets < limit, common)
+        squares = add_squares(squares, ptr, whole, limit, common)
     tl.store(sums_ptr + tl.load(first_sum_ptr + tensor) + start // CHUNK, pairwise_sum(squares, LEVELS))
 
 

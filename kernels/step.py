@@ -3,40 +3,63 @@
 import triton
 
 from .lang import tl
-from .memory import load, load_numbers, row_pointer, store
-from .rules import apply
+from .memory import load, load_numbers, store, value_pointers
+from .quant import moment_of
+from .rounding import chunk_keys
+from .rules import apply, variance_of
 
 
 @triton.jit
-def update_block(ptrs, offsets, mask, norm, common, args, RULE: tl.constexpr):
-    """One block of one tensor; ptrs = grad, param, state 0, ..."""
+def update_block(
+    ptrs,
+    first,
+    limit,
+    start,
+    norm,
+    common,
+    args,
+    keys,
+    BLOCK: tl.constexpr,
+    RULE: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    VARIANCE: tl.constexpr,
+):
+    """One block of one tensor; ptrs = grad, param, state 0, ..., each of one row or two."""
     compute: tl.constexpr = common[0].dtype
-    grad = load(ptrs[0], offsets, mask, compute)
-    param = load(ptrs[1], offsets, mask, compute)
+    grad = load(ptrs[0], first, limit, BLOCK, compute)
+    param = load(ptrs[1], first, limit, BLOCK, compute)
     state = ()
     for s in tl.static_range(2, len(ptrs)):
-        state = state + (load(ptrs[s], offsets, mask, compute),)
+        state = state + (load(ptrs[s], first, limit, BLOCK, compute),)
+    if VARIANCE:
+        state = (moment_of(state[0], state[1]),) + state[1:]
     param, state = apply(grad, param, state, norm, common, args, RULE)
-    store(ptrs[1], offsets, param, mask)
+    if VARIANCE:
+        state = (variance_of(state[0], state[1]),) + state[1:]
+    store(ptrs[1], first, limit, param, start, keys, 0, STOCHASTIC)
     for s in tl.static_range(2, len(ptrs)):
-        store(ptrs[s], offsets, state[s - 2], mask)
+        store(ptrs[s], first, limit, state[s - 2], start, keys, s - 1, True)
 
 
 @triton.jit(do_not_specialize=["n_tensors"])
 def step_kernel(
-    addresses_ptr,  # int64 [n_rows, n_tensors]: addresses of grad, param, state 0, ...
+    addresses_ptr,  # int64 [n_rows, n_tensors]: addresses of grad, param, state 0, ..., each in one row or two
     numels_ptr,  # int64 [n_tensors], elements
     groups_ptr,  # int32 [n_tensors]: row of hyper_ptr
     chunk_tensor_ptr,  # int32 [n_chunks]
     chunk_start_ptr,  # int64 [n_chunks], elements, multiples of CHUNK
     hyper_ptr,  # compute type [n_groups, N_COMMON + N_ARGS]
     norm_index_ptr,  # int32 [n_tensors]: which of norms_ptr
+    noise_ptr,  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
     norms_ptr,  # float64 [n_norms], L2 norms of gradients
     n_tensors,
     RULE: tl.constexpr,
     N_COMMON: tl.constexpr,
     N_ARGS: tl.constexpr,
     DTYPES: tl.constexpr,  # stored dtype of each row
+    ROWS: tl.constexpr,  # where the rows of grad, param, state 0, ... begin, and their number
+    STOCHASTIC: tl.constexpr,  # parameters are rounded stochastically
+    VARIANCE: tl.constexpr,  # state 0 is kept as the variance about state 1
     ALIGN: tl.constexpr,  # bytes that divide every address
     CHUNK: tl.constexpr,  # elements a program updates, a multiple of BLOCK
     BLOCK: tl.constexpr,
@@ -49,18 +72,16 @@ def step_kernel(
     common = load_numbers(row_ptr, N_COMMON)
     args = load_numbers(row_ptr + N_COMMON, N_ARGS)
     norm = tl.load(norms_ptr + tl.load(norm_index_ptr + tensor)).to(hyper_ptr.dtype.element_ty)
+    keys = chunk_keys(load_numbers(noise_ptr + 3 * tensor, 3), start)
     ptrs = ()
-    for r in tl.static_range(len(DTYPES)):
-        ptrs = ptrs + (row_pointer(addresses_ptr, r, tensor, n_tensors, DTYPES[r], ALIGN) + start,)
+    for v in tl.static_range(len(ROWS) - 1):
+        ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], ROWS[v + 1], DTYPES, ALIGN),)
 
-    # a mask that could split a vector makes every access scalar: whole blocks have none, so any numel vectorises
     limit = tl.minimum(left, CHUNK).to(tl.int32)
     whole = limit // BLOCK * BLOCK
     first = 0
     while first < whole:  # not range(0, whole): Triton 3.6's interpreter fails on it with NumPy 2.4
-        offsets = tl.multiple_of(first, BLOCK) + tl.arange(0, BLOCK)
-        update_block(ptrs, offsets, None, norm, common, args, RULE)
+        update_block(ptrs, first, None, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
         first += BLOCK
     if whole < limit:
-        offsets = whole + tl.arange(0, BLOCK)
-        update_block(ptrs, offsets, offsets < limit, norm, common, args, RULE)
+        update_block(ptrs, whole, limit, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)

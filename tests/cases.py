@@ -28,6 +28,20 @@ FAMILY = {
     "clip each norm": dict(clip_grad_norm=1.0, clip_norm_over="parameter", centered=True, eps=1e-2),
 }
 
+# how parameters and states are stored
+MODES = {
+    "stochastic": dict(stochastic_rounding=True),
+    "master": dict(master_weights="float32"),
+    "split": dict(master_weights="split"),
+    "bfloat16 state": dict(state_dtype=torch.bfloat16),
+    "8-bit state": dict(state_dtype="8bit"),
+    "stochastic, bfloat16 state": dict(stochastic_rounding=True, state_dtype=torch.bfloat16),
+    "stochastic, 8-bit state": dict(stochastic_rounding=True, state_dtype="8bit"),
+    "master, 8-bit state": dict(master_weights="float32", state_dtype="8bit"),
+    "split, bfloat16 state": dict(master_weights="split", state_dtype=torch.bfloat16),
+    "split, 8-bit state": dict(master_weights="split", state_dtype="8bit"),
+}
+
 # 0-d, empty, one element, tails of a vector, of a block, of a chunk
 SHAPES = [(), (0,), (1,), (7,), (33, 5), (1024,), (1025,), (3, 1, 5), (16384 + 3,)]
 
@@ -39,6 +53,11 @@ EPS32 = 2.0**-24  # half a unit in the last place, relative
 _HALF_ULP = {F32: EPS32, BF16: 2.0**-8, F16: 2.0**-11, F64: 2.0**-53, torch.complex64: EPS32, torch.complex128: 2.0**-53}
 _SUBNORMAL = {F16: 2.0**-25}  # half the smallest step of float16; that of the others is far below what a test can see
 ROUNDINGS = 24  # more than the operations of any rule on one element, square root and division counted twice
+
+
+def code_error(value: np.ndarray, scale: np.ndarray, top: int) -> np.ndarray:
+    """What one step of an 8-bit code, up or down, may change: roots of shares of the scale are 1 / top apart."""
+    return 2 * np.sqrt(np.abs(value) * scale) / top + scale / top**2
 
 
 def storage_error(dtype: torch.dtype, value: np.ndarray) -> np.ndarray:

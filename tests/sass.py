@@ -27,7 +27,7 @@ class Code(NamedTuple):
 
 def compiled(kernel, signature: dict[str, str], constants: dict, target: GPUTarget) -> Code:
     constants = dict(constants)
-    options = dict(num_warps=constants.pop("num_warps"))
+    options = {name: constants.pop(name) for name in ("num_warps", "maxnreg") if name in constants}
     names = kernel.arg_names
     source = ASTSource(
         kernel,

@@ -8,6 +8,8 @@ import torch
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from tools import parameter, parameters, random_grads, set_grad
 
+ALLOWED = r"finite number|must be True or False|must be '|must be torch|whole number|leave one of them out|set momentum > 0|set alpha < 1"
+
 
 def wrong(value):
     return [
@@ -38,21 +40,30 @@ ALL = [
     *[{option: value} for option in ("maximize", "decoupled_weight_decay", "clip_after_decay") for value in ("yes", 2, None)],
     *[dict(clip_norm_over=value) for value in ("group", None, 3)],
     dict(rescale_grad=None),
+    dict(seed=-1),
+    *[dict(seed=value) for value in (1.5, True, "0", None, 2**64)],
+]
+# never taken from a checkpoint
+STORAGE = [
+    *[dict(stochastic_rounding=value) for value in ("yes", 2, None)],
+    *[dict(master_weights=value) for value in ("bfloat16", True, torch.float32, 32)],
+    *[dict(master_weights=value, stochastic_rounding=True) for value in ("float32", "split")],
+    *[dict(state_dtype=value) for value in ("int8", "bfloat16", torch.float16, torch.float64, 8, None, [])],
 ]
 
 
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [
-        *[(FusedRMSProp, options) for options in ALL + FAMILY_ONLY],
-        *[(optimizer, options) for optimizer in (FusedRMSPropGraves, FusedSMORMS3) for options in ALL],
+        *[(FusedRMSProp, options) for options in ALL + FAMILY_ONLY + STORAGE],
+        *[(optimizer, options) for optimizer in (FusedRMSPropGraves, FusedSMORMS3) for options in ALL + STORAGE],
     ],
     ids=str,
 )
 def test_wrong_options(optimizer, options):
     """Refused in the constructor, a parameter group, an added one, a checkpoint; named with what is allowed."""
     name = {"lr": "learning rate", "eps": "epsilon"}.get(next(iter(options)), next(iter(options)))
-    allowed = r"(finite number|must be True or False|must be '|set momentum > 0|set alpha < 1)"
+    allowed = rf"({ALLOWED})"
     (param,) = parameters([(2,)])
     good = optimizer([param])
     refused = [
@@ -61,14 +72,18 @@ def test_wrong_options(optimizer, options):
         lambda: good.add_param_group(dict(params=parameters([(3,)]), **options)),
         lambda: good.load_state_dict({**good.state_dict(), "param_groups": [{**good.state_dict()["param_groups"][0], **options}]}),
     ]
+    if options in STORAGE:
+        refused.pop()()
     for attempt in refused:
         with pytest.raises(ValueError, match=rf"{name}.*{allowed}"):
             attempt()
     assert len(good.param_groups) == 1
-    assert good.param_groups[0]["lr"] == good.defaults["lr"]
+    assert all(
+        good.param_groups[0][option] is good.defaults[option] for option in ("lr", "stochastic_rounding", "master_weights", "state_dtype")
+    )
 
 
-@pytest.mark.parametrize("options", [options for options in ALL + FAMILY_ONLY if "lr" not in options], ids=str)
+@pytest.mark.parametrize("options", [options for options in ALL + FAMILY_ONLY + STORAGE if "lr" not in options], ids=str)
 @pytest.mark.parametrize("first_step", [True, False], ids=["first step", "later"])
 def test_wrong_options_in_a_group_later(options, first_step):
     """Set by hand: still an error before anything has changed, and mended, it goes on."""
@@ -81,7 +96,7 @@ def test_wrong_options_in_a_group_later(options, first_step):
     before, good = param.detach().clone(), dict(group)
     group.update(options)
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"finite number|must be|set momentum > 0|set alpha < 1"):
+        with pytest.raises(ValueError, match=ALLOWED):
             optimizer.step()
     assert torch.equal(param, before)
     group.update(good)

@@ -7,6 +7,7 @@ import torch
 from cases import BF16, DTYPES, F16, F32, F64, FAMILY, OPTIONS, SHAPES
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from fusedrms.kernels import launch
+from fusedrms.kernels.storage import Storage
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
 pytestmark = pytest.mark.interpret
@@ -249,11 +250,12 @@ def test_beyond_32_bits(device):
         start[-1:],
         np.array([recipe.common + recipe.args], np.float32),
         np.zeros(1, np.int32),
+        np.zeros((1, 3), np.int32),
     )
     norms = np.zeros(1)
     if launch.uses_triton(device):
         tables = launch.Tables(*(torch.from_numpy(table).to(device) for table in tables))
         norms = torch.from_numpy(norms).to(device)
-    launch.launch("rmsprop", ("float32",) * 3, False, 5, tables, norms)
+    launch.launch("rmsprop", Storage((("float32",),) * 3), False, 5, tables, norms)
     expected.step()
     torch.testing.assert_close(memory[1], expected.param_groups[0]["params"][0].detach())

@@ -12,7 +12,7 @@ import torch
 import systems
 from cases import BF16, F32, F64
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, presets
-from tools import STATES, exact, parameters, random_grads, twins
+from tools import STATES, exact, parameter, parameters, random_grads, twins
 
 PRESETS = [
     name for name, value in vars(presets).items() if inspect.isfunction(value) and value.__module__ == presets.__name__ and name[0] != "_"
@@ -121,11 +121,12 @@ def test_against_reference_on_triton(name, which):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_signature_and_defaults(name):
-    """Those of the reference, which has them from the source; what only refuses to be True comes on top."""
+    """Those of the reference, which has them from the source; how parameters are stored comes on top."""
     preset = inspect.signature(getattr(presets, name)).parameters
     reference = inspect.signature(getattr(systems, name)).parameters
-    refused = {"multi_precision", "stochastic_round"}
-    mine = {key: value.default for key, value in preset.items() if key not in refused}
+    storage = {"multi_precision", "stochastic_round"}
+    assert not any(preset[key].default for key in preset.keys() & storage)
+    mine = {key: value.default for key, value in preset.items() if key not in storage}
     assert list(mine.items()) == [("params", inspect.Parameter.empty), *((key, value.default) for key, value in reference.items())]
     if not any(value.default is inspect.Parameter.empty for value in reference.values()):
         run(name, {}, F64, relative(1e-12))
@@ -138,6 +139,41 @@ def test_order_of_arguments():
     assert order["neon_rmsprop"][:4] == ["stochastic_round", "decay_rate", "learning_rate", "epsilon"]
     assert order["tensorflow_rmsprop"] == ["learning_rate", "decay", "momentum", "epsilon", "centered"]
     assert order["keras_rmsprop"][:5] == ["learning_rate", "rho", "momentum", "epsilon", "centered"]
+
+
+@pytest.mark.parametrize("preset", [presets.mxnet_rmsprop, presets.mxnet2_rmsprop])
+def test_multi_precision(preset):
+    """A float16 parameter is that of float32 training, rounded."""
+    params = parameters([(100,), (3, 5)], dtype=torch.float16)
+    single = [parameter(p.detach().float()) for p in params]
+    options = dict(centered=True, wd=0.1, learning_rate=1e-4)
+    a, b = preset(params, multi_precision=True, **options), preset(single, **options)
+    for _ in range(10):
+        random_grads(params)
+        for p, q in zip(params, single, strict=True):
+            q.grad = p.grad.float()
+        a.step()
+        b.step()
+    assert all(torch.equal(p, q.half()) for p, q in zip(params, single, strict=True))
+
+
+def test_stochastic_round():
+    """Steps far below half of a float16's: on the mean they are made, to nearest none is."""
+    means = []
+    for stochastic in (False, True):
+        param = parameter(torch.ones(10_000, dtype=torch.float16))
+        optimizer = presets.neon_rmsprop([param], stochastic, learning_rate=1e-5)
+        for _ in range(20):
+            param.grad = torch.ones_like(param)
+            optimizer.step()
+        means.append(1 - param.double().mean().item())
+    wide = parameter(torch.ones(1))
+    optimizer = presets.neon_rmsprop([wide], learning_rate=1e-5)
+    for _ in range(20):
+        wide.grad = torch.ones_like(wide)
+        optimizer.step()
+    assert means[0] == 0
+    assert abs(means[1] / (1 - wide.item()) - 1) < 0.1
 
 
 def test_limits_that_are_off():
@@ -155,8 +191,8 @@ def test_limits_that_are_off():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mxnet_rmsprop", dict(multi_precision=True), "multi_precision=True .* float32 parameters"),
-        ("neon_rmsprop", dict(stochastic_round=True), "stochastic_round=True"),
+        ("mxnet_rmsprop", dict(multi_precision="yes"), "multi_precision='yes' .* True or False"),
+        ("neon_rmsprop", dict(stochastic_round=10), "stochastic_round=10 .* True or False"),
         ("neon_rmsprop", dict(batch_size=0), "batch_size=0 .* > 0"),
         ("neon_rmsprop", dict(batch_size="32"), "batch_size='32' .* > 0"),
         ("neon_rmsprop", dict(gradient_clip_value="5"), "clip_grad_value='5' .* > 0"),

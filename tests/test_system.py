@@ -105,7 +105,7 @@ def n_bytes(table):
 
 
 def test_memory(device):
-    """Exactly the states, and tables of 64 bytes a tensor and 12 a chunk."""
+    """Exactly the states, and tables of 76 bytes a tensor and 12 a chunk."""
     params = parameters([(1000,)] * 200 + [(100_000,)] * 3, device)
     optimizer = FusedRMSProp(params, centered=True, momentum=0.9)
     random_grads(params)
@@ -117,7 +117,7 @@ def test_memory(device):
     (bucket,) = optimizer._plan._buckets
     hyper = n_bytes(bucket._tables.hyper)
     assert hyper <= 96
-    assert sum(map(n_bytes, bucket._tables)) - hyper + bucket.steps.nbytes <= 64 * len(params) + 12 * len(bucket._tables.chunk_tensor)
+    assert sum(map(n_bytes, bucket._tables)) - hyper + bucket.steps.nbytes <= 76 * len(params) + 12 * len(bucket._tables.chunk_tensor)
 
 
 @natively

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cases import compute_error, storage_error
-from fusedrms import FusedRMSProp
+from cases import code_error, compute_error, storage_error
+from fusedrms import FusedRMSProp, export_master
+from fusedrms.kernels.quant import GROUP
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem")
@@ -53,18 +54,41 @@ def exact(tensor: Tensor) -> np.ndarray:
     return tensor.double().numpy().copy()
 
 
+def full_state(optimizer: torch.optim.Optimizer) -> dict:
+    """parameter -> its state in full precision."""
+    saved = optimizer.state_dict()["state"]
+    return {param: saved.get(n, {}) for n, param in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+
+
+def in_master(state: dict) -> bool:
+    return bool(state.keys() & {"master_param", "param_remainder"})
+
+
+def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.ndarray, stochastic: bool = True) -> np.ndarray:
+    """What storing a new value may change: nothing of a master, half a step of its dtype or, stochastically, a whole one."""
+    if key == "param":
+        return np.zeros_like(value) if in_master(state) else (1 + stochastic) * storage_error(param.dtype, value)
+    if key + "_scale" not in state:
+        return (2 if state[key].dtype == torch.bfloat16 else 1) * storage_error(state[key].dtype, value)
+    codes, scale = state[key], torch.empty_like(state[key], dtype=torch.float64)
+    in_memory = scale.as_strided((codes.numel(),), (1,))
+    in_memory.copy_(state[f"{key}_scale"].repeat_interleave(GROUP)[: codes.numel()])
+    return code_error(value, exact(scale), 255 if codes.dtype == torch.uint8 else 127)
+
+
 def step_and_check(optimizer: torch.optim.Optimizer) -> None:
     """One step, held against the float64 reference from the very same parameters, gradients and states.
 
     The bounds follow from the rounding of the operations and of the storage; nothing accumulates, so they hold for any number of steps.
     """
     rule = rmsprop if isinstance(optimizer, FusedRMSProp) else smorms3
+    states, masters = full_state(optimizer), dict(export_master(optimizer))
     found = []  # (parameter, gradient, state, steps, options, what its norm is taken of)
     for group in optimizer.param_groups:
         options = {key: float(value) if key == "lr" else value for key, value in group.items() if key != "params"}
         for param in group["params"]:
             if param.grad is not None:
-                kept, like = optimizer.state[param], exact(param)
+                kept, like = states[param], exact(param)
                 initial = dict(square_avg=options.get("initial_square_avg", 0.0), mem=1.0)
                 state = {key: exact(kept[key]) if key in kept else np.full_like(like, initial.get(key, 0.0)) for key in STATES}
                 grad = exact(param.grad)
@@ -75,12 +99,19 @@ def step_and_check(optimizer: torch.optim.Optimizer) -> None:
     before = []
     for param, grad, state, steps, options, square in found:
         norm = np.sqrt(square if options["clip_norm_over"] == "parameter" else total)
-        before.append((param, rule(exact(param), grad, state, norm, steps, **options)))
+        before.append((param, options["stochastic_rounding"], rule(exact(masters[param]), grad, state, norm, steps, **options)))
     optimizer.step()
-    for param, (new, sizes) in before:
+    states, masters = full_state(optimizer), dict(export_master(optimizer))
+    for param, stochastic, (new, sizes) in before:
+        kept = optimizer.state[param]
         for key, value in new.items():
-            actual = param if key == "param" else optimizer.state[param][key]
-            bound = storage_error(actual.dtype, value) + max(compute_error(param.dtype), shared_error) * sizes[key]
+            actual = states[param][key] if key != "param" else masters[param] if in_master(kept) else param
+            if key == "square_avg" and "variance" in kept:  # stored without grad_avg², which is stored by itself
+                mean, mean_error = new["grad_avg"], stored_error(kept, "grad_avg", param, new["grad_avg"])
+                bound = stored_error(kept, "variance", param, value - mean**2) + (2 * np.abs(mean) + mean_error) * mean_error
+            else:
+                bound = stored_error(kept, key, param, value, stochastic)
+            bound = bound + max(compute_error(param.dtype), shared_error) * sizes[key]
             error = np.abs(exact(actual) - value)
             worst = np.max(error - bound, initial=0)  # NaN if there is one
             assert worst <= 0, f"{key} of {param.dtype} {tuple(param.shape)} is off by {worst} more than its bound"

@@ -1,0 +1,133 @@
+"""Why 8-bit states have groups of 64: error, bytes and time of other sizes.
+
+    python -m bench.group_size [--output bench/results]
+
+Trains the byte-level GPT of examples/ for a while, encodes its square averages, gradient averages and momentum buffers with each
+group size, and times a step of 2 tensors of 4096x4096 (bfloat16, split master, 8-bit square average) in a copy of the package
+that has that size. Writes group_size.json and group_size.md.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+
+import torch
+
+import fusedrms.storage
+from bench.machine import machine
+from fusedrms import FusedRMSProp
+from gpt import GPT, batch, corpus
+
+ROOT = pathlib.Path(__file__).parent.parent
+SIZES = (32, 64, 128, 256)
+SIGNED = ("grad_avg", "momentum_buffer")
+TIMED = """
+import time, torch, numba, statistics
+from fusedrms import FusedRMSProp
+from fusedrms.kernels.quant import GROUP
+params = [torch.nn.Parameter(torch.randn(4096, 4096, dtype=torch.bfloat16)) for _ in range(2)]
+for param in params:
+    param.grad = torch.randn_like(param)
+step, seconds = FusedRMSProp(params, master_weights="split", state_dtype="8bit").step, []
+for _ in range(12):
+    begin = time.perf_counter()
+    step()
+    seconds.append(time.perf_counter() - begin)
+print(GROUP, statistics.median(seconds[2:]))
+"""
+
+
+def states(steps: int = 200) -> dict[str, list[torch.Tensor]]:
+    """name -> what training leaves in each parameter's state, in float32."""
+    torch.manual_seed(0)
+    train, _ = corpus()
+    model = GPT(2, 192, 64, 4)
+    optimizer = FusedRMSProp(model.parameters(), lr=3e-4, centered=True, momentum=0.9)
+    for step in range(steps):
+        optimizer.zero_grad()
+        model.loss(*batch(train, 0, step, 12, 64)).backward()
+        optimizer.step()
+    return {key: [state[key] for state in optimizer.state.values()] for key in ("square_avg", *SIGNED)}
+
+
+def companded(value: torch.Tensor, size: int) -> torch.Tensor:
+    """After another signed code, 127 * 2y / (1 + |y|) of a share y."""
+    flat = value.flatten()
+    scale = torch.nn.functional.pad(flat.abs(), (0, -len(flat) % size)).view(-1, size).amax(1).repeat_interleave(size)[: len(flat)]
+    share = flat / scale.clamp(2.0**-100)
+    level = (254 * share / (1 + share.abs())).round() / 127
+    return (scale * level / (2 - level.abs())).view(value.shape)
+
+
+def rooted(value: torch.Tensor, size: int) -> torch.Tensor:
+    """After the code that is used, uint8 for what is never negative."""
+    before, fusedrms.storage.GROUP = fusedrms.storage.GROUP, size
+    new = fusedrms.storage.decoded(*fusedrms.storage.encoded(value, torch.uint8 if (value >= 0).all() else torch.int8))
+    fusedrms.storage.GROUP = before
+    return new
+
+
+def error(values: list[torch.Tensor], code: Callable[[torch.Tensor, int], torch.Tensor], size: int, roots: bool = False) -> float:
+    """Root mean square of the error, as a share of the values' root mean square; or of their roots'."""
+    found = [code(value, size) for value in values]
+    new, old = (torch.cat([value.flatten().double() for value in tensors]) for tensors in (found, values))
+    if roots:
+        new, old = new.sqrt(), old.sqrt()
+    return ((new - old).square().mean() / old.square().mean()).sqrt().item()
+
+
+def seconds(size: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("fusedrms", "kernels"):
+            shutil.copytree(ROOT / name, pathlib.Path(folder, name), symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        quant = pathlib.Path(folder, "kernels/quant.py")
+        quant.write_text(re.sub(r"^GROUP = \d+", f"GROUP = {size}", quant.read_text(), flags=re.M))
+        printed = subprocess.run([sys.executable, "-c", TIMED], cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    assert int(printed[0]) == size
+    return float(printed[1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.group_size", description=str(__doc__).split("\n")[0])
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"), help="directory (default: %(default)s)")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    trained = states()
+    rounds = [{size: seconds(size) for size in SIZES} for _ in range(3)]  # in turn, for a noisy machine
+    rows = {
+        size: {
+            "bytes": 1 + 4 / size,
+            "square_avg": error(trained["square_avg"], rooted, size, roots=True),
+            **{key: error(trained[key], rooted, size) for key in SIGNED},
+            **{f"{key}, companded": error(trained[key], companded, size) for key in SIGNED},
+            "seconds": statistics.median(times[size] for times in rounds),
+        }
+        for size in SIZES
+    }
+    results = {**machine("cpu", "python -m bench.group_size"), "sizes": rows}
+    (given.output / "group_size.json").write_text(json.dumps(results, indent=1) + "\n")
+    lines = [
+        f"{results['device']}, {results['threads']} threads, torch {results['torch']}, commit {results['commit'][:10]}; "
+        f"`{results['command']}`",
+        "",
+        "| group | bytes a state | error of roots of square_avg | of grad_avg | of momentum_buffer | the last two, companded | ms a step |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for size, row in rows.items():
+        errors = " | ".join(f"{row[key]:.2%}" for key in ("square_avg", *SIGNED))
+        others = ", ".join(f"{row[f'{key}, companded']:.2%}" for key in SIGNED)
+        lines.append(f"| {size} | {row['bytes']:.4f} | {errors} | {others} | {row['seconds'] * 1e3:.1f} |")
+    (given.output / "group_size.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

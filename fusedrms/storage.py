@@ -1,0 +1,236 @@
+"""What is kept for each parameter, and how it lies in memory: as a launch reads it, or in full precision, as checkpoints hold it."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.optim import Optimizer
+
+from .kernels.quant import GROUP
+
+WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
+_MASTER = "master_param", "param_remainder"
+STORED_AS = *_MASTER, "variance"  # names in a state beside those of the rule's states, of the parameter's shape too
+_TOP = {torch.uint8: 255, torch.int8: 127}  # largest code
+SCALE = "_scale"  # ends the names of scales
+LEAST_SCALE = 2.0**-100  # that of a group of zeros
+
+
+class Precision(NamedTuple):
+    """The options of a parameter group that decide how its values are stored."""
+
+    stochastic_rounding: bool = False
+    master_weights: str | None = None
+    state_dtype: torch.dtype | str = torch.float32
+    seed: int = 0
+
+
+def dense_like(param: Tensor, **kwargs) -> Tensor:
+    """Memory for one value per element of param, without gaps, in the order of param's memory."""
+    return torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False, **kwargs)
+
+
+def order(tensor: Tensor) -> list[int]:
+    """The strides that decide an address; those of dimensions of size 1 are arbitrary."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1]
+
+
+def is_lazy(tensor: Tensor | None) -> bool:
+    """Whether the memory holds the conjugate or the negative of the values."""
+    return tensor is not None and (tensor.is_conj() or tensor.is_neg())
+
+
+def n_groups(tensor: Tensor) -> int:
+    return -(-tensor.numel() // GROUP)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The elements of a tensor without gaps, in the order of memory."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def decoded(codes: Tensor, scale: Tensor) -> Tensor:
+    """float32 values of codes, one scale for each GROUP of consecutive ones."""
+    part = _flat(codes).float() / _TOP[codes.dtype]
+    values = dense_like(codes, dtype=torch.float32)
+    _flat(values).copy_(part * part.abs() * scale.repeat_interleave(GROUP)[: codes.numel()])
+    return values
+
+
+def encoded(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Codes and scales of float32 values without gaps, to nearest; of what decoded() gave, those that it was given."""
+    x, top = _flat(values), _TOP[dtype]
+    scale = pad(x.abs(), (0, -x.numel() % GROUP)).view(-1, GROUP).amax(1).clamp(LEAST_SCALE)
+    level = (x.abs() / scale.repeat_interleave(GROUP)[: x.numel()]).sqrt().mul(top).round()
+    level = level.nan_to_num(top).maximum((x != 0).float()) if dtype == torch.uint8 else level.nan_to_num(top).copysign(x)
+    codes = dense_like(values, dtype=dtype)
+    _flat(codes).copy_(level)
+    return codes, scale
+
+
+def _shown(master: Tensor, dtype: torch.dtype) -> Tensor:
+    """The 16-bit parameter of a master, which in bfloat16 is rounded to nearest, ties away from 0."""
+    if dtype == torch.bfloat16:
+        return ((master.view(torch.int32) + 0x8000) & -0x10000).view(torch.float32)
+    return master.to(dtype).to(master.dtype)
+
+
+def _master(param: Tensor, values: dict) -> Tensor | None:
+    """The float32 master, if there is one; where something else has changed the parameter, what that comes to."""
+    param = param.detach()
+    if "param_remainder" in values and param.dtype == torch.bfloat16:
+        bits = param.view(torch.int16).int() << 16
+        return (bits + values["param_remainder"].to(param.device).int()).view(torch.float32)
+    if "master_param" in values and param.dtype in WIDE:
+        master = values["master_param"].to(param.device, WIDE[param.dtype])  # torch's optimizers narrow it
+        return torch.where(_shown(master, param.dtype) == param, master, param.to(master.dtype))
+    return None
+
+
+def full(param: Tensor, values: dict) -> dict:
+    """The state of a parameter in full precision, with torch's names; a tensor that is so already stays the same.
+
+    A square average that is kept as a variance comes as float64: in float32 the variance could not be had back from it.
+    """
+    scales = {key + SCALE for key in values}
+    known = {key: value for key, value in values.items() if key not in _MASTER and key not in scales}
+    for key, value in known.items():
+        if key + SCALE in values:
+            known[key] = decoded(value, values[key + SCALE])
+        elif isinstance(value, Tensor) and value.dtype == torch.bfloat16:
+            known[key] = value.float()
+    if "variance" in known:
+        known["square_avg"] = known.pop("variance").double() + known["grad_avg"].double() ** 2
+    master = _master(param, values)
+    return known if master is None else {**known, "master_param": master}
+
+
+def stored(param: Tensor, states: Collection[str], precision: Precision) -> dict[str, torch.dtype]:
+    """Names and dtypes of the tensors in the state of a parameter, in the order of the rows that a launch reads."""
+    wide = WIDE.get(param.dtype, param.dtype)
+    found: dict[str, torch.dtype] = {}
+    if precision.master_weights and param.dtype in WIDE:
+        found.update({"param_remainder": torch.int16} if precision.master_weights == "split" else {"master_param": wide})
+    for key in states:
+        if precision.state_dtype == torch.float32 or key == "mem":
+            found[key] = wide
+            continue
+        name = "variance" if key == "square_avg" and "grad_avg" in states else key
+        if precision.state_dtype == torch.bfloat16:
+            found[name] = torch.bfloat16
+        else:
+            found.update({name: torch.uint8 if key == "square_avg" else torch.int8, name + SCALE: torch.float32})
+    return found
+
+
+def _fits(param: Tensor, key: str, dtype: torch.dtype, value: Tensor | None) -> bool:
+    if value is None or (value.device, value.dtype) != (param.device, dtype):
+        return False
+    if key.endswith(SCALE):
+        return value.shape == (n_groups(param),)
+    return order(value) == order(dense_like(param, device="meta")) and not is_lazy(value)
+
+
+def fitted(param: Tensor, value: Tensor | float, dtype: torch.dtype | None = None) -> Tensor:
+    """On param's device, in the order of its memory; dtype: by default that of states in full precision."""
+    dtype = dtype or WIDE.get(param.dtype, param.dtype)
+    if isinstance(value, Tensor):
+        return value if _fits(param, "", dtype, value) else dense_like(param, dtype=dtype).copy_(value)
+    like = dense_like(param, dtype=dtype)
+    (torch.view_as_real(like) if like.is_complex() else like).fill_(value)
+    return like
+
+
+def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Precision) -> dict[str, Tensor]:
+    """The tensors that `stored` names: those in `values`, if they are as they must be, or new ones.
+
+    Args:
+        param: a parameter.
+        values: its state so far, stored in whatever way.
+        initial: of each of the rule's states, what it starts from if `values` do not have it.
+        precision: how to store it.
+    """
+    wanted = stored(param, initial, precision)
+    if all(_fits(param, key, dtype, values.get(key)) for key, dtype in wanted.items()):
+        return {key: values[key] for key in wanted}
+    known, found = full(param, values), {}
+    for key, dtype in wanted.items():
+        if key in _MASTER:
+            master = fitted(param, known.get("master_param", param.detach()))
+            found[key] = master.view(torch.int32).to(torch.int16) if key == "param_remainder" else master
+        elif not key.endswith(SCALE):
+            value = known.get("square_avg" if key == "variance" else key, initial.get(key, initial.get("square_avg")))
+            if key == "variance" and "square_avg" in known and "grad_avg" in known:
+                value = (known["square_avg"].double() - known["grad_avg"].double() ** 2).clamp(min=0)
+            if dtype in _TOP:
+                found[key], found[key + SCALE] = encoded(fitted(param, value, torch.float32), dtype)
+            else:
+                found[key] = fitted(param, value, dtype)
+    return found
+
+
+def rows(tensors: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
+    """Of what fit() gave: what lies beside the parameter, and each state, or its codes and their scales."""
+    beside = tuple(tensors[key] for key in _MASTER if key in tensors)
+    states = {key: value for key, value in tensors.items() if key not in _MASTER and not key.endswith(SCALE)}
+    return beside, tuple((value, tensors[key + SCALE]) if key + SCALE in tensors else (value,) for key, value in states.items())
+
+
+def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> list[str]:
+    """Names in a state that stored one of `kept` in another way."""
+    others = {*_MASTER, *(key + end for key in (*states, "variance") for end in ("", SCALE))}
+    return [key for key in values if key in others and key not in kept]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of what an optimizer holds and updates; states come with a parameter's first step, tables with the optimizer's."""
+
+    numel: int  # numbers in all parameters, those of a complex one counted once
+    parameters: int
+    gradients: int
+    states: dict[str, int]  # by name; masters and scales among them
+    tables: int  # that the launches read
+
+    @classmethod
+    def of(cls, optimizer: Optimizer, tables: int) -> "Memory":
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        states: dict[str, int] = {}
+        for values in optimizer.state.values():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    states[key] = states.get(key, 0) + value.nbytes
+        numel, n_bytes = sum(param.numel() for param in params), sum(param.nbytes for param in params)
+        return cls(numel, n_bytes, sum(param.grad.nbytes for param in params if param.grad is not None), states, tables)
+
+    @property
+    def total(self) -> int:
+        """All of it, gradients included."""
+        return self.parameters + self.gradients + sum(self.states.values()) + self.tables
+
+    @property
+    def per_parameter(self) -> dict[str, float]:
+        """The same, divided by the number of parameters, by name: "parameters", "gradients", each state, "tables", "total"."""
+        parts = dict(parameters=self.parameters, gradients=self.gradients, **self.states, tables=self.tables, total=self.total)
+        return {name: n_bytes / max(1, self.numel) for name, n_bytes in parts.items()}
+
+
+def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each parameter of an optimizer and its value in full precision: of 16-bit parameters the float32 master, if they have one.
+
+    Args:
+        optimizer: one of this package's.
+
+    Yields:
+        (parameter, value): the value a copy of its shape and on its device, float32 for 16-bit parameters and else of its dtype;
+        copied as it is asked for, so that the memory for one is enough.
+
+    Example: ``masters = {param: value.cpu() for param, value in export_master(optimizer)}``
+    """
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            master = _master(param, optimizer.state.get(param, {}))
+            yield param, (param if master is None else master).detach().to(WIDE.get(param.dtype, param.dtype), copy=True)

@@ -1,0 +1,51 @@
+"""8-bit states: GROUP consecutive elements share a float32 scale, the largest of their magnitudes.
+
+A code is the root of a value's share of the scale, with the value's sign, in steps of 1 / 127, or of 1 / 255 where states are
+never negative: small values have finer steps. Elementwise, the same source for both drivers.
+"""
+
+from .lang import jit, tl
+
+GROUP = 64  # elements
+LEAST_SCALE = 0x0D800000  # bits of 2**-100, as float32: a group of zeros has one too; no code's value comes near the subnormal numbers
+
+
+@jit
+def decoded(code, scale):
+    if code.dtype == tl.uint8:
+        part = code.to(tl.float32) * 0.00392156862745098  # 255 becomes 1
+        return scale * (part * part)
+    else:
+        part = code.to(tl.float32) * 0.007874015748031496  # 127 becomes 1
+        return scale * (part * tl.abs(part))
+
+
+@jit
+def level_of(size, scale, noise, top):
+    """The code of a magnitude, as int32: rounded up or down with the probabilities that make the mean of its value exact.
+
+    But to the step where it is within 2**-12 of one: the scale, and what was just decoded, keep their codes. `square` is
+    a little less than the square of the level, so that a whole one, whatever its rounding errors, is always rounded up.
+    """
+    square = size * (top * top * 0.9999980926513672 / scale)
+    square = tl.where(square < top * top, square, top * top)
+    low = tl.floor(tl.sqrt(square))
+    chance = noise.to(tl.float32) * 0.000030502676963806152  # twice 0 to 1 - 2**-11
+    return low.to(tl.int32) + (chance * (low + 0.5) < square - low * low).to(tl.int32)
+
+
+@jit
+def encoded(value, scale, noise, dtype: tl.constexpr):
+    """noise: 16 random bits, as uint32."""
+    if dtype == tl.uint8:
+        some = tl.minimum(value.to(tl.uint32, bitcast=True), 1).to(tl.int32)  # what is not 0 stays so: gradients are divided by it
+        return tl.maximum(level_of(value, scale, noise, 255.0), some).to(tl.uint8)
+    else:
+        level = level_of(tl.abs(value), scale, noise, 127.0)
+        return tl.where(value < 0.0, -level, level).to(tl.int8)
+
+
+@jit
+def moment_of(variance, grad_avg):
+    """The square average of what is kept as a variance: as codes, neither it nor grad_avg² could be subtracted from the other."""
+    return variance + grad_avg * grad_avg

@@ -1,0 +1,41 @@
+"""What the kernels are compiled for beside the rule."""
+
+from typing import NamedTuple
+
+from .quant import GROUP
+
+ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1}
+
+
+class Storage(NamedTuple):
+    """How the values of a launch lie in memory."""
+
+    dtypes: tuple[tuple[str, ...], ...]  # of grad, param, state 0, ...: the dtypes of their rows of addresses, as torch names them
+    stochastic: bool = False  # 16-bit parameters are rounded stochastically
+    variance: bool = False  # state 0 is kept as the variance about state 1
+
+    @property
+    def compute(self) -> str:
+        """The dtype of all arithmetic."""
+        return "float64" if self.dtypes[1] == ("float64",) else "float32"
+
+    @property
+    def coded(self) -> list[int]:
+        """Which values are kept as 8-bit codes; of grad, param, state 0, ..."""
+        return [v for v, (dtype, *_) in enumerate(self.dtypes) if dtype in ("uint8", "int8")]
+
+    @property
+    def noisy(self) -> bool:
+        """Whether anything is rounded stochastically."""
+        return self.stochastic or any(dtype not in ("float32", "float64") for dtype, *_ in self.dtypes[2:])
+
+    @property
+    def streams(self) -> list[str]:
+        """Dtypes of what a step reads and writes for each element: the gradient once, all rows but scales twice."""
+        rows = [row for v, value in enumerate(self.dtypes) for row in (value[:1] if v in self.coded else value)]
+        return rows + rows[1:]
+
+    @property
+    def traffic(self) -> float:
+        """Bytes that a step reads and writes for each parameter."""
+        return sum(ITEMSIZE[name] for name in self.streams) + len(self.coded) * 2 * ITEMSIZE["float32"] / GROUP

@@ -1,0 +1,278 @@
+"""Rounding, splitting and quantising, seen through steps that change nothing, or a known amount: the real kernels on every value."""
+
+import numpy as np
+import pytest
+import torch
+
+from cases import BF16, F16, F32
+from fusedrms import FusedRMSProp, export_master
+from fusedrms.kernels.quant import GROUP
+from fusedrms.storage import LEAST_SCALE, decoded, encoded
+from tools import parameter, set_grad
+
+# the interpreter computes with NumPy, which warns of 0 * inf
+pytestmark = [pytest.mark.interpret, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+EVERY = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+
+
+def stepped(values, grad=0.0, **options):
+    """An optimizer that has taken a step with the same gradient everywhere, and its parameter."""
+    param = parameter(values.clone())
+    set_grad(param, torch.full_like(param, grad))
+    optimizer = FusedRMSProp([param], **options)
+    optimizer.step()
+    return optimizer, param
+
+
+def same(a, b) -> bool:
+    """Bit for bit, but for what kind of NaN it is."""
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a[~a.isnan()], b[~b.isnan()])
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_every_representable_value_stays(device, dtype):
+    """All 65,536 of them, infinities and NaN among them, at several steps."""
+    values = EVERY.view(dtype).to(device)
+    optimizer, param = stepped(values, stochastic_rounding=True)
+    for _ in range(3):
+        assert same(param.detach(), values)
+        optimizer.step()
+    for mode in (dict(master_weights="float32"), *([dict(master_weights="split")] if dtype == BF16 else []), {}):
+        _, param = stepped(values, **mode)
+        assert same(param.detach(), values)
+
+
+def shrunk(values, dtype, **options):
+    """values * (1 - 2**-k) in the dtype, computed without rounding: as float32, and as `stochastic_rounding` stores it."""
+    options = dict(lr=1.0, weight_decay=2.0**-12, decoupled_weight_decay=True, **options)
+    _, wide = stepped(values.float(), **options)
+    _, param = stepped(values, stochastic_rounding=True, **options)
+    return wide.detach().double(), param.detach().double()
+
+
+def neighbours(exact, dtype):
+    """The values of the dtype on either side."""
+    near = exact.to(dtype)
+    bits, step = near.view(torch.int16), torch.where(near.double().abs() > exact.abs(), -1, 1).to(torch.int16)
+    other = torch.where(near.double() == exact, bits, bits + step).view(dtype)
+    return near.double(), other.double()
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_rounded_to_a_neighbour(device, dtype):
+    """From every value that is left after a small change, subnormal ones included."""
+    values = EVERY.view(dtype).to(device)
+    values = values[values.isfinite() & (values.abs() >= torch.finfo(dtype).tiny * 2**12)]
+    exact, param = shrunk(values, dtype)
+    assert ((exact != values.double()) | (values == 0)).all()
+    near, other = neighbours(exact, dtype)
+    assert ((param == near) | (param == other)).all()
+    assert (param == near).any()
+    assert (param == other).any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(BF16, 1.0), (BF16, -3.0e-39), (BF16, 2.0**100), (F16, 1.0), (F16, -300.0), (F16, 2.0**-16), (F16, -(2.0**-22))]
+)
+def test_unbiased(device, dtype, value):
+    """The mean error over 2**20 draws is below 4 standard errors; up and down only."""
+    exact, param = shrunk(torch.full((2**20,), value, dtype=dtype, device=device), dtype)
+    assert exact.unique().numel() == 1
+    assert param.unique().numel() == 2
+    error = param - exact
+    assert error.mean().abs() < 4 * error.std() / 2**10
+
+
+def test_noise_is_independent(device):
+    """Of neighbours, of power-of-two distances, between steps."""
+    values = torch.ones(2**16, dtype=BF16, device=device)
+    options = dict(lr=1.0, weight_decay=2.0**-9, decoupled_weight_decay=True, stochastic_rounding=True)
+    optimizer, param = stepped(values, **options)
+    draws = [param.detach().float() != 1]
+    for _ in range(3):
+        param.data.copy_(values)
+        optimizer.step()
+        draws.append(param.detach().float() != 1)
+    bits = torch.stack(draws).double().cpu().numpy()
+    bits = (bits - bits.mean()) / bits.std()
+    for distance in [0, *(2**k for k in range(16))]:
+        for a in range(4):
+            for b in range(a + (distance == 0), 4):
+                assert abs(np.mean(bits[a] * np.roll(bits[b], distance))) < 5 / 2**8, f"steps {a} and {b}, distance {distance}"
+
+
+def noise(words, step, index, stream=0):
+    """The 16 random bits of each element, written down once more in NumPy; `words` are those of its parameter and seed."""
+    mask = np.uint64(0xFFFFFFFF)
+
+    def mixed(x, key):
+        x = x ^ x >> np.uint64(16)
+        x = x * np.uint64(0x7FEB352D) & mask
+        x = x ^ x >> np.uint64(15) ^ key
+        x = x * np.uint64(0x846CA68B) & mask
+        return x ^ x >> np.uint64(16)
+
+    keys = [mixed(np.uint64(word) ^ np.uint64(step), np.uint64(0)) for word in words]
+    word = mixed(index.astype(np.uint64) ^ keys[0], keys[1] + np.uint64(0x9E3779B9 * (stream // 2)) & mask)
+    return word >> np.uint64(16) if stream % 2 else word & np.uint64(0xFFFF)
+
+
+@pytest.mark.parametrize("seed", [0, 12345])
+def test_the_same_bits_on_every_driver(device, seed):
+    """Each against the same NumPy code, so all against each other: resuming on another device rounds alike."""
+    others = parameter(torch.zeros(3, device=device))
+    param = parameter(torch.ones(20_000, dtype=BF16, device=device))
+    options = dict(lr=1.0, weight_decay=2.0**-9, decoupled_weight_decay=True, stochastic_rounding=True, seed=seed)
+    optimizer = FusedRMSProp([others, param], **options)
+    words = np.random.SeedSequence((seed, 1)).generate_state(2)  # the second parameter, though the first has no gradient
+    for step in range(1, 4):
+        param.data.fill_(1)
+        set_grad(param, torch.zeros_like(param))
+        optimizer.step()
+        bits = np.uint64(np.float32(1 - 2.0**-9).view(np.uint32))
+        expected = ((bits + noise(words, step, np.arange(20_000))) >> np.uint64(16) << np.uint64(16)).astype(np.uint32).view(np.float32)
+        assert np.array_equal(param.detach().float().cpu().numpy(), expected)
+
+
+def every_float32():
+    """Every upper half of a float32 with lower halves that are whole, just below and above, and ties."""
+    upper = EVERY.int() << 16
+    lower = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF, 0x1234, 0xC0DE], dtype=torch.int32)
+    values = (upper[:, None] | lower).flatten().view(F32)
+    return values[~values.isnan()]
+
+
+def test_split_keeps_every_bit(device):
+    """Through a checkpoint into both kinds of master, and through a step, whose parameter is a nearest bfloat16."""
+    values = every_float32().to(device)
+    near = values.bfloat16()
+    for kind in ("float32", "split"):
+        param = parameter(near)
+        optimizer = FusedRMSProp([param], master_weights=kind)
+        saved = {"master_param": values, "square_avg": torch.zeros_like(values), "step": torch.tensor(1.0)}
+        shown = ((values.view(torch.int32) + 0x8000) >> 16).to(torch.int16).view(BF16)
+        param.data.copy_(shown)
+        optimizer.load_state_dict({"state": {0: saved}, "param_groups": optimizer.state_dict()["param_groups"]})
+        for _ in range(2):
+            ((_, master),) = export_master(optimizer)
+            assert torch.equal(master.view(torch.int32), values.view(torch.int32))
+            set_grad(param, torch.zeros_like(param))
+            optimizer.step()
+            assert torch.equal(param.detach(), shown)
+        # as torch rounds, but for ties, where it goes to the even one
+        ties = values.view(torch.int32) & 0xFFFF == 0x8000
+        assert torch.equal(param.detach()[~ties], near[~ties])
+        finite = shown.isfinite()
+        assert ((shown.double() - values.double()).abs()[finite] <= (near.double() - values.double()).abs()[finite]).all()
+
+
+def test_a_nan_master_stays_one(device):
+    bits = torch.tensor([0x7F800001, 0x7FFFFFFF, 0x7FC00000, -1, -0x7FFFFF], dtype=torch.int32, device=device)
+    for kind in ("float32", "split"):
+        optimizer, param = stepped(torch.ones(5, dtype=BF16, device=device), master_weights=kind)
+        saved = optimizer.state_dict()
+        saved["state"][0]["master_param"] = bits.view(F32)
+        param.data.fill_(torch.nan)
+        optimizer.load_state_dict(saved)
+        optimizer.step()
+        assert param.isnan().all()
+        assert all(master.isnan().all() for _, master in export_master(optimizer))
+
+
+def scales():
+    """From the least to near the largest float32."""
+    return torch.tensor([2.0**k * m for k in range(-100, 128, 19) for m in (1.0, 1.37, 1.9999999)])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_codes_are_a_fixed_point(dtype):
+    """Decoded and encoded again, every code of every scale is itself; the scale too, where an element has it."""
+    top = 255 if dtype == torch.uint8 else 127
+    codes = torch.arange(0 if dtype == torch.uint8 else -top, top + 1).to(dtype)
+    rows = torch.stack([codes.roll(-k * (GROUP - 1))[: GROUP - 1] for k in range(-(-len(codes) // (GROUP - 1)))])
+    rows = torch.cat([torch.full((len(rows), 1), top, dtype=dtype), rows], 1)
+    for scale in scales():
+        scale = scale.repeat(len(rows))
+        again, same_scale = encoded(decoded(rows.flatten(), scale), dtype)
+        assert torch.equal(again, rows.flatten())
+        assert torch.equal(same_scale, scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_encoding_error(dtype):
+    """Roots are off by half a step at most, and by a whole one where that keeps a positive value from 0."""
+    top = 255 if dtype == torch.uint8 else 127
+    for numel in (1, GROUP - 1, GROUP, 5 * GROUP + 7):
+        for spread in (0.0, 1.0, 10.0):
+            values = torch.randn(numel) * torch.exp(spread * torch.randn(numel))
+            values = values.abs() if dtype == torch.uint8 else values
+            codes, scale = encoded(values, dtype)
+            assert scale.shape == (-(-numel // GROUP),)
+            new, each = decoded(codes, scale), scale.repeat_interleave(GROUP)[:numel]
+            assert (new * values >= 0).all()
+            error = (new.abs().sqrt() - values.abs().sqrt()).abs() / each.sqrt()
+            small = values.abs() < each / (2 * top) ** 2
+            assert (error <= torch.where(small & (dtype == torch.uint8), 1.0, 0.5001) / top).all()
+            assert (error[each == values.abs()] == 0).all()
+            assert ((new > 0) == (values > 0)).all() or dtype == torch.int8
+    codes, scale = encoded(torch.zeros(GROUP + 3), dtype)
+    assert (codes == 0).all()
+    assert (scale == LEAST_SCALE).all()
+
+
+def with_codes(device, codes, scale, **options):
+    """An optimizer whose square average is kept as these codes."""
+    optimizer, param = stepped(torch.zeros(codes.numel(), device=device), state_dtype="8bit", **options)
+    optimizer.state[param]["square_avg"].copy_(codes)
+    optimizer.state[param]["square_avg_scale"].copy_(scale)
+    return optimizer, param
+
+
+def test_the_kernel_keeps_codes(device):
+    """A step that changes no square average changes no code and no scale, whatever the random bits."""
+    codes = torch.stack([torch.cat([torch.tensor([255]), torch.arange(k, k + GROUP - 1) % 256]) for k in range(0, 256, 37)]).flatten()
+    for scale in scales()[:-3]:  # beyond, a root's square may be infinite on its way
+        optimizer, param = with_codes(device, codes, scale, alpha=1.0)
+        for _ in range(3):
+            optimizer.step()
+            state = optimizer.state[param]
+            assert torch.equal(state["square_avg"].cpu(), codes.to(torch.uint8))
+            assert (state["square_avg_scale"] == scale.to(device)).all()
+
+
+def test_the_kernel_encodes_without_bias(device):
+    """An average that decays as it should, on the mean of many: nearest codes would not move at all."""
+    codes = torch.full((2**10 * GROUP,), 90)
+    codes[::GROUP] = 255
+    optimizer, param = with_codes(device, codes, torch.tensor(4.0), alpha=0.999)
+    before = decoded(*(optimizer.state[param][key] for key in ("square_avg", "square_avg_scale"))).double()
+    optimizer.state[param]["square_avg_scale"].fill_(4.0)
+    set_grad(param, torch.zeros_like(param))
+    param.grad[::GROUP] = 2.0  # the largest of each group stays
+    optimizer.step()
+    after = decoded(*(optimizer.state[param][key] for key in ("square_avg", "square_avg_scale"))).double()
+    inner = torch.arange(param.numel(), device=device) % GROUP > 0
+    error = after[inner] - 0.999 * before[inner]
+    assert error.std() > 0
+    assert error.mean().abs() < 4 * error.std() / inner.sum() ** 0.5 + 2.0**-11 * error.std()
+
+
+@pytest.mark.parametrize("state_dtype", [BF16, "8bit"])
+def test_an_average_does_not_stall(device, state_dtype):
+    """With alpha .99 a bfloat16 average rounded to nearest stops a fifth short of what it averages; stochastically it arrives."""
+    n, steps = 64 * GROUP, 1000
+    nearest = torch.zeros((), dtype=BF16)
+    for _ in range(steps):
+        nearest = (0.99 * nearest.float() + 0.01).bfloat16()
+    assert nearest < 0.85
+    assert (0.99 * nearest.float() + 0.01).bfloat16() == nearest
+    param = parameter(torch.zeros(n, device=device))
+    grad = torch.ones(n, device=device)
+    grad[::GROUP] = 3.0  # so that the others are not the largest of their group
+    optimizer = FusedRMSProp([param], state_dtype=state_dtype)
+    for _ in range(steps):
+        set_grad(param, grad.clone())
+        optimizer.step()
+    value = optimizer.state_dict()["state"][0]["square_avg"]
+    mean = value[grad == 1].mean().item()
+    assert abs(mean - 1) < 0.02
