@@ -35,7 +35,7 @@ MODES: dict[str, dict[str, Any]] = {
     "stochastic rounding, 8-bit state": dict(stochastic_rounding=True, state_dtype="8bit"),
     "plain bfloat16, float32 state": {},
 }
-LAYERS, WIDTH, CONTEXT, HEADS, BATCH, LR = 2, 192, 64, 4, 12, 1e-3
+LAYERS, WIDTH, CONTEXT, HEADS, BATCH, LR = 2, 192, 64, 4, 12, 3e-4
 WINDOWS, EVALUATIONS = 512, 12  # held-out windows; how often
 
 

@@ -87,7 +87,7 @@ def check_precision_options(group: dict) -> None:
     state_dtype, seed = group["state_dtype"], group["seed"]
     if not any(state_dtype is known or state_dtype == "8bit" for known in (torch.float32, torch.bfloat16)):
         raise ValueError(f"state_dtype={state_dtype!r} is not supported: it must be torch.float32, torch.bfloat16 or '8bit'")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise ValueError(f"seed={seed!r} is not supported: it must be a whole number from 0 to 2**64 - 1")
 
 

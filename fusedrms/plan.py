@@ -32,7 +32,8 @@ def _noise(precision: Precision, number: int) -> tuple[int, int]:
     """Two words that no other parameter of the optimizer, and no other seed, has; 0 where nothing is random."""
     if not precision.stochastic_rounding and precision.state_dtype == torch.float32:
         return 0, 0
-    first, second = np.random.SeedSequence((precision.seed, number)).generate_state(2)
+    low, high = precision.seed & 0xFFFFFFFF, precision.seed >> 32
+    first, second = np.random.SeedSequence((low, high, number)).generate_state(2)
     return int(first), int(second)
 
 

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.optim import Optimizer
 
-from .kernels.quant import GROUP
+from .kernels.quant import GROUP, LEAST_SCALE
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
 _MASTER = "master_param", "param_remainder"
 STORED_AS = *_MASTER, "variance"  # names in a state beside those of the rule's states, of the parameter's shape too
 _TOP = {torch.uint8: 255, torch.int8: 127}  # largest code
 SCALE = "_scale"  # ends the names of scales
-LEAST_SCALE = 2.0**-100  # that of a group of zeros
+LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32).view(torch.float32).item()  # the scale of a group of zeros
 
 
 class Precision(NamedTuple):
@@ -63,9 +63,9 @@ def decoded(codes: Tensor, scale: Tensor) -> Tensor:
 def encoded(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Codes and scales of float32 values without gaps, to nearest; of what decoded() gave, those that it was given."""
     x, top = _flat(values), _TOP[dtype]
-    scale = pad(x.abs(), (0, -x.numel() % GROUP)).view(-1, GROUP).amax(1).clamp(LEAST_SCALE)
-    level = (x.abs() / scale.repeat_interleave(GROUP)[: x.numel()]).sqrt().mul(top).round()
-    level = level.nan_to_num(top).maximum((x != 0).float()) if dtype == torch.uint8 else level.nan_to_num(top).copysign(x)
+    scale = pad(x.abs(), (0, -x.numel() % GROUP)).view(-1, GROUP).amax(1).clamp(LEAST)
+    level = (x.abs() / scale.repeat_interleave(GROUP)[: x.numel()]).sqrt().mul(top).round().nan_to_num(top)
+    level = level.maximum((x != 0).float()) if dtype == torch.uint8 else level.copysign(x)
     codes = dense_like(values, dtype=dtype)
     _flat(codes).copy_(level)
     return codes, scale
@@ -82,10 +82,14 @@ def _master(param: Tensor, values: dict) -> Tensor | None:
     """The float32 master, if there is one; where something else has changed the parameter, what that comes to."""
     param = param.detach()
     if "param_remainder" in values and param.dtype == torch.bfloat16:
-        bits = param.view(torch.int16).int() << 16
-        return (bits + values["param_remainder"].to(param.device).int()).view(torch.float32)
+        upper = param.view(torch.int16).int() << 16
+        bits = upper + values["param_remainder"].to(param.device).int()
+        beyond = bits.view(torch.float32).isnan() | (bits ^ upper < 0)
+        return torch.where(beyond, upper, bits).view(torch.float32)
     if "master_param" in values and param.dtype in WIDE:
         master = values["master_param"].to(param.device, WIDE[param.dtype])  # torch's optimizers narrow it
+        if param.is_complex():
+            return torch.view_as_complex(_master(torch.view_as_real(param), {"master_param": torch.view_as_real(master)}))
         return torch.where(_shown(master, param.dtype) == param, master, param.to(master.dtype))
     return None
 
@@ -130,7 +134,7 @@ def _fits(param: Tensor, key: str, dtype: torch.dtype, value: Tensor | None) -> 
     if value is None or (value.device, value.dtype) != (param.device, dtype):
         return False
     if key.endswith(SCALE):
-        return value.shape == (n_groups(param),)
+        return value.shape == (n_groups(param),) and value.is_contiguous()
     return order(value) == order(dense_like(param, device="meta")) and not is_lazy(value)
 
 
@@ -157,6 +161,7 @@ def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Preci
     if all(_fits(param, key, dtype, values.get(key)) for key, dtype in wanted.items()):
         return {key: values[key] for key in wanted}
     known, found = full(param, values), {}
+    known.update({key: value for key, value in values.items() if key == "master_param"})  # the parameter may yet be loaded
     for key, dtype in wanted.items():
         if key in _MASTER:
             master = fitted(param, known.get("master_param", param.detach()))
@@ -200,7 +205,7 @@ class Memory:
         params = [param for group in optimizer.param_groups for param in group["params"]]
         states: dict[str, int] = {}
         for values in optimizer.state.values():
-            for key, value in values.items():
+            for key, value in values.items() if isinstance(values, dict) else ():
                 if isinstance(value, Tensor):
                     states[key] = states.get(key, 0) + value.nbytes
         numel, n_bytes = sum(param.numel() for param in params), sum(param.nbytes for param in params)

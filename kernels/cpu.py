@@ -17,7 +17,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from . import quant, rules
 from .c_api import cached_njit
-from .cpu_memory import Variant, chunk_keys, larger, load_row, load_scales, store_codes, store_row
+from .cpu_memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_codes, store_row
 from .lang import clip, is_rule, tl
 from .quant import GROUP, LEAST_SCALE
 from .storage import Storage
@@ -149,16 +149,6 @@ def _(variant, begin, end):
     return lambda variant, begin, end: end
 
 
-def _scratch(variant):
-    """Replaced by its overload: memory for the values of a group that are kept as codes."""
-
-
-@overload(_scratch)
-def _(variant):
-    n = GROUP * len(variant.coded)
-    return lambda variant: np.empty(n, np.float32)
-
-
 def _no_peaks(variant):
     """Replaced by its overload: what the scale of a group is at least, for each coded value."""
 
@@ -192,8 +182,7 @@ def _step(
     first,  # the chunks of this thread: first up to last
     last,
 ):
-    waiting = _scratch(variant)
-    scratch = waiting.ctypes.data
+    scratch = scratch_of(variant)
     for k in range(first, last):
         tensor = chunk_tensor[k]
         start = chunk_start[k]

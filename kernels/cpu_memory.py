@@ -98,6 +98,17 @@ def _random(builder, index, keys, stream: int) -> Value:
     return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32"), words, stream)
 
 
+@intrinsic
+def scratch_of(typing_context, variant):
+    """The address of scratch, on the stack."""
+
+    def build(context, builder, signature, args):
+        memory = cgutils.alloca_once(builder, FLOAT, size=max(1, GROUP * len(variant.coded)))
+        return builder.ptrtoint(memory, WORD)
+
+    return nt.intp(variant), build
+
+
 KEYS = nt.UniTuple(nt.uint32, 2)
 
 

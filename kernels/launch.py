@@ -11,7 +11,8 @@ from .storage import Storage
 
 THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
 CHUNK = 16384  # elements a program updates
-REGISTERS = 80  # of a thread, where states are kept as codes: left to itself the compiler may take 120 and halve the threads at work
+# of a thread where states are kept as codes, with every address aligned and not: left to itself the compiler takes up to 160
+REGISTERS = {True: 80, False: 128}
 
 
 class Tables(NamedTuple):
@@ -60,7 +61,7 @@ def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, warp_siz
         warp_size: threads, 32 on NVIDIA's GPUs and 64 on AMD's, whose compiler takes no limit of registers.
     """
     vector = 2 if storage.compute == "float64" else 4
-    limit = dict(maxnreg=REGISTERS) if storage.coded and warp_size == 32 else {}
+    limit = dict(maxnreg=REGISTERS[aligned]) if storage.coded and warp_size == 32 else {}
     return dict(
         RULE=getattr(rules, rule),
         N_COMMON=len(rules.COMMON),

@@ -40,7 +40,7 @@ def stochastic_float16(value, noise):
     # float16 keeps 10 bits of 23, but below 2**-14 (bits 0x38800000) it has steps of 2**-24, whatever the exponent
     large = ((size + (noise >> 3)) & 0xFFFFE000).to(tl.float32, bitcast=True)
     small = tl.where(size < 0x38800000, size, 0).to(tl.float32, bitcast=True)
-    steps = (small * 16777216.0 + noise.to(tl.float32) * 0.0000152587890625).to(tl.int32).to(tl.float32)
+    steps = (small * 16777216.0 + (noise >> 3).to(tl.float32) * 0.0001220703125).to(tl.int32).to(tl.float32)
     rounded = tl.where(size < 0x38800000, steps * 0.000000059604644775390625, large)
     rounded = (rounded.to(tl.uint32, bitcast=True) | (bits & 0x80000000)).to(tl.float32, bitcast=True)
     return tl.where(value != value, value, rounded).to(tl.float16)
@@ -48,7 +48,7 @@ def stochastic_float16(value, noise):
 
 @jit
 def stochastic(value, noise, dtype: tl.constexpr):
-    """Up or down, with the probabilities that make the mean exact; noise: 16 random bits as uint32."""
+    """Up or down (beyond the largest finite value: to infinity), so that the mean is exact; noise: 16 random bits as uint32."""
     if dtype == tl.bfloat16:
         return upper_half(value, noise)
     else:
@@ -64,8 +64,11 @@ def split(value):
 
 @jit
 def joined(param, remainder):
-    """What split() was given."""
-    return ((param.to(tl.uint16, bitcast=True).to(tl.uint32) << 16) + remainder.to(tl.int32).to(tl.uint32)).to(tl.float32, bitcast=True)
+    """What split() was given; a parameter that something else has set to 0 or to infinity, beyond which bits mean others, is that."""
+    upper = param.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+    bits = upper + remainder.to(tl.int32).to(tl.uint32)
+    value = bits.to(tl.float32, bitcast=True)
+    return tl.where((value != value) | ((bits ^ upper) > 0x7FFFFFFF), upper.to(tl.float32, bitcast=True), value)
 
 
 @jit

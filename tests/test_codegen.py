@@ -77,7 +77,7 @@ def registers(rule, storage, target, aligned=True):
     if storage.compute == "float64":
         return 96
     if storage.coded:
-        return launch.REGISTERS if target != "gfx942" else 128
+        return launch.REGISTERS[aligned and target != "gfx942"]
     return 64 if aligned and rule != "smorms3" and target != "gfx942" else 80
 
 
@@ -141,6 +141,15 @@ def test_modes(rule, dtype, mode, target):
         n_bytes, n_instructions = PROMISED.get(mode, (18.2, 90))
         assert storage.traffic <= n_bytes
         assert len(result.loop) / n <= n_instructions
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("rule", ["rmsprop", "rmsprop_centered_momentum", "smorms3"])
+def test_modes_unaligned(rule, target):
+    storage, _, result = code(rule, BF16, BF16, TARGETS[target], aligned=False, mode=MODES["split, 8-bit state"])
+    assert result.spilled <= (8 if (target, rule) == ("sm_100", "smorms3") else 0)
+    assert result.registers <= registers(rule, storage, target, aligned=False)
+    assert set(result.accesses) == {ITEMSIZE[name] for name in (*storage.streams, "float32")}
 
 
 @pytest.mark.parametrize("target", TARGETS)

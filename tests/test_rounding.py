@@ -6,8 +6,9 @@ import torch
 
 from cases import BF16, F16, F32
 from fusedrms import FusedRMSProp, export_master
+from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
-from fusedrms.storage import LEAST_SCALE, decoded, encoded
+from fusedrms.storage import LEAST, decoded, encoded
 from tools import parameter, set_grad
 
 # the interpreter computes with NumPy, which warns of 0 * inf
@@ -31,12 +32,16 @@ def same(a, b) -> bool:
 
 @pytest.mark.parametrize("dtype", [BF16, F16])
 def test_every_representable_value_stays(device, dtype):
-    """All 65,536 of them, infinities and NaN among them, at several steps."""
-    values = EVERY.view(dtype).to(device)
+    """All 65,536 of them, infinities and NaN among them, whatever the random bits: each is drawn for 64 times."""
+    values = EVERY.view(dtype).to(device).repeat(1 if lang.interpreted() else 64)
     optimizer, param = stepped(values, stochastic_rounding=True)
     for _ in range(3):
         assert same(param.detach(), values)
         optimizer.step()
+    # float16's subnormal numbers, whose steps are counted apart
+    some = torch.tensor([2.0**-15, 2.0**-16 * 1.5, 2.0**-24 * 1023, 0.0], dtype=dtype, device=device).repeat(2**16)
+    _, param = stepped(some, stochastic_rounding=True)
+    assert same(param.detach(), some)
     for mode in (dict(master_weights="float32"), *([dict(master_weights="split")] if dtype == BF16 else []), {}):
         _, param = stepped(values, **mode)
         assert same(param.detach(), values)
@@ -117,14 +122,14 @@ def noise(words, step, index, stream=0):
     return word >> np.uint64(16) if stream % 2 else word & np.uint64(0xFFFF)
 
 
-@pytest.mark.parametrize("seed", [0, 12345])
+@pytest.mark.parametrize("seed", [0, 2**63 + 12345])
 def test_the_same_bits_on_every_driver(device, seed):
     """Each against the same NumPy code, so all against each other: resuming on another device rounds alike."""
     others = parameter(torch.zeros(3, device=device))
     param = parameter(torch.ones(20_000, dtype=BF16, device=device))
     options = dict(lr=1.0, weight_decay=2.0**-9, decoupled_weight_decay=True, stochastic_rounding=True, seed=seed)
     optimizer = FusedRMSProp([others, param], **options)
-    words = np.random.SeedSequence((seed, 1)).generate_state(2)  # the second parameter, though the first has no gradient
+    words = np.random.SeedSequence((seed & 0xFFFFFFFF, seed >> 32, 1)).generate_state(2)  # the second parameter, though the first has no gradient
     for step in range(1, 4):
         param.data.fill_(1)
         set_grad(param, torch.zeros_like(param))
@@ -217,7 +222,7 @@ def test_encoding_error(dtype):
             assert ((new > 0) == (values > 0)).all() or dtype == torch.int8
     codes, scale = encoded(torch.zeros(GROUP + 3), dtype)
     assert (codes == 0).all()
-    assert (scale == LEAST_SCALE).all()
+    assert (scale == LEAST).all()
 
 
 def with_codes(device, codes, scale, **options):
@@ -231,7 +236,7 @@ def with_codes(device, codes, scale, **options):
 def test_the_kernel_keeps_codes(device):
     """A step that changes no square average changes no code and no scale, whatever the random bits."""
     codes = torch.stack([torch.cat([torch.tensor([255]), torch.arange(k, k + GROUP - 1) % 256]) for k in range(0, 256, 37)]).flatten()
-    for scale in scales()[:-3]:  # beyond, a root's square may be infinite on its way
+    for scale in scales():
         optimizer, param = with_codes(device, codes, scale, alpha=1.0)
         for _ in range(3):
             optimizer.step()
@@ -257,6 +262,7 @@ def test_the_kernel_encodes_without_bias(device):
     assert error.mean().abs() < 4 * error.std() / inner.sum() ** 0.5 + 2.0**-11 * error.std()
 
 
+@pytest.mark.skipif(lang.interpreted(), reason="a thousand steps; single ones are compared above")
 @pytest.mark.parametrize("state_dtype", [BF16, "8bit"])
 def test_an_average_does_not_stall(device, state_dtype):
     """With alpha .99 a bfloat16 average rounded to nearest stops a fifth short of what it averages; stochastically it arrives."""
