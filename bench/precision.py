@@ -1,6 +1,6 @@
 """Trains the byte-level GPT of examples/ in each precision mode, from the same weights on the same batches.
 
-    python -m bench.precision [--steps 1200] [--seeds 3] [--output bench/results]
+    python -m bench.precision [--steps 1200] [--seeds 2] [--output bench/results]
 
 The parameters are bfloat16, and so are their gradients; activations are float32, which a CPU computes faster. Writes
 precision.json, precision.md and precision.png.
@@ -110,7 +110,7 @@ def plot(results: dict, path: pathlib.Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.precision", description=str(__doc__).split("\n")[0])
     parser.add_argument("--steps", type=int, default=1200, help="(default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=2, help="how many (default: %(default)s)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"), help="directory (default: %(default)s)")
     given = parser.parse_args()
     if given.steps < EVALUATIONS or given.seeds < 1:
