@@ -1,6 +1,6 @@
 """Trains the byte-level GPT of examples/ in each precision mode, from the same weights on the same batches.
 
-    python -m bench.precision [--steps 1200] [--seeds 2] [--output bench/results]
+    python -m bench.precision [--steps 1200] [--lr 3e-4] [--seeds 2] [--output bench/results]
 
 The parameters are bfloat16, and so are their gradients; activations are float32, which a CPU computes faster. Writes
 precision.json, precision.md and precision.png.
@@ -35,17 +35,17 @@ MODES: dict[str, dict[str, Any]] = {
     "stochastic rounding, 8-bit state": dict(stochastic_rounding=True, state_dtype="8bit"),
     "plain bfloat16, float32 state": {},
 }
-LAYERS, WIDTH, CONTEXT, HEADS, BATCH, LR = 2, 192, 64, 4, 12, 3e-4
+LAYERS, WIDTH, CONTEXT, HEADS, BATCH = 2, 192, 64, 4, 12
 WINDOWS, EVALUATIONS = 512, 12  # held-out windows; how often
 
 
 class Run:
     """One mode and seed: its model, its optimizer, its held-out losses."""
 
-    def __init__(self, options: dict[str, Any], steps: int, seed: int):
+    def __init__(self, options: dict[str, Any], lr: float, steps: int, seed: int):
         torch.manual_seed(seed)
         self.model = GPT(LAYERS, WIDTH, CONTEXT, HEADS).bfloat16()
-        self.optimizer = FusedRMSProp(self.model.parameters(), lr=LR, **options)
+        self.optimizer = FusedRMSProp(self.model.parameters(), lr=lr, **options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate(step, steps))
         self.losses: list[float] = []
 
@@ -110,6 +110,7 @@ def plot(results: dict, path: pathlib.Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.precision", description=str(__doc__).split("\n")[0])
     parser.add_argument("--steps", type=int, default=1200, help="(default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=3e-4, help="(default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="how many (default: %(default)s)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"), help="directory (default: %(default)s)")
     given = parser.parse_args()
@@ -118,7 +119,7 @@ def main() -> int:
     given.output.mkdir(parents=True, exist_ok=True)
     train, held_out = corpus()
     windows = spread(held_out, WINDOWS, CONTEXT)
-    runs = {name: [Run(options, given.steps, seed) for seed in range(given.seeds)] for name, options in MODES.items()}
+    runs = {name: [Run(options, given.lr, given.steps, seed) for seed in range(given.seeds)] for name, options in MODES.items()}
     evaluated, begin = [], time.perf_counter()
     for step in range(1, given.steps + 1):
         for seed in range(given.seeds):
@@ -133,7 +134,7 @@ def main() -> int:
             print(f"{step:6} {time.perf_counter() - begin:5.0f} s", *(f"{mean:.4f}" for mean in means), flush=True)
     first = runs[BASELINE][0]
     results = {
-        **machine("cpu", f"python -m bench.precision --steps {given.steps} --seeds {given.seeds}"),
+        **machine("cpu", f"python -m bench.precision --steps {given.steps} --lr {given.lr} --seeds {given.seeds}"),
         "steps": given.steps,
         "seeds": given.seeds,
         "numel": sum(param.numel() for param in first.model.parameters()),
