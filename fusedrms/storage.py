@@ -78,6 +78,11 @@ def _shown(master: Tensor, dtype: torch.dtype) -> Tensor:
     return master.to(dtype).to(master.dtype)
 
 
+def _kept_or(param: Tensor, master: Tensor) -> Tensor:
+    """The master, or the parameter where that is not what the master shows."""
+    return torch.where(_shown(master, param.dtype) == param, master, param.to(master.dtype))
+
+
 def _master(param: Tensor, values: dict) -> Tensor | None:
     """The float32 master, if there is one; where something else has changed the parameter, what that comes to."""
     param = param.detach()
@@ -88,9 +93,9 @@ def _master(param: Tensor, values: dict) -> Tensor | None:
         return torch.where(beyond, upper, bits).view(torch.float32)
     if "master_param" in values and param.dtype in WIDE:
         master = values["master_param"].to(param.device, WIDE[param.dtype])  # torch's optimizers narrow it
-        if param.is_complex():
-            return torch.view_as_complex(_master(torch.view_as_real(param), {"master_param": torch.view_as_real(master)}))
-        return torch.where(_shown(master, param.dtype) == param, master, param.to(master.dtype))
+        if not param.is_complex():
+            return _kept_or(param, master)
+        return torch.view_as_complex(_kept_or(torch.view_as_real(param), torch.view_as_real(master)))
     return None
 
 

@@ -167,10 +167,26 @@ def test_masters_loaded_before_or_after_the_parameters(kind, state):
     for parameters_first in (True, False):
         fresh = parameter(torch.zeros_like(param))
         again = FusedRMSProp([fresh], master_weights=kind, **state)
-        for load in (lambda: fresh.data.copy_(weights), lambda: again.load_state_dict(saved))[:: 1 if parameters_first else -1]:
-            load()
+        if parameters_first:
+            fresh.data.copy_(weights)
+        again.load_state_dict(saved)
+        fresh.data.copy_(weights)
         ((_, master),) = export_master(again)
         assert torch.equal(master, expected)
+
+
+@pytest.mark.parametrize("kind", ["float32", "split"])
+def test_masters_set_by_hand(kind):
+    """Before the first step, which goes on from them."""
+    optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(300,)])
+    weights = torch.randn(300)
+    param.data.copy_(weights)
+    optimizer.state[param]["master_param"] = weights.clone()
+    set_grad(param, torch.zeros_like(param))
+    optimizer.step()
+    ((_, master),) = export_master(optimizer)
+    assert torch.equal(master, weights)
+    assert ("param_remainder" in optimizer.state[param]) == (kind == "split")
 
 
 def test_a_scale_with_gaps_is_copied():

@@ -129,7 +129,8 @@ def test_the_same_bits_on_every_driver(device, seed):
     param = parameter(torch.ones(20_000, dtype=BF16, device=device))
     options = dict(lr=1.0, weight_decay=2.0**-9, decoupled_weight_decay=True, stochastic_rounding=True, seed=seed)
     optimizer = FusedRMSProp([others, param], **options)
-    words = np.random.SeedSequence((seed & 0xFFFFFFFF, seed >> 32, 1)).generate_state(2)  # the second parameter, though the first has no gradient
+    # of the second parameter, though the first has no gradient
+    words = np.random.SeedSequence((seed & 0xFFFFFFFF, seed >> 32, 1)).generate_state(2)
     for step in range(1, 4):
         param.data.fill_(1)
         set_grad(param, torch.zeros_like(param))
