@@ -149,7 +149,8 @@ class FusedOptimizer(Optimizer):
         Returns:
             What torch's has. 8-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
             ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
-            stores it as its own options say; one with the same options goes on bit for bit.
+            stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
+            copied, on its device.
         """
         widen = self.register_state_dict_post_hook(FusedOptimizer._widen, prepend=True)
         try:
