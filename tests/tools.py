@@ -7,6 +7,7 @@ from torch import Tensor
 from cases import code_error, compute_error, storage_error
 from fusedrms import FusedRMSProp, export_master
 from fusedrms.kernels.quant import GROUP
+from fusedrms.storage import full
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem")
@@ -56,8 +57,7 @@ def exact(tensor: Tensor) -> np.ndarray:
 
 def full_state(optimizer: torch.optim.Optimizer) -> dict:
     """parameter -> its state in full precision."""
-    saved = optimizer.state_dict()["state"]
-    return {param: saved.get(n, {}) for n, param in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    return {param: full(param, optimizer.state.get(param, {})) for group in optimizer.param_groups for param in group["params"]}
 
 
 def in_master(state: dict) -> bool:
