@@ -116,6 +116,7 @@ def test_a_float16_master(device):
 
 
 @pytest.mark.interpret
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
 @pytest.mark.parametrize("kind", ["float32", "split"])
 def test_a_parameter_changed_outside(device, kind):
     """Goes on from the new value; elements that were left alone keep their masters."""
