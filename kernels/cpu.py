@@ -18,7 +18,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from . import quant, rules
 from .c_api import cached_njit
 from .cpu_memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_codes, store_row
-from .lang import clip, is_rule, tl
+from .lang import clip, is_rule, quotient, tl
 from .quant import GROUP, LEAST_SCALE
 from .storage import Storage
 
@@ -48,15 +48,23 @@ def _clip(x, limit):
     return -limit if x < -limit else x
 
 
+@numba.njit(error_model="numpy")
+def _quotient(x, y):
+    return x / y
+
+
+_BUILT_IN = {clip: _clip, quotient: _quotient}  # written otherwise for GPUs
+
+
 def compile_rule(function, compute: nt.Float):
     """A rule as a Numba function: the rules that it calls compiled too, its float literals of the compute type."""
-    if function is clip:
-        return _clip
+    if function in _BUILT_IN:
+        return _BUILT_IN[function]
     number = np.dtype(compute.name).type
     code = function.fn.__code__
     scope = {"__name__": function.fn.__module__}  # the disk cache imports it
     scope |= {
-        name: compile_rule(value, compute) if value is clip or is_rule(value) else value
+        name: compile_rule(value, compute) if is_rule(value) or value is clip or value is quotient else value
         for name, value in function.fn.__globals__.items()
         if name in code.co_names
     }

@@ -17,6 +17,7 @@ except ImportError:  # macOS, Windows: the CPU driver reads only the source of a
     tl = SimpleNamespace(constexpr=lambda value: value, sqrt=_name("sqrt"), where=_name("where"))
     jit = lambda fn: SimpleNamespace(fn=fn, __name__=fn.__name__)  # noqa: E731
     clip = _name("clip")
+    quotient = _name("quotient")
 else:
     jit = triton.jit
 
@@ -26,6 +27,14 @@ else:
         if x.dtype == tl.float64:  # GPUs have no such instruction for it
             return tl.where(x > limit, limit, tl.where(x < -limit, -limit, x))
         return tl.clamp(x, -limit, limit, tl.PropagateNan.ALL)
+
+    @jit
+    def quotient(x, y):
+        """x / y, y not negative, to 3 units in the last place: in half of the instructions that GPUs take to divide any numbers."""
+        if y.dtype == tl.float64:
+            return x / y
+        root = tl.rsqrt(y)
+        return x * root * root
 
 
 def is_rule(value) -> bool:

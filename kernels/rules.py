@@ -8,7 +8,7 @@ An option that only changes arithmetic is a number here, with a neutral value.
 
 import math
 
-from .lang import clip, jit, tl
+from .lang import clip, jit, quotient, tl
 
 
 @jit
@@ -32,7 +32,7 @@ def rmsprop(grad, state, lr, correction, args):
     alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
     square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
     denominator = tl.sqrt(square_avg * correction + eps_inside) + eps_outside
-    return lr * grad / denominator, (square_avg,)
+    return quotient(lr * grad, denominator), (square_avg,)
 
 
 @jit
@@ -44,7 +44,7 @@ def rmsprop_centered(grad, state, lr, correction, args):
     grad_avg = ema(grad_avg, grad, alpha, one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
     denominator = tl.sqrt(variance + eps_inside) + eps_outside
-    return lr * grad / denominator, (square_avg, grad_avg)
+    return quotient(lr * grad, denominator), (square_avg, grad_avg)
 
 
 @jit
@@ -76,11 +76,11 @@ def smorms3(grad, state, lr, correction, args):
     """Funk 2015: a memory as long as the gradient's noise asks for, a rate as high as its signal allows."""
     square_avg, grad_avg, mem = state
     (eps,) = args
-    r = 1.0 / (mem + 1.0)
+    r = quotient(1.0, mem + 1.0)
     square_avg = ema(square_avg, grad * grad, 1.0 - r, r)
     grad_avg = ema(grad_avg, grad, 1.0 - r, r)
-    signal = grad_avg * (grad_avg / (square_avg + eps))  # of a huge gradient both squares are infinite
-    update = grad * tl.where(signal < lr, signal, lr) / (tl.sqrt(square_avg) + eps)
+    signal = grad_avg * quotient(grad_avg, square_avg + eps)  # of a huge gradient both squares are infinite
+    update = quotient(grad * tl.where(signal < lr, signal, lr), tl.sqrt(square_avg) + eps)
     return update, (square_avg, grad_avg, 1.0 + mem * (1.0 - signal))
 
 
