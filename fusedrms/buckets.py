@@ -1,13 +1,14 @@
 """Parameters that share a launch, and the tables it reads."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels.launch import NormTables, Tables, chunk_size, launch, launch_squares, norm_chunk_size, uses_triton
+from .autotune import choose
+from .kernels.launch import NormTables, Tables, norm_chunk_size, prepare, prepare_squares, uses_triton
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
 from .options import STORED
@@ -99,11 +100,12 @@ class Bucket:
         self._counted_with = self._first[np.array(row)[self._corrected]]
         self.numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
         kept = np.array([[tensor.data_ptr() for tensor in member.kept] for member in members], np.int64).T
+        config = choose(rule, layout.device, layout.storage, layout.aligned, self.numels)
         self._host = Tables(
             np.concatenate([np.zeros((2, len(members)), np.int64), kept]),
             self.numels,
             np.array(row, np.int32),
-            *chunks(self.numels, chunk_size(layout.device)),
+            *chunks(self.numels, config.chunk),
             np.zeros((len(rows), len(COMMON) + n_args), layout.storage.compute),
             np.array([member.norm for member in members], np.int32),
             np.array([(*member.noise, 0) for member in members], np.uint32).view(np.int32),
@@ -112,6 +114,7 @@ class Bucket:
         self._n_elements = int(self.numels.sum())
         # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
         self._tables, self._sent = Tables(*(on_device(table, layout.device) for table in self._host)), {}
+        self._launch = prepare(rule, layout.storage, layout.aligned, self._n_elements, self._tables, config)
         if layout.device.type == "cuda":
             self._stream = torch.cuda.current_stream(layout.device)
             self._sent = {name: getattr(self._host, name).copy() for name in ("addresses", "hyper", "noise")}
@@ -182,21 +185,21 @@ class Bucket:
     def step(self, norms: Tensor | np.ndarray) -> None:
         """Launch; norms are those that limit gradients."""
         self._counts += 1
-        launch(self.rule, self.layout.storage, self.layout.aligned, self._n_elements, self._tables, norms)
+        self._launch(norms)
         for c in self._staged[1]:
             self.params[c].copy_(self._copies[1, c])
         self._copies.clear()
 
     def norm_tables(self, first_sum: np.ndarray) -> NormTables:
-        """Those of `add_squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin."""
+        """Those of `squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin."""
         own = (*chunks(self.numels, norm_chunk_size()), first_sum[self.index])
         chunk_tensor, chunk_start, first = (on_device(table, self.layout.device) for table in own)
         t = self._tables
         return NormTables(t.addresses, t.numels, t.groups, chunk_tensor, chunk_start, t.hyper, first)
 
-    def add_squares(self, tables: NormTables, sums: Tensor | np.ndarray) -> None:
-        """Launch: write the sum of squares of each chunk of gradients."""
-        launch_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, self._n_elements, tables, sums)
+    def squares(self, tables: NormTables) -> Callable[[Tensor | np.ndarray], None]:
+        """The launch that writes the sum of squares of each chunk of gradients into what it is given."""
+        return prepare_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, self._n_elements, tables)
 
     def _send(self, name: str, sent: np.ndarray) -> None:
         host = getattr(self._host, name)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .buckets import Bucket, keep, on_device
-from .kernels.launch import launch_norms, norm_chunk_size
+from .kernels.launch import norm_chunk_size, prepare_norms
 
 
 class Norms:
@@ -28,7 +28,7 @@ class Norms:
             self._prepare(buckets, devices, n_norms)
         made = [*self.on.values()]
         if self._parts:
-            made += [self._spans, *self._sums.values(), *(table for _, tables, _ in self._parts for table in tables)]
+            made += [self._spans, *self._sums.values(), *(table for tables in self._tables for table in tables)]
         self.table_bytes = sum(table.nbytes for table in made)
         self._on_streams = [
             (torch.cuda.current_stream(device), [table for table in made if isinstance(table, Tensor) and table.device == device])
@@ -50,7 +50,11 @@ class Norms:
         self._home = devices[0]
         self._spans = on_device(spans, self._home)
         self._sums = {device: on_device(np.zeros(spans[0, 1]), device) for device in devices}
-        self._parts = [(bucket, bucket.norm_tables(first), self._sums[bucket.layout.device]) for bucket in buckets]
+        self._tables = [bucket.norm_tables(first) for bucket in buckets]
+        self._parts = [
+            (bucket.squares(tables), self._sums[bucket.layout.device]) for bucket, tables in zip(buckets, self._tables, strict=True)
+        ]
+        self._finish = prepare_norms(self._spans, self.on[self._home])
 
     def compute(self) -> None:
         """One launch for each bucket, and one that sums up; the host waits for none, unless some parameters are on a CPU, some not."""
@@ -58,13 +62,13 @@ class Norms:
             keep(tensors, stream)
         if not self._parts:
             return
-        for bucket, tables, sums in self._parts:
-            bucket.add_squares(tables, sums)
+        for write_squares, sums in self._parts:
+            write_squares(sums)
         total, norms = self._sums[self._home], self.on[self._home]
         others = [device for device in self.on if device != self._home]
         for device in others:  # 0 where the home has written
             total = total + torch.as_tensor(self._sums[device]).to(self._home)
-        launch_norms(total, self._spans, norms)
+        self._finish(total)
         for device in others:
             torch.as_tensor(self.on[device]).copy_(torch.as_tensor(norms))
 

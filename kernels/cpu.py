@@ -228,9 +228,9 @@ def compiled(rule: str, storage: Storage, n_hyper: int):
     return functools.partial(_step.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
 
 
-def step(rule: str, storage: Storage, n_elements: int, tables, norms: np.ndarray) -> None:
-    """One step of a bucket of CPU tensors; tables: launch.Tables of NumPy arrays."""
-    in_threads(compiled(rule, storage, tables.hyper.shape[1]), n_elements, tables, norms, CHUNK)
+def prepare(rule: str, storage: Storage, n_elements: int, tables, chunk: int, min_work: int) -> "Threads":
+    """What does a step of a bucket of CPU tensors; tables: launch.Tables of NumPy arrays."""
+    return Threads(compiled(rule, storage, tables.hyper.shape[1]), n_elements, tables, chunk, min_work)
 
 
 @functools.cache
@@ -243,19 +243,35 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork; Windows ha
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def in_threads(run, n_elements: int, tables, out: np.ndarray, chunk: int) -> None:
-    """run(*tables, out, chunk, first, last) on shares of the chunks, by as many threads as torch uses; chunk is their size."""
-    n_threads = max(1, min(torch.get_num_threads(), n_elements // MIN_WORK))
-    first, *rest = [(*tables, out, chunk, a, b) for a, b in itertools.pairwise(_shares(tables, chunk, n_threads))]
-    others = [_start(run, *part) for part in rest]
-    try:
-        run(*first)
-    finally:  # nothing may write any more once this has returned, by Ctrl-C either
+class Threads:
+    """run(*tables, out, chunk, first, last) on shares of the chunks, by as many threads as torch uses.
+
+    Args:
+        run: machine code.
+        n_elements: in all tensors together.
+        tables: NumPy arrays, those of launch.Tables or NormTables.
+        chunk: elements of each.
+        min_work: elements that a thread must have.
+    """
+
+    def __init__(self, run, n_elements: int, tables, chunk: int, min_work: int):
+        self._run, self._n_elements, self._tables, self._chunk, self._min_work = run, n_elements, tables, chunk, min_work
+        self._parts = []
+
+    def __call__(self, out: np.ndarray) -> None:
+        n_threads = max(1, min(torch.get_num_threads(), self._n_elements // self._min_work))
+        if n_threads != len(self._parts):
+            self._parts = list(itertools.pairwise(_shares(self._tables, self._chunk, n_threads)))
+        first, *rest = self._parts
+        others = [_start(self._run, *self._tables, out, self._chunk, *part) for part in rest]
         try:
-            wait(others)
-        except KeyboardInterrupt:
-            wait(others)
-            raise
+            self._run(*self._tables, out, self._chunk, *first)
+        finally:  # nothing may write any more once this has returned, by Ctrl-C either
+            try:
+                wait(others)
+            except KeyboardInterrupt:
+                wait(others)
+                raise
 
 
 def _start(run, *args) -> Future:

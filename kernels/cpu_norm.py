@@ -10,7 +10,7 @@ from numba.extending import overload
 
 from . import rules
 from .c_api import cached_njit
-from .cpu import DIGEST, FLOAT64, INT32, INT64, compile_rule, fixed, in_threads
+from .cpu import DIGEST, FLOAT64, INT32, INT64, MIN_WORK, Threads, compile_rule, fixed
 from .cpu_memory import Variant, load_row
 from .storage import Storage
 
@@ -95,10 +95,10 @@ def _compiled_squares(dtype: str, compute: nt.Float, n_hyper: int):
     return functools.partial(_squares.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
 
 
-def squares(dtype: str, n_elements: int, tables, sums: np.ndarray) -> None:
-    """The sums of squares of a bucket; dtype is that of the gradients, tables as launch.NormTables of NumPy arrays."""
+def prepare_squares(dtype: str, n_elements: int, tables) -> Threads:
+    """What writes the sums of squares of a bucket; dtype is that of the gradients, tables as launch.NormTables of NumPy arrays."""
     run = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype), tables.hyper.shape[1])
-    in_threads(run, n_elements, tables, sums, CHUNK)
+    return Threads(run, n_elements, tables, CHUNK, MIN_WORK)
 
 
 @functools.cache

@@ -1,18 +1,69 @@
 """The only place that launches: picks the driver by the bucket's device."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from . import cpu, cpu_norm, lang, rules
+from .quant import GROUP
 from .storage import Storage
 
 THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
 CHUNK = 16384  # elements a program updates
 # of a thread where states are kept as codes, with every address aligned and not: left to itself the compiler takes up to 160
 REGISTERS = {True: 80, False: 128}
+
+
+class GPUConfig(NamedTuple):
+    """How a launch is cut into pieces on a GPU; no bit of what it computes depends on it."""
+
+    chunk: int  # elements of a tensor that a program updates before it takes another chunk
+    threads: int  # of a program
+    vectors: int  # of 16 bytes of the compute type that a thread handles at a time
+    programs: int  # a multiprocessor, which share all chunks; 0: one for each chunk
+    registers: int  # most of a thread; 0: as many as the compiler likes
+
+    def block(self, storage: Storage) -> int:
+        """Elements that a program handles at a time."""
+        return self.threads * self.vectors * (2 if storage.compute == "float64" else 4)
+
+
+class CPUConfig(NamedTuple):
+    """The same on a CPU."""
+
+    chunk: int  # elements of a tensor that a thread updates before it takes another chunk
+    min_work: int  # elements a thread must have before waking it pays
+
+
+Config = GPUConfig | CPUConfig
+
+
+def default_config(device_type: str, storage: Storage, aligned: bool) -> Config:
+    """What a launch takes that nobody has tuned; device_type is a torch.device's."""
+    if device_type == "cpu" and not lang.interpreted():
+        return CPUConfig(cpu.CHUNK, cpu.MIN_WORK)
+    return GPUConfig(CHUNK, THREADS, 1, 0, REGISTERS[aligned] if storage.coded else 0)
+
+
+def is_valid(config: Config, storage: Storage) -> bool:
+    """Whether a launch can run with it: what a file says may be anything."""
+    if not all(type(number) is int for number in config):
+        return False
+    # a power of two, so that no chunk reaches over a multiple of 2**32 elements, where random bits have other keys
+    if not GROUP <= config.chunk <= 1 << 30 or config.chunk & (config.chunk - 1):
+        return False
+    if isinstance(config, CPUConfig):
+        return 1 <= config.min_work <= 1 << 60
+    return (
+        config.threads in (64, 128, 256, 512, 1024)
+        and config.vectors in (1, 2, 4)
+        and config.block(storage) <= config.chunk <= 1 << 22
+        and 0 <= config.programs <= 64
+        and (config.registers == 0 or 32 <= config.registers <= 255)
+    )
 
 
 class Tables(NamedTuple):
@@ -40,12 +91,12 @@ class NormTables(NamedTuple):
     first_sum: Any  # int64 [n_tensors]: where the sums of each tensor begin
 
 
+def multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
 def uses_triton(device: torch.device) -> bool:
     return device.type == "cuda" or lang.interpreted()
-
-
-def chunk_size(device: torch.device) -> int:
-    return CHUNK if uses_triton(device) else cpu.CHUNK
 
 
 def norm_chunk_size() -> int:
@@ -53,15 +104,14 @@ def norm_chunk_size() -> int:
     return cpu_norm.CHUNK
 
 
-def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, warp_size: int) -> dict:
-    """What the Triton kernel is compiled for; rule and storage as in launch().
+def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, config: GPUConfig, warp_size: int) -> dict:
+    """What the Triton kernel is compiled for; rule and storage as in prepare().
 
     Args:
         n_hyper: numbers in a row of hyper.
         warp_size: threads, 32 on NVIDIA's GPUs and 64 on AMD's, whose compiler takes no limit of registers.
     """
-    vector = 2 if storage.compute == "float64" else 4
-    limit = dict(maxnreg=REGISTERS[aligned]) if storage.coded and warp_size == 32 else {}
+    limit = dict(maxnreg=config.registers) if config.registers and warp_size == 32 else {}
     return dict(
         RULE=getattr(rules, rule),
         N_COMMON=len(rules.COMMON),
@@ -71,9 +121,9 @@ def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, warp_siz
         STOCHASTIC=storage.stochastic,
         VARIANCE=storage.variance,
         ALIGN=16 if aligned else 1,
-        CHUNK=CHUNK,
-        BLOCK=THREADS * vector,
-        num_warps=THREADS // warp_size,
+        BLOCK=config.block(storage),
+        PERSISTENT=config.programs > 0,
+        num_warps=config.threads // warp_size,
         **limit,
     )
 
@@ -96,54 +146,81 @@ def norms_constants() -> dict:
     return dict(LEVELS=cpu_norm.LEVELS, num_warps=4)
 
 
-def launch(rule: str, storage: Storage, aligned: bool, n_elements: int, tables: Tables, norms) -> None:
-    """Update every tensor of a bucket: one launch, on the tables' device and its current stream.
+class _Kernel:
+    """A Triton kernel with all but its arguments; from the second call on without the search among what it was compiled for."""
+
+    def __init__(self, kernel, n_programs: int, constants: dict):
+        self._kernel, self._grid, self._constants = kernel, (n_programs, 1, 1), constants
+        self._compiled = None
+
+    def __call__(self, *args) -> None:
+        with torch.cuda.device_of(args[0]):
+            if self._compiled is None:
+                self._compiled = self._kernel[self._grid](*args, **self._constants)  # the interpreter returns None
+            else:
+                self._compiled[self._grid](*args, *(self._constants[name] for name in self._kernel.arg_names[len(args) :]))
+
+
+def prepare(rule: str, storage: Storage, aligned: bool, n_elements: int, tables: Tables, config: Config) -> Callable[[Any], None]:
+    """What updates every tensor of a bucket: one launch, on the tables' device and its current stream.
 
     Args:
         rule: a function of rules.py.
         storage: what the rows of addresses point at.
         aligned: every address is a multiple of 16 bytes.
         n_elements: in all tensors together.
-        tables: NumPy arrays for the Numba driver, tensors for the Triton one.
-        norms: float64, likewise: of gradients, 0 where none is limited.
+        tables: NumPy arrays for the Numba driver, tensors for the Triton one; their contents may change between launches.
+        config: with the chunk of the tables.
+
+    Returns:
+        A function of the norms: float64, as the tables: of gradients, 0 where none is limited.
     """
-    if not len(tables.chunk_tensor):
-        return
-    if isinstance(tables.addresses, np.ndarray):
-        return cpu.step(rule, storage, n_elements, tables, norms)
+    n_chunks = len(tables.chunk_tensor)
+    if not n_chunks:
+        return lambda norms: None
+    if isinstance(config, CPUConfig):
+        return cpu.prepare(rule, storage, n_elements, tables, config.chunk, config.min_work)
     from .step import step_kernel  # needs Triton, which exists on Linux only
 
-    chosen = constants(rule, storage, aligned, tables.hyper.shape[1], 64 if torch.version.hip else 32)
-    with torch.cuda.device_of(tables.addresses):
-        step_kernel[(len(tables.chunk_tensor),)](*tables, norms, tables.numels.numel(), **chosen)
+    device = tables.addresses.device
+    chosen = constants(rule, storage, aligned, tables.hyper.shape[1], config, 64 if torch.version.hip else 32)
+    n_programs = min(n_chunks, config.programs * multiprocessors(device) or n_chunks)
+    kernel, numbers = _Kernel(step_kernel, n_programs, chosen), (tables.numels.numel(), n_chunks, config.chunk)
+    return lambda norms: kernel(*tables, norms, *numbers)
 
 
-def launch_squares(dtype: str, aligned: bool, n_elements: int, tables: NormTables, sums) -> None:
-    """The sum of squares of each chunk of a bucket's gradients: one launch.
+def prepare_squares(dtype: str, aligned: bool, n_elements: int, tables: NormTables) -> Callable[[Any], None]:
+    """What writes the sum of squares of each chunk of a bucket's gradients: one launch.
 
     Args:
         dtype: stored dtype of the gradients.
         aligned: every address is a multiple of 16 bytes.
         n_elements: in all tensors together.
         tables: NumPy arrays for the Numba driver, tensors for the Triton one.
-        sums: float64, likewise; written where the tables' first_sum says.
+
+    Returns:
+        A function of the sums: float64, as the tables; written where the tables' first_sum says.
     """
-    if not len(tables.chunk_tensor):
-        return
+    n_chunks = len(tables.chunk_tensor)
+    if not n_chunks:
+        return lambda sums: None
     if isinstance(tables.addresses, np.ndarray):
-        return cpu_norm.squares(dtype, n_elements, tables, sums)
+        return cpu_norm.prepare_squares(dtype, n_elements, tables)
     from .norm import squares_kernel
 
-    with torch.cuda.device_of(tables.addresses):
-        chosen = squares_constants(dtype, aligned, tables.hyper.shape[1])
-        squares_kernel[(len(tables.chunk_tensor),)](*tables, sums, tables.numels.numel(), **chosen)
+    kernel = _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]))
+    return lambda sums: kernel(*tables, sums, tables.numels.numel())
 
 
-def launch_norms(sums, spans, norms) -> None:
-    """norms[k] = square root of the sum of sums[spans[k, 0] : spans[k, 1]]: one launch; float64, int64, float64, as tables."""
-    if isinstance(sums, np.ndarray):
-        return cpu_norm.norms(sums, spans, norms)
+def prepare_norms(spans, norms) -> Callable[[Any], None]:
+    """What sets norms[k] to the square root of the sum of sums[spans[k, 0] : spans[k, 1]]: one launch; int64, float64.
+
+    Returns:
+        A function of the sums.
+    """
+    if isinstance(spans, np.ndarray):
+        return lambda sums: cpu_norm.norms(sums, spans, norms)
     from .norm import norms_kernel
 
-    with torch.cuda.device_of(sums):
-        norms_kernel[(norms.numel(),)](sums, spans, norms, **norms_constants())
+    kernel = _Kernel(norms_kernel, norms.numel(), norms_constants())
+    return lambda sums: kernel(sums, spans, norms)

@@ -41,18 +41,20 @@ def update_block(
         store(ptrs[s], first, limit, state[s - 2], start, keys, s - 1, True)
 
 
-@triton.jit(do_not_specialize=["n_tensors"])
+@triton.jit(do_not_specialize=["n_tensors", "n_chunks", "chunk_size"])
 def step_kernel(
     addresses_ptr,  # int64 [n_rows, n_tensors]: addresses of grad, param, state 0, ..., each in one row or two
     numels_ptr,  # int64 [n_tensors], elements
     groups_ptr,  # int32 [n_tensors]: row of hyper_ptr
     chunk_tensor_ptr,  # int32 [n_chunks]
-    chunk_start_ptr,  # int64 [n_chunks], elements, multiples of CHUNK
+    chunk_start_ptr,  # int64 [n_chunks], elements, multiples of chunk_size
     hyper_ptr,  # compute type [n_groups, N_COMMON + N_ARGS]
     norm_index_ptr,  # int32 [n_tensors]: which of norms_ptr
     noise_ptr,  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
     norms_ptr,  # float64 [n_norms], L2 norms of gradients
     n_tensors,
+    n_chunks,
+    chunk_size,  # elements, a multiple of BLOCK
     RULE: tl.constexpr,
     N_COMMON: tl.constexpr,
     N_ARGS: tl.constexpr,
@@ -61,27 +63,30 @@ def step_kernel(
     STOCHASTIC: tl.constexpr,  # parameters are rounded stochastically
     VARIANCE: tl.constexpr,  # state 0 is kept as the variance about state 1
     ALIGN: tl.constexpr,  # bytes that divide every address
-    CHUNK: tl.constexpr,  # elements a program updates, a multiple of BLOCK
     BLOCK: tl.constexpr,
+    PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
 ):
     chunk = tl.program_id(0)
-    tensor = tl.load(chunk_tensor_ptr + chunk)
-    start = tl.multiple_of(tl.load(chunk_start_ptr + chunk), BLOCK)
-    left = tl.load(numels_ptr + tensor) - start
-    row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS)
-    common = load_numbers(row_ptr, N_COMMON)
-    args = load_numbers(row_ptr + N_COMMON, N_ARGS)
-    norm = tl.load(norms_ptr + tl.load(norm_index_ptr + tensor)).to(hyper_ptr.dtype.element_ty)
-    keys = chunk_keys(load_numbers(noise_ptr + 3 * tensor, 3), start)
-    ptrs = ()
-    for v in tl.static_range(len(ROWS) - 1):
-        ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], ROWS[v + 1], DTYPES, ALIGN),)
+    end = n_chunks if PERSISTENT else chunk + 1  # as constants, so that a single round leaves no loop behind
+    while chunk < end:
+        tensor = tl.load(chunk_tensor_ptr + chunk)
+        start = tl.multiple_of(tl.load(chunk_start_ptr + chunk), BLOCK)
+        left = tl.load(numels_ptr + tensor) - start
+        row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS)
+        common = load_numbers(row_ptr, N_COMMON)
+        args = load_numbers(row_ptr + N_COMMON, N_ARGS)
+        norm = tl.load(norms_ptr + tl.load(norm_index_ptr + tensor)).to(hyper_ptr.dtype.element_ty)
+        keys = chunk_keys(load_numbers(noise_ptr + 3 * tensor, 3), start)
+        ptrs = ()
+        for v in tl.static_range(len(ROWS) - 1):
+            ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], ROWS[v + 1], DTYPES, ALIGN),)
 
-    limit = tl.minimum(left, CHUNK).to(tl.int32)
-    whole = limit // BLOCK * BLOCK
-    first = 0
-    while first < whole:  # not range(0, whole): Triton 3.6's interpreter fails on it with NumPy 2.4
-        update_block(ptrs, first, None, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
-        first += BLOCK
-    if whole < limit:
-        update_block(ptrs, whole, limit, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
+        limit = tl.minimum(left, chunk_size).to(tl.int32)
+        whole = limit // BLOCK * BLOCK
+        first = 0
+        while first < whole:  # not range(0, whole): Triton 3.6's interpreter fails on it with NumPy 2.4
+            update_block(ptrs, first, None, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
+            first += BLOCK
+        if whole < limit:
+            update_block(ptrs, whole, limit, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
+        chunk += tl.num_programs(0) if PERSISTENT else 1

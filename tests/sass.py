@@ -48,7 +48,7 @@ def _cuobjdump(cubin: bytes, option: str) -> str:
 
 def _loop(code: list[tuple[int, str, int | None]]) -> list[str]:
     """Opcodes of the first loop, from the target of a backward branch to the branch; code is (address, opcode, branch target)."""
-    first, last = min((target, address) for address, _, target in code if target is not None and target < address)
+    last, first = min((address, target) for address, _, target in code if target is not None and target < address)
     return [opcode for address, opcode, _ in code if first <= address <= last]
 
 

@@ -31,6 +31,8 @@ SIGNATURE = dict(
     noise_ptr="*i32",
     norms_ptr="*fp64",
     n_tensors="i32",
+    n_chunks="i32",
+    chunk_size="i32",
     first_sum_ptr="*i64",
     sums_ptr="*fp64",
     spans_ptr="*i64",
@@ -59,7 +61,9 @@ def code(rule, dtype, grad_dtype, target, aligned=True, mode=None):
     (bucket,) = Plan("", optimizer.param_groups, optimizer._recipes(), optimizer.state)._buckets
     assert bucket.rule == rule
     storage = bucket.layout.storage
-    constants = launch.constants(rule, storage, aligned, bucket._host.hyper.shape[1], target.warp_size)
+    constants = launch.constants(
+        rule, storage, aligned, bucket._host.hyper.shape[1], launch.default_config("cuda", storage, aligned), target.warp_size
+    )
     signature = {**SIGNATURE, "hyper_ptr": "*fp64" if storage.compute == "float64" else "*fp32"}
     return storage, constants, compiled(step_kernel, signature, constants, target)
 

@@ -143,8 +143,12 @@ def test_groups_share_a_launch(device, monkeypatch):
     ]
     optimizer = FusedRMSProp(groups)
     launches = []
-    real = launch.launch
-    monkeypatch.setattr("fusedrms.buckets.launch", lambda *args: launches.append(args) or real(*args))
+
+    def prepare(*args):
+        run = launch.prepare(*args)
+        return lambda norms: launches.append(args) or run(norms)
+
+    monkeypatch.setattr("fusedrms.buckets.prepare", prepare)
     for steps in (1, 2):
         random_grads(params)
         step_and_check(optimizer)
@@ -233,8 +237,9 @@ def test_beyond_32_bits(device):
     """The last chunk of a tensor of 2**33 elements: real memory for it alone, at the address that the arithmetic must reach."""
     from fusedrms.buckets import chunks
 
-    numel, size = 2**33 + 5, launch.chunk_size(device)
-    tensor, start = chunks(np.array([numel]), size)
+    numel, storage = 2**33 + 5, Storage((("float32",),) * 3)
+    config = launch.default_config(device.type, storage, False)
+    tensor, start = chunks(np.array([numel]), config.chunk)
     assert start[-1] == 2**33
     assert (tensor == 0).all()
     memory = [torch.randn(5, device=device) for _ in range(2)] + [torch.zeros(5, device=device)]
@@ -256,6 +261,6 @@ def test_beyond_32_bits(device):
     if launch.uses_triton(device):
         tables = launch.Tables(*(torch.from_numpy(table).to(device) for table in tables))
         norms = torch.from_numpy(norms).to(device)
-    launch.launch("rmsprop", Storage((("float32",),) * 3), False, 5, tables, norms)
+    launch.prepare("rmsprop", storage, False, 5, tables, config)(norms)
     expected.step()
     torch.testing.assert_close(memory[1], expected.param_groups[0]["params"][0].detach())

@@ -1,0 +1,89 @@
+"""The usual ways to run a step, by name: what tune, inspect and compile go through."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from .kernels.storage import Storage
+from .plan import Plan
+from .rmsprop import FusedRMSProp
+from .smorms3 import FusedSMORMS3
+
+RULES: dict[str, tuple[type[FusedRMSProp] | type[FusedSMORMS3], dict[str, Any]]] = {
+    "rmsprop": (FusedRMSProp, {}),
+    "rmsprop_momentum": (FusedRMSProp, dict(momentum=0.9)),
+    "rmsprop_centered": (FusedRMSProp, dict(centered=True)),
+    "rmsprop_centered_momentum": (FusedRMSProp, dict(centered=True, momentum=0.9)),
+    "smorms3": (FusedSMORMS3, {}),
+}
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "stochastic": dict(stochastic_rounding=True),
+    "master": dict(master_weights="float32"),
+    "split": dict(master_weights="split"),
+    "bf16": dict(state_dtype=torch.bfloat16),
+    "8bit": dict(state_dtype="8bit"),
+}
+# the dtype of parameters and gradients, and how they and their states are stored
+MODES = (
+    "float32",
+    "float32+8bit",
+    "bfloat16",
+    "bfloat16+stochastic",
+    "bfloat16+master",
+    "bfloat16+split",
+    "bfloat16+bf16",
+    "bfloat16+8bit",
+    "bfloat16+stochastic+bf16",
+    "bfloat16+stochastic+8bit",
+    "bfloat16+split+bf16",
+    "bfloat16+split+8bit",
+    "bfloat16+master+8bit",
+    "float16",
+    "float16+stochastic",
+    "float64",
+)
+
+
+class Variant(NamedTuple):
+    """What a launch is compiled for, addresses aside."""
+
+    rule: str
+    mode: str
+    storage: Storage
+    n_hyper: int  # numbers in a row of hyperparameters
+
+
+def parse_mode(mode: str) -> tuple[torch.dtype, dict[str, Any]]:
+    """The parameters' dtype and the precision options of a mode's name, such as "bfloat16+split+8bit".
+
+    Raises:
+        ValueError: a part that is neither a dtype nor an option.
+    """
+    dtype, *options = mode.split("+")
+    if dtype not in DTYPES or not set(options) <= set(OPTIONS):
+        raise ValueError(f"mode {mode!r} is none of DTYPE[+OPTION...] with DTYPE {', '.join(DTYPES)} and OPTION {', '.join(OPTIONS)}")
+    return getattr(torch, dtype), {name: value for option in options for name, value in OPTIONS[option].items()}
+
+
+def make(rule: str, mode: str, params: list[torch.nn.Parameter]) -> FusedRMSProp | FusedSMORMS3:
+    """The optimizer that runs a rule in a mode, for parameters of the mode's dtype."""
+    cls, options = RULES[rule]
+    return cls(params, **options, **parse_mode(mode)[1])
+
+
+def variant(rule: str, mode: str) -> Variant:
+    """What make()'s steps launch where gradients have the parameters' dtype.
+
+    Raises:
+        ValueError: an unknown rule, mode, or options that exclude each other.
+        RuntimeError: options that the dtype does not take.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}")
+    param = torch.nn.Parameter(torch.zeros(64, dtype=parse_mode(mode)[0]))
+    param.grad = torch.zeros_like(param)
+    optimizer = make(rule, mode, [param])
+    recipes = optimizer._recipes()
+    (bucket,) = Plan(type(optimizer).__name__, optimizer.param_groups, recipes, optimizer.state)._buckets
+    return Variant(rule, mode, bucket.layout.storage, len(recipes[0].common + recipes[0].args))
