@@ -114,7 +114,7 @@ class Bucket:
         self._n_elements = int(self.numels.sum())
         # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
         self._tables, self._sent = Tables(*(on_device(table, layout.device) for table in self._host)), {}
-        self._launch = prepare(rule, layout.storage, layout.aligned, self._n_elements, self._tables, config)
+        self.launch = prepare(rule, layout.storage, layout.aligned, self._n_elements, self._tables, config)
         if layout.device.type == "cuda":
             self._stream = torch.cuda.current_stream(layout.device)
             self._sent = {name: getattr(self._host, name).copy() for name in ("addresses", "hyper", "noise")}
@@ -185,7 +185,7 @@ class Bucket:
     def step(self, norms: Tensor | np.ndarray) -> None:
         """Launch; norms are those that limit gradients."""
         self._counts += 1
-        self._launch(norms)
+        self.launch(norms)
         for c in self._staged[1]:
             self.params[c].copy_(self._copies[1, c])
         self._copies.clear()

@@ -22,6 +22,10 @@ STORED = {
 }
 
 
+class UserError(Exception):
+    """What a command was asked for cannot be done; its text is for the user."""
+
+
 def check_at_least_zero(group: dict, **labels: str) -> None:
     """ValueError, in torch's words, unless each named option of the group is a finite number >= 0."""
     for option, label in labels.items():

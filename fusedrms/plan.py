@@ -1,7 +1,8 @@
 """Which parameter is updated by which bucket, and whether that still holds."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, zip_longest
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .buckets import Bucket, Layout, Member
-from .kernels.addresses import Snapshot
+from .kernels.addresses import Snapshot, Versions
 from .norms import Norms
 from .options import check_precision, check_state, check_tensors
 from .recipe import Recipe
@@ -93,6 +94,7 @@ class Plan:
         self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.kept)]
         counters = [(state[param], "step") for param in self._active]
         self._snapshot = Snapshot(self._active, idle, _lists(groups), state, kept, counters)
+        self._versions, self._addresses = Versions(self._active), self._snapshot.address[0].copy()
 
     @staticmethod
     def _member(
@@ -126,19 +128,29 @@ class Plan:
         if not all(bucket.counts_hold() for bucket in self._buckets):
             return False
         moved = self._snapshot.moved()
+        if moved and not np.array_equal(self._snapshot.address[0], self._addresses):  # perhaps other tensors, with counters of their own
+            self._versions, self._addresses = Versions(self._active), self._snapshot.address[0].copy()
         return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.uses_copies)
 
-    def step(self, recipes: list[Recipe]) -> None:
-        """Update every parameter that has a gradient; `holds` must have been true just before."""
+    def _send(self, recipes: list[Recipe]) -> None:
         for bucket in self._buckets:
             bucket.set_hyper(recipes)
         for bucket in self._buckets:
             bucket.send()
+
+    def launches(self, recipes: list[Recipe]) -> list[Callable[[], None]]:
+        """The launch of each bucket by itself, to be timed; `holds` must have been true just before."""
+        self._send(recipes)
+        return [partial(bucket.launch, self._norms.on[bucket.layout.device]) for bucket in self._buckets]
+
+    def step(self, recipes: list[Recipe]) -> None:
+        """Update every parameter that has a gradient; `holds` must have been true just before."""
+        self._send(recipes)
         self._norms.compute()
         for bucket in self._buckets:
             bucket.step(self._norms.on[bucket.layout.device])
         # the kernels write behind autograd's back; it must know that saved values are gone
-        torch.autograd.graph.increment_version(self._active)
+        self._versions.increment()
 
     def table_bytes(self) -> int:
         """Bytes of what the launches read."""

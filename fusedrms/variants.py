@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .kernels.storage import Storage
+from .options import UserError
 from .plan import Plan
 from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
@@ -87,3 +88,20 @@ def variant(rule: str, mode: str) -> Variant:
     recipes = optimizer._recipes()
     (bucket,) = Plan(type(optimizer).__name__, optimizer.param_groups, recipes, optimizer.state)._buckets
     return Variant(rule, mode, bucket.layout.storage, len(recipes[0].common + recipes[0].args))
+
+
+def words(text: str) -> list[str]:
+    """Of a list such as "float32,bfloat16", as an argument of a command."""
+    return [word for word in text.split(",") if word]
+
+
+def check(rules: list[str], modes: list[str]) -> None:
+    """Raise UserError for a rule or mode that no optimizer takes, or where none is named."""
+    if not rules or not modes:
+        raise UserError("name at least one rule and one mode")
+    for rule in rules:
+        for mode in modes:
+            try:
+                variant(rule, mode)
+            except (ValueError, RuntimeError) as error:
+                raise UserError(str(error)) from None

@@ -69,3 +69,16 @@ def peek(typing_context, address):
         return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
 
     return nt.int64(nt.int64), build
+
+
+@intrinsic
+def prefetch(typing_context, address):
+    """Ask for the memory at an address, which need not be one."""
+
+    def build(context, builder, signature, args):
+        pointer, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]))
+        builder.call(function, [builder.inttoptr(args[0], pointer), i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return nt.none(nt.int64), build

@@ -1,5 +1,6 @@
 """The only place that launches: picks the driver by the bucket's device."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,14 @@ THREADS = 256  # of a program, each of which handles 16 bytes of the compute typ
 CHUNK = 16384  # elements a program updates
 # of a thread where states are kept as codes, with every address aligned and not: left to itself the compiler takes up to 160
 REGISTERS = {True: 80, False: 128}
+
+
+def multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def uses_triton(device: torch.device) -> bool:
+    return device.type == "cuda" or lang.interpreted()
 
 
 class GPUConfig(NamedTuple):
@@ -41,11 +50,14 @@ class CPUConfig(NamedTuple):
 Config = GPUConfig | CPUConfig
 
 
-def default_config(device_type: str, storage: Storage, aligned: bool) -> Config:
-    """What a launch takes that nobody has tuned; device_type is a torch.device's."""
-    if device_type == "cpu" and not lang.interpreted():
+def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int = 1 << 62) -> Config:
+    """What a launch takes that nobody has tuned; n_elements: in all of its tensors together."""
+    if not uses_triton(device):
         return CPUConfig(cpu.CHUNK, cpu.MIN_WORK)
-    return GPUConfig(CHUNK, THREADS, 1, 0, REGISTERS[aligned] if storage.coded else 0)
+    config = GPUConfig(CHUNK, THREADS, 1, 0, REGISTERS[aligned] if storage.coded else 0)
+    while config.chunk > config.block(storage) and n_elements < config.chunk * multiprocessors(device) * 4:
+        config = config._replace(chunk=config.chunk // 2)  # else most multiprocessors would have nothing to do
+    return config
 
 
 def is_valid(config: Config, storage: Storage) -> bool:
@@ -62,7 +74,7 @@ def is_valid(config: Config, storage: Storage) -> bool:
         and config.vectors in (1, 2, 4)
         and config.block(storage) <= config.chunk <= 1 << 22
         and 0 <= config.programs <= 64
-        and (config.registers == 0 or 32 <= config.registers <= 255)
+        and (config.registers == 0 or 32 <= config.registers <= 65536 // config.threads)
     )
 
 
@@ -89,14 +101,6 @@ class NormTables(NamedTuple):
     chunk_start: Any
     hyper: Any
     first_sum: Any  # int64 [n_tensors]: where the sums of each tensor begin
-
-
-def multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def uses_triton(device: torch.device) -> bool:
-    return device.type == "cuda" or lang.interpreted()
 
 
 def norm_chunk_size() -> int:
@@ -160,6 +164,11 @@ class _Kernel:
             else:
                 self._compiled[self._grid](*args, *(self._constants[name] for name in self._kernel.arg_names[len(args) :]))
 
+    @property
+    def spills(self) -> int:
+        """Registers that the compiler keeps in memory; 0 before the first call."""
+        return self._compiled.n_spills if self._compiled else 0
+
 
 def prepare(rule: str, storage: Storage, aligned: bool, n_elements: int, tables: Tables, config: Config) -> Callable[[Any], None]:
     """What updates every tensor of a bucket: one launch, on the tables' device and its current stream.
@@ -185,8 +194,7 @@ def prepare(rule: str, storage: Storage, aligned: bool, n_elements: int, tables:
     device = tables.addresses.device
     chosen = constants(rule, storage, aligned, tables.hyper.shape[1], config, 64 if torch.version.hip else 32)
     n_programs = min(n_chunks, config.programs * multiprocessors(device) or n_chunks)
-    kernel, numbers = _Kernel(step_kernel, n_programs, chosen), (tables.numels.numel(), n_chunks, config.chunk)
-    return lambda norms: kernel(*tables, norms, *numbers)
+    return functools.partial(_Kernel(step_kernel, n_programs, chosen), *tables, tables.numels.numel(), n_chunks, config.chunk)
 
 
 def prepare_squares(dtype: str, aligned: bool, n_elements: int, tables: NormTables) -> Callable[[Any], None]:

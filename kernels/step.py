@@ -51,10 +51,10 @@ def step_kernel(
     hyper_ptr,  # compute type [n_groups, N_COMMON + N_ARGS]
     norm_index_ptr,  # int32 [n_tensors]: which of norms_ptr
     noise_ptr,  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
-    norms_ptr,  # float64 [n_norms], L2 norms of gradients
     n_tensors,
     n_chunks,
     chunk_size,  # elements, a multiple of BLOCK
+    norms_ptr,  # float64 [n_norms], L2 norms of gradients
     RULE: tl.constexpr,
     N_COMMON: tl.constexpr,
     N_ARGS: tl.constexpr,

@@ -15,6 +15,12 @@ class Storage(NamedTuple):
     variance: bool = False  # state 0 is kept as the variance about state 1
 
     @property
+    def label(self) -> str:
+        """All of it in words, such as "bfloat16, bfloat16+int16, uint8+float32, stochastic"."""
+        flags = [name for name in ("stochastic", "variance") if getattr(self, name)]
+        return ", ".join([*map("+".join, self.dtypes), *flags])
+
+    @property
     def compute(self) -> str:
         """The dtype of all arithmetic."""
         return "float64" if self.dtypes[1] == ("float64",) else "float32"

@@ -1,7 +1,10 @@
 """What torch.optim promises: signature, validation, groups, closures, hooks, schedulers."""
 
+import gc
 import inspect
+import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -235,3 +238,38 @@ def test_wrong_number_in_a_later_group_changes_nothing(option, value):
         optimizer.step()
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
     assert optimizer.state[params[0]]["step"].item() == 1
+
+
+@pytest.mark.parametrize("change", ["nothing", "data", "swap"])
+def test_autograd_sees_the_update(change):
+    """What backward has saved is known to be gone, also when the parameter has come to be another tensor since the last step."""
+    param = parameter(torch.ones(5))
+    optimizer = FusedRMSProp([param])
+    param.grad = torch.ones(5)
+    optimizer.step()
+    if change == "data":
+        param.data = torch.full((5,), 2.0)
+    elif change == "swap":
+        torch.utils.swap_tensors(param, parameter(torch.full((5,), 2.0)))
+    param.grad = torch.ones(5)
+    loss = (param * param).sum()
+    version = param._version
+    optimizer.step()
+    assert param._version == version + 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_parameters_memory_is_given_back():
+    """What counts versions keeps no memory that a parameter has left."""
+    memory = np.ones(5, np.float32)
+    param = parameter(torch.from_numpy(memory))
+    left = weakref.ref(memory)
+    del memory
+    optimizer = FusedRMSProp([param])
+    param.grad = torch.ones(5)
+    optimizer.step()
+    assert left() is not None
+    param.data = torch.zeros(5)
+    gc.collect()
+    assert left() is None

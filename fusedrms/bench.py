@@ -1,0 +1,23 @@
+"""fusedrms bench: runs the benchmarks of a checkout."""
+
+import argparse
+import pathlib
+import sys
+
+from rich.console import Console
+
+from .options import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"{parser.epilog}; takes all arguments of python -m bench, see its --help"
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    checkout = pathlib.Path(__file__).resolve().parent.parent
+    if not (checkout / "bench/__main__.py").is_file():
+        raise UserError("the benchmarks are in the project's repository: run this from a checkout that is installed with pip install -e .")
+    sys.path.insert(0, str(checkout))
+    from bench.__main__ import main
+
+    return main(args.arguments)

@@ -1,0 +1,323 @@
+"""fusedrms tune: measures which configuration is best on this device, on scratch tensors, and writes it down."""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+import numba
+import torch
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import Tensor
+
+from . import autotune
+from .autotune import Key, Row, Rows
+from .kernels import lang
+from .kernels.launch import Config, CPUConfig, GPUConfig, is_valid
+from .kernels.storage import Storage
+from .options import UserError
+from .plan import Plan
+from .variants import MODES, RULES, check, make, parse_mode, variant, words
+from .version import __version__
+
+BLOCK = [(2304, 768), (2304,), (768, 768), (768,), (3072, 768), (3072,), (768, 3072), (768,), *[(768,)] * 4]  # of GPT-2 small
+SHAPES = {
+    "cpu": {"small": [(64,)] * 2000, "mixed": BLOCK, "huge": [(4096, 4096)] * 2},
+    "cuda": {"small": [(64,)] * 10000, "mixed": BLOCK * 12, "huge": [(4096, 4096)] * 16},
+}
+SCRUB = {"cpu": 1 << 24, "cuda": 1 << 26}  # float32 that flush the caches
+SEARCH_ROUNDS, CHECK_ROUNDS = 15, 31  # at most, and half of them at least
+LEAST_GAIN = 1.03  # less is noise: the default stays
+
+
+class Result(NamedTuple):
+    """What came out for a Key."""
+
+    key: Key
+    mode: str
+    default: Config
+    row: Row
+    n_tried: int
+
+    @property
+    def gain(self) -> float:
+        return self.row.default_us / self.row.best_us
+
+
+def stages(storage: Storage) -> dict[type, list[list[dict[str, int]]]]:
+    """What is tried, by kind of configuration: one stage after the other, each beside the best of those before."""
+    registers = [64, 80, 96, 128] if storage.coded else [0]
+    return {
+        CPUConfig: [
+            [dict(chunk=1 << n) for n in range(11, 18)],
+            [dict(min_work=1 << n) for n in (16, 17, 18, 19, 20, 40)],
+        ],
+        GPUConfig: [
+            [dict(threads=t, vectors=v, registers=r) for t in (128, 256, 512) for v in (1, 2) for r in registers],
+            [dict(chunk=1 << n) for n in range(11, 18)],
+            [dict(programs=n) for n in (0, 2, 4, 8, 16)],
+        ],
+    }
+
+
+class Scratch:
+    """A model of one rule, mode and size, whose launches are timed."""
+
+    def __init__(self, rule: str, mode: str, size: str, device: torch.device):
+        self.device = device
+        dtype, generator = parse_mode(mode)[0], torch.Generator(device).manual_seed(0)
+        self._params = []
+        for shape in SHAPES[device.type][size]:
+            param, grad = (torch.randn(shape, device=device, generator=generator).to(dtype) for _ in range(2))
+            self._params.append(torch.nn.Parameter(param))
+            self._params[-1].grad = grad
+        self._optimizer = make(rule, mode, self._params)
+        self._recipes = self._optimizer._recipes()
+        self._plan()  # makes the states
+        states = self._optimizer.state
+        self._tensors = [*self._params, *(states[param][name] for param in self._params for name in states[param] if name != "step")]
+        self._start = [tensor.detach().clone() for tensor in self._tensors]
+        self._expected: list[Tensor] = []
+
+    def _plan(self) -> Plan:
+        groups, state = self._optimizer.param_groups, self._optimizer.state
+        plan = Plan(type(self._optimizer).__name__, groups, self._recipes, state)
+        assert plan.holds(groups, self._recipes, state)
+        return plan
+
+    @property
+    def numels(self):
+        (bucket,) = self._plan()._buckets
+        return bucket.numels
+
+    @torch.no_grad()
+    def launch(self, config: Config) -> Callable[[], None] | None:
+        """The launch with a configuration; None if it is hopeless, since registers spill.
+
+        Raises:
+            RuntimeError: it computes something else than those before.
+        """
+        with autotune.forced(config):
+            (run,) = self._plan().launches(self._recipes)
+        for tensor, start in zip(self._tensors, self._start, strict=True):
+            tensor.copy_(start)
+        run()
+        run()
+        if not self._expected:
+            self._expected = [tensor.detach().clone() for tensor in self._tensors]
+        for tensor, expected in zip(self._tensors, self._expected, strict=True):
+            if not torch.equal(tensor.detach().view(torch.uint8), expected.view(torch.uint8)):
+                raise RuntimeError(
+                    f"{config} computes other bits than the default: a defect of the kernels or of the device; please report it"
+                )
+        return None if getattr(getattr(run.func, "func", None), "spills", 0) else run
+
+
+def stopwatch(device: torch.device) -> Callable[[Callable[[], None]], float]:
+    """Seconds that a launch takes after a backward: with cold caches, and on a CPU torch's threads still awake."""
+    scrub = torch.zeros(SCRUB[device.type], device=device)
+
+    def on_cpu(run: Callable[[], None]) -> float:
+        scrub.add_(1)
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    def on_gpu(run: Callable[[], None]) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        scrub.add_(1)  # longer than it takes the host to launch
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+    return on_gpu if device.type == "cuda" else on_cpu
+
+
+def rounds(runs: list[Callable[[], None]], clock: Callable[[Callable[[], None]], float], most: int, until: float) -> list[list[float]]:
+    """Seconds of each run, in rounds that take each once, so that all meet the same noise."""
+    times: list[list[float]] = [[] for _ in runs]
+    for n in range(most):
+        if n >= max(5, most // 2) and time.perf_counter() > until:
+            break
+        for run, own in zip(runs, times, strict=True):
+            own.append(clock(run))
+    return times
+
+
+def search(rule: str, mode: str, size: str, device: torch.device, clock: Callable, until: float) -> Result:
+    """The best configuration of one rule, mode and size; the default, unless another is faster beyond doubt."""
+    storage = variant(rule, mode).storage
+    scratch = Scratch(rule, mode, size, device)
+    numels = scratch.numels
+    default = best = autotune.default_config(device, storage, True, int(numels.sum()))
+    run = scratch.launch(default)
+    if run is None:  # even it spills: there is nothing to compare with but itself
+        raise RuntimeError(f"{default} spills registers on this device")
+    runs = {default: run}
+    for stage in stages(storage)[type(default)]:
+        tried = [best]
+        for change in stage:
+            config = best._replace(**change)
+            if not is_valid(config, storage) or config in tried:
+                continue
+            if config not in runs and (run := scratch.launch(config)):
+                runs[config] = run
+            if config in runs:
+                tried.append(config)
+        medians = dict(zip(tried, map(median, rounds([runs[config] for config in tried], clock, SEARCH_ROUNDS, until)), strict=True))
+        best = min(medians, key=lambda config: medians[config])
+    ours, theirs = rounds([runs[best], runs[default]], clock, CHECK_ROUNDS, until)
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    if median(theirs) < LEAST_GAIN * median(ours) or quantiles(ratios)[0] <= 1:
+        best, ours = default, theirs
+    key = Key(rule, storage.label, True, autotune.size_of(numels))
+    return Result(key, mode, default, Row(best, round(median(theirs) * 1e6, 3), round(median(ours) * 1e6, 3)), len(runs))
+
+
+def describe(device: torch.device, command: str) -> dict[str, Any]:
+    """The head of a file."""
+    driver = lang.triton and lang.triton.runtime.driver
+    return {
+        **autotune.header(autotune.device_name(device)),
+        "project": __version__,
+        "model": autotune.device_model(device),
+        "threads": torch.get_num_threads(),
+        "versions": dict(
+            python=platform.python_version(),
+            torch=torch.__version__,
+            triton=lang.triton and lang.triton.__version__,
+            numba=numba.__version__,
+        ),
+        "driver": torch.version.hip or torch.version.cuda if device.type == "cuda" and driver else None,
+        "date": datetime.date.today().isoformat(),
+        "command": command,
+    }
+
+
+def save(path: pathlib.Path, head: dict[str, Any], rows: Rows) -> None:
+    """Add rows to a file, whoever else writes it or is killed; those of other kernels go."""
+    with FileLock(f"{path}.lock"):
+        rows = autotune.read(path, head["device"]).rows | rows
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps({**head, "rows": autotune.to_json(rows)}, indent=1) + "\n")
+        os.replace(temporary, path)
+
+
+def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
+    """The file to write, in a directory that can be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    own = os.environ.get(autotune.ENVIRONMENT)
+    directory = output or (pathlib.Path(own) if own else autotune.user_directory())
+    if directory is None:
+        raise UserError("there is no place to write to, since platformdirs is not installed: name one with --output")
+    path = directory if directory.suffix == ".json" else directory / f"{name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{path}.lock", "a"):
+            pass
+        if path.exists():
+            with open(path, "a"):
+                pass
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): name another place with --output or {autotune.ENVIRONMENT}"
+        ) from None
+    return path
+
+
+def tune(device: torch.device, rules: Iterable[str], modes: Iterable[str], budget: float) -> Iterator[tuple[str, Result | None]]:
+    """Search all sizes of all rules and modes, as far as the budget, in seconds, goes; yields what is searched, then its result."""
+    wanted = [(rule, mode, size) for mode in modes for rule in rules for size in SHAPES[device.type]]
+    deadline = time.perf_counter() + budget
+    clock = stopwatch(device)
+    for n, one in enumerate(wanted):
+        now = time.perf_counter()
+        if now > deadline:
+            return
+        yield ", ".join(one), None
+        yield ", ".join(one), search(*one, device, clock, now + (deadline - now) / (len(wanted) - n))
+
+
+def table(results: list[Result]) -> Table:
+    shown = Table(title="Launches, median µs")
+    for header in ("rule", "mode", "size", "default", "best", "µs", "best µs", "gain"):
+        shown.add_column(header, justify="right" if "µs" in header or header == "gain" else "left")
+    for result in results:
+        key, row = result.key, result.row
+        changed = {name: value for name, value in row.config._asdict().items() if value != getattr(result.default, name)}
+        default = " ".join(f"{name} {getattr(result.default, name)}" for name in changed)
+        best = " ".join(f"{name} {value}" for name, value in changed.items()) or "default"
+        shown.add_row(key.rule, result.mode, key.size, default, best, f"{row.default_us:.1f}", f"{row.best_us:.1f}", f"{result.gain:.2f}×")
+    return shown
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where torch finds a GPU, else cpu")
+    parser.add_argument("--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all)")
+    parser.add_argument(
+        "--dtypes",
+        type=words,
+        default=["float32", "bfloat16"],
+        metavar="MODE,...",
+        help=f"how parameters and states are stored, such as {', '.join(MODES)} (default: float32,bfloat16)",
+    )
+    parser.add_argument("--budget", type=float, default=150.0, metavar="SECONDS", help="about how long to search (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        help=f"file ending in .json, or directory, to write (default: {autotune.ENVIRONMENT}, else the user's cache directory)",
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    check(args.rules, args.dtypes)
+    if not args.budget > 0:
+        raise UserError(f"--budget {args.budget}: it takes a number of seconds above 0")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA or ROCm device; use --device cpu")
+    if lang.interpreted():
+        raise UserError("TRITON_INTERPRET is set: what the interpreter takes is no measure; unset it")
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    path = destination(args.output, autotune.device_name(device))
+    head = describe(device, f"fusedrms tune --device {device.type} --rules {','.join(args.rules)} --dtypes {','.join(args.dtypes)}")
+    n_all = len(args.rules) * len(args.dtypes) * len(SHAPES[device.type])
+    results: list[Result] = []
+    code = 0
+    columns = TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=console, disable=args.json) as progress:
+        task = progress.add_task("", total=n_all)
+        try:
+            for what, result in tune(device, args.rules, args.dtypes, args.budget):
+                if result:
+                    results.append(result)
+                    save(path, head, {result.key: result.row})
+                    progress.advance(task)
+                best = max((r.gain for r in results), default=1.0)
+                progress.update(task, description=f"{what}; best gain so far {best:.2f}×")
+        except KeyboardInterrupt:
+            code = 130
+    if args.json:
+        print(json.dumps(dict(path=str(path), rows=autotune.to_json({result.key: result.row for result in results})), indent=1))
+        return code
+    console.print(table(results))
+    if len(results) < n_all:
+        console.print(
+            f"{n_all - len(results)} of {n_all} were not searched: " + ("interrupted" if code else "the budget is spent, see --budget")
+        )
+    console.print(f"written to {path}", soft_wrap=True)
+    return code
