@@ -9,7 +9,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint fix bench gpu clean
+.PHONY: help install train test lint fix tune bench gpu clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,12 +38,16 @@ fix: install  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## time step() against torch.optim, JSON into bench/results/
+tune: install  ## measure the best chunk and block sizes of this machine's device, for later runs
+	$(BIN)/fusedrms tune $(ARGS)
+
+bench: install  ## time step() beside torch's optimizers: report, plots and JSON into bench/results/
 	$(BIN)/python -m bench --output $(OUT)
 
-gpu:  ## GPU tests, then the benchmarks on the GPU, with $(PYTHON) as it is and nothing installed
+gpu:  ## GPU tests, tuning, benchmarks and report, with $(PYTHON) as it is and nothing installed
 	$(PYTHON) -m pytest -p no:cacheprovider -m gpu
-	$(PYTHON) -m bench --device cuda --output $(OUT)
+	$(PYTHON) -m fusedrms tune --device cuda --budget 100 --output $(OUT)
+	FUSEDRMS_CONFIG_DIR=$(OUT) $(PYTHON) -m bench --device cuda --output $(OUT)
 
 clean:  ## remove .venv and caches, but neither runs/ nor results
 	rm -rf $(VENV) $(VENV).lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -83,9 +83,8 @@ def advice(devices: list[dict[str, Any]]) -> list[str]:
             if file["problem"]:
                 said.append(f"{file['path']} does not count: {file['problem']}. Run fusedrms tune, or delete it")
         if not any(file["rows"] for file in device["configurations"]):
-            said.append(
-                f"nothing was tuned for {device['model']}, which launches with defaults: fusedrms tune --device {device['device'][:4].rstrip(':')}"
-            )
+            kind = device["device"].partition(":")[0]
+            said.append(f"nothing was tuned for {device['model']}, which launches with defaults: fusedrms tune --device {kind}")
         if device["self_test"]["problem"]:
             said.append(f"the self-test failed on {device['device']}; if the installed versions are those of constraints.txt, report it")
     return said

@@ -1,7 +1,7 @@
 """Which parameter is updated by which bucket, and whether that still holds."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import count, zip_longest
 
@@ -138,7 +138,7 @@ class Plan:
         for bucket in self._buckets:
             bucket.send()
 
-    def launches(self, recipes: list[Recipe]) -> list[Callable[[], None]]:
+    def launches(self, recipes: list[Recipe]) -> list[partial]:
         """The launch of each bucket by itself, to be timed; `holds` must have been true just before."""
         self._send(recipes)
         return [partial(bucket.launch, self._norms.on[bucket.layout.device]) for bucket in self._buckets]

@@ -1,6 +1,7 @@
 """fusedrms tune: measures which configuration is best on this device, on scratch tensors, and writes it down."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -8,6 +9,7 @@ import pathlib
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
@@ -37,6 +39,7 @@ SHAPES = {
 SCRUB = {"cpu": 1 << 24, "cuda": 1 << 26}  # float32 that flush the caches
 SEARCH_ROUNDS, CHECK_ROUNDS = 15, 31  # at most, and half of them at least
 LEAST_GAIN = 1.03  # less is noise: the default stays
+_OUT_OF_RESOURCES = lang.triton.runtime.errors.OutOfResources if lang.triton else ()
 
 
 class Result(NamedTuple):
@@ -100,8 +103,8 @@ class Scratch:
         return bucket.numels
 
     @torch.no_grad()
-    def launch(self, config: Config) -> Callable[[], None] | None:
-        """The launch with a configuration; None if it is hopeless, since registers spill.
+    def launch(self, config: Config) -> partial | None:
+        """The launch with a configuration; None if it is hopeless: registers spill, or a multiprocessor has too few.
 
         Raises:
             RuntimeError: it computes something else than those before.
@@ -110,7 +113,10 @@ class Scratch:
             (run,) = self._plan().launches(self._recipes)
         for tensor, start in zip(self._tensors, self._start, strict=True):
             tensor.copy_(start)
-        run()
+        try:
+            run()
+        except _OUT_OF_RESOURCES:
+            return None
         run()
         if not self._expected:
             self._expected = [tensor.detach().clone() for tensor in self._tensors]
@@ -185,9 +191,17 @@ def search(rule: str, mode: str, size: str, device: torch.device, clock: Callabl
     return Result(key, mode, default, Row(best, round(median(theirs) * 1e6, 3), round(median(ours) * 1e6, 3)), len(runs))
 
 
+def _driver_version(device: torch.device) -> str | None:
+    """Of a GPU's kernel module, else of what torch was built for."""
+    if device.type != "cuda":
+        return None
+    with contextlib.suppress(OSError):
+        return pathlib.Path("/sys/module/nvidia/version").read_text().strip()
+    return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+
+
 def describe(device: torch.device, command: str) -> dict[str, Any]:
     """The head of a file."""
-    driver = lang.triton and lang.triton.runtime.driver
     return {
         **autotune.header(autotune.device_name(device)),
         "project": __version__,
@@ -199,7 +213,7 @@ def describe(device: torch.device, command: str) -> dict[str, Any]:
             triton=lang.triton and lang.triton.__version__,
             numba=numba.__version__,
         ),
-        "driver": torch.version.hip or torch.version.cuda if device.type == "cuda" and driver else None,
+        "driver": _driver_version(device),
         "date": datetime.date.today().isoformat(),
         "command": command,
     }

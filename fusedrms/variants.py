@@ -64,7 +64,10 @@ def parse_mode(mode: str) -> tuple[torch.dtype, dict[str, Any]]:
     dtype, *options = mode.split("+")
     if dtype not in DTYPES or not set(options) <= set(OPTIONS):
         raise ValueError(f"mode {mode!r} is none of DTYPE[+OPTION...] with DTYPE {', '.join(DTYPES)} and OPTION {', '.join(OPTIONS)}")
-    return getattr(torch, dtype), {name: value for option in options for name, value in OPTIONS[option].items()}
+    chosen = [item for option in options for item in OPTIONS[option].items()]
+    if len(dict(chosen)) < len(chosen):
+        raise ValueError(f"mode {mode!r} says twice how one thing is stored")
+    return getattr(torch, dtype), dict(chosen)
 
 
 def make(rule: str, mode: str, params: list[torch.nn.Parameter]) -> FusedRMSProp | FusedSMORMS3:

@@ -50,13 +50,15 @@ class CPUConfig(NamedTuple):
 Config = GPUConfig | CPUConfig
 
 
-def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int = 1 << 62) -> Config:
-    """What a launch takes that nobody has tuned; n_elements: in all of its tensors together."""
+def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int | None = None) -> Config:
+    """What a launch takes that nobody has tuned; n_elements: in all of its tensors together, if that is known."""
     if not uses_triton(device):
         return CPUConfig(cpu.CHUNK, cpu.MIN_WORK)
     config = GPUConfig(CHUNK, THREADS, 1, 0, REGISTERS[aligned] if storage.coded else 0)
-    while config.chunk > config.block(storage) and n_elements < config.chunk * multiprocessors(device) * 4:
-        config = config._replace(chunk=config.chunk // 2)  # else most multiprocessors would have nothing to do
+    if n_elements is not None:
+        enough = max(config.block(storage), n_elements // (4 * multiprocessors(device)))  # for none to be idle
+        while config.chunk > enough:
+            config = config._replace(chunk=config.chunk // 2)
     return config
 
 

@@ -1,5 +1,6 @@
 """Configurations: no bit depends on them, and no file of them, whatever is in it, can do harm."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -57,8 +58,9 @@ def write(folder: pathlib.Path, text) -> pathlib.Path:
     return path
 
 
-CONFIGS = [GPUConfig(chunk, threads, vectors, programs, 0) for chunk, threads, vectors, programs in ((4096, 1024, 1, 0), (8192, 256, 4, 3))]
-CONFIGS += [GPUConfig(16384, 64, 2, 0, 0)]
+# few and large blocks: the interpreter takes milliseconds for each
+GPU_CONFIGS = [GPUConfig(4096, 1024, 1, 0, 0), GPUConfig(8192, 256, 4, 3, 0), GPUConfig(16384, 64, 2, 0, 128)]
+CPU_CONFIGS = [CPUConfig(1 << n, work) for n in (6, 11, 14, 20) for work in (1000, 1 << 40)]
 
 
 @pytest.mark.interpret
@@ -71,19 +73,18 @@ CONFIGS += [GPUConfig(16384, 64, 2, 0, 0)]
     ],
     ids=["norm", "8-bit"],
 )
-def test_no_bit_depends_on_it(optimizer, dtype, options):
-    configs = CONFIGS if lang.interpreted() else [CPUConfig(1 << n, work) for n in (6, 11, 14, 20) for work in (1000, 1 << 40)]
-    start = parameters([(5000,), (77,), (33, 5), (16384 + 3,)], dtype=dtype)
+def test_no_bit_depends_on_it(device, optimizer, dtype, options):
+    start = parameters([(5000,), (77,), (33, 5), (16384 + 3,)], device, dtype)
     results = []
-    for config in (None, *configs):
+    for config in (None, *(GPU_CONFIGS if launch.uses_triton(device) else CPU_CONFIGS)):
         params = twins(start)
         ours = optimizer(params, **options)
         torch.manual_seed(1)
-        for _ in range(2):
-            random_grads(params)
-            with autotune.forced(config or autotune.choose("rmsprop", CPU, STORAGE, True, np.zeros(0))):
+        with autotune.forced(config) if config else contextlib.nullcontext():
+            for _ in range(2):
+                random_grads(params)
                 ours.step()
-                assert config is None or isinstance(config, CPUConfig) or launch.is_valid(config, STORAGE)
+        assert config is None or launch.is_valid(config, ours._plan._buckets[0].layout.storage)
         states = [state[name] for state in ours.state.values() for name in state]
         results.append([tensor.detach().clone() for tensor in (*params, *states)])
     for other in results[1:]:
@@ -316,7 +317,7 @@ def tuned(tmp_path, *more) -> tuple[int, pathlib.Path]:
 class TestTune:
     def test_next_run_finds_it(self, tmp_path, capsys, monkeypatch):
         slow = OTHER._replace(chunk=1 << 11)
-        monkeypatch.setattr(tune, "stopwatch", lambda device: lambda run: float(run.func._chunk != slow.chunk))
+        monkeypatch.setattr(tune, "stopwatch", lambda device: lambda run: 1.0 + (run.func._chunk != slow.chunk))
         code, path = tuned(tmp_path, "--json")
         assert code == 0
         said = json.loads(capsys.readouterr().out)
@@ -379,3 +380,15 @@ def test_steps_where_no_cache_can_be_read():
     )
     environment = {**os.environ, "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/x", autotune.ENVIRONMENT: "/dev/null/y"}
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
+
+
+@pytest.mark.gpu
+def test_tune_on_a_gpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tune, "SHAPES", {"cuda": {"mixed": [(1000, 1000)] * 2}})
+    from fusedrms.cli import main
+
+    arguments = ["--rules", "rmsprop", "--dtypes", "float32", "--output", str(tmp_path), "--json"]
+    assert main(["tune", "--device", "cuda", *arguments]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert launch.is_valid(GPUConfig(**row["config"]), STORAGE)
+    assert row["default_us"] >= row["best_us"] > 0

@@ -62,7 +62,7 @@ def code(rule, dtype, grad_dtype, target, aligned=True, mode=None):
     assert bucket.rule == rule
     storage = bucket.layout.storage
     constants = launch.constants(
-        rule, storage, aligned, bucket._host.hyper.shape[1], launch.default_config("cuda", storage, aligned), target.warp_size
+        rule, storage, aligned, bucket._host.hyper.shape[1], launch.default_config(torch.device("cuda"), storage, aligned), target.warp_size
     )
     signature = {**SIGNATURE, "hyper_ptr": "*fp64" if storage.compute == "float64" else "*fp32"}
     return storage, constants, compiled(step_kernel, signature, constants, target)
