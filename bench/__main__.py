@@ -1,85 +1,68 @@
-"""Runs the timings and prints the table: python -m bench [--device cuda] [--output DIRECTORY] [pytest's arguments]."""
+"""Times step() beside torch's and writes a report: python -m bench [--device cuda] [--output DIRECTORY] [--quick] [pytest's arguments]."""
 
 import argparse
-import json
+import os
 import pathlib
-import re
+import shlex
 import sys
-from collections import defaultdict
+import tempfile
 
 import pytest
 import torch
+from rich.console import Console
 
-BASELINE = "torch foreach"
+from bench.live import LiveTable
+from bench.report import write_report
+from bench.store import dumped, write
+from fusedrms.autotune import device_name
 
-
-def table(results: dict) -> str:
-    """The results as text; ratios are to torch foreach, shares to the copy and the streaming loop of the same run."""
-    medians = {entry["name"]: entry["stats"]["median"] for entry in results["benchmarks"]}
-    rates = {
-        entry["name"]: entry["extra_info"]["n_bytes"] / medians[entry["name"]] for entry in results["benchmarks"] if entry["extra_info"]
-    }
-    copy, stream = rates.pop("test_copy"), rates.pop("test_stream", None)
-    machine = results["machine_info"]
-    versions = ", ".join(f"{key} {machine[key]}" for key in ("torch", "triton", "numba") if machine[key])
-    lines = [
-        f"{machine['device']}, {machine['threads']} threads, {versions}, commit {results['commit_info']['id'][:10]}",
-        f"copy {copy / 1e9:.1f} GB/s" + (f", streaming loop of a plain step's bytes {stream / 1e9:.1f} GB/s" if stream else ""),
-        "",
-        f"{'step of':48}{'implementation':18}{'ms':>9}{'ratio':>8}{'GB/s':>8}{'of copy':>9}{'of loop':>9}",
-    ]
-    groups = defaultdict(dict)
-    for name, rate in rates.items():
-        workload, implementation = re.findall(r"test_step\[(.*)-(.*?)\]", name)[0]
-        groups[workload][implementation] = rate
-    for workload, implementations in groups.items():
-        for implementation, rate in implementations.items():
-            ms = medians[f"test_step[{workload}-{implementation}]"] * 1e3
-            ratio = medians[f"test_step[{workload}-{BASELINE}]"] * 1e3 / ms
-            loop = f"{rate / stream:9.0%}" if stream else ""
-            lines.append(f"{workload:48}{implementation:18}{ms:9.3f}{ratio:7.1f}x{rate / 1e9:8.1f}{rate / copy:9.0%}{loop}")
-    lines.append("")
-    for name, seconds in medians.items():
-        if name.startswith("test_host"):
-            what = "until step() returns, " if "launch" in name else "without the launch, "
-            lines.append(f"host, 1,000 tensors, {what}{name[name.index('[') + 1 : -1]}: {seconds * 1e3:.3f} ms")
-    return "\n".join(lines)
+ROOT = pathlib.Path(__file__).parent.parent
+OPTIONS = ("-qq", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-W", "ignore", "--benchmark-disable-gc")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Time step() beside torch's, print a table, write JSON.")
+def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Time step() beside torch's; write step.json, report.md and plots.", allow_abbrev=False
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
-        "--output", type=pathlib.Path, default=pathlib.Path("bench/results"), help="directory for the JSON (default: %(default)s)"
+        "--output", type=pathlib.Path, help="directory that gets one of the device's name (default: bench/results; of a part, runs/bench)"
     )
-    known, rest = parser.parse_known_args()
-    if known.device == "cuda" and not torch.cuda.is_available():
+    parser.add_argument("--quick", action="store_true", help="a part that takes less than a minute, to try it")
+    parser.epilog = "Other arguments are pytest's: -k 'GPT and plain', --benchmark-compare=bench/results/cpu-AMD_EPYC/step.json."
+    return parser, *parser.parse_known_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: pytest's; 1 if a timing failed."""
+    parser, given, rest = parse(argv)
+    if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA or ROCm device; use --device cpu")
-    known.output.mkdir(parents=True, exist_ok=True)
-    here = pathlib.Path(__file__).parent
-    path = known.output / f"step_{known.device}.json"
-    options = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-o",
-        "addopts=",
-        "--benchmark-disable-gc",
-        "--benchmark-columns=median,iqr,rounds",
-    ]
-    failed = pytest.main([str(here), *options, f"--rootdir={here}", f"--device={known.device}", f"--benchmark-json={path}", *rest])
-    if failed:
-        return int(failed)
-    results = json.loads(path.read_text())
-    for entry in results["benchmarks"]:
-        del entry["stats"]["data"], entry["params"], entry["param"]  # every round, and all shapes: the name says which
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    text = table(results)
-    path.with_suffix(".txt").write_text(text + "\n")
-    print(f"\n{text}\n\nwritten to {path}")
-    return 0
+    part = given.quick or bool(rest)  # must not take the place of the whole
+    folder = (given.output or ROOT / ("runs/bench" if part else "bench/results")) / device_name(torch.device(given.device))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        parser.error(f"--output {folder.parent}: {error.strerror}; name a directory that can be written")
+    asked = [f"--device={given.device}", *(["--quick"] if given.quick else [])]
+    with os.fdopen(os.dup(1), "w") as terminal, tempfile.TemporaryDirectory() as scratch:  # pytest captures stdout
+        console = Console(file=terminal)
+        console = console if console.is_terminal else Console(file=terminal, width=125)
+        live = LiveTable(console)
+        quiet = [] if any(argument.startswith("--benchmark") for argument in rest) else ["--benchmark-quiet"]
+        code = pytest.main(
+            [str(ROOT / "bench"), *OPTIONS, f"--rootdir={ROOT}", *asked, f"--benchmark-json={scratch}/step.json", *quiet, *rest],
+            plugins=[live],
+        )
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not live.results:
+        print("nothing was written", file=sys.stderr)
+        return int(code) or 1
+    live.results["machine_info"]["command"] = shlex.join(["python", "-m", "bench", *asked, *rest])
+    path = folder / "step.json"
+    write(path, dumped({**live.results, "skipped": live.skipped, "failed": live.failed}))
+    print("\n".join(f"wrote {name}" for name in (path, *write_report(path))))
+    return int(code)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,19 @@ import pytest
 import torch
 
 from bench.machine import machine
-from bench.workloads import ALGORITHMS, GPU_WORKLOADS, WORKLOADS
+from bench.selection import cases
+from bench.store import complete
 
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.addoption("--quick", action="store_true", help="only what takes less than a minute")
 
 
 def pytest_generate_tests(metafunc):
-    gpu = metafunc.config.getoption("--device") == "cuda"
-    steps = {name: {**algorithm.steps, **(algorithm.gpu_steps or {} if gpu else {})} for name, algorithm in ALGORITHMS.items()}
-    timed = {}  # name -> (bytes that a step moves for a parameter, parameters -> step)
-    for name, kinds in steps.items():
-        n_bytes = ALGORITHMS[name].n_bytes
-        timed |= {f"{name}-{kind}": (n_bytes[kind] if isinstance(n_bytes, dict) else n_bytes, step) for kind, step in kinds.items()}
-    workloads = {**WORKLOADS, **(GPU_WORKLOADS if gpu else {})}
-    for name, table in (("shapes", workloads), ("timed_step", timed), ("plain_step", steps["plain"])):
-        if name in metafunc.fixturenames:
-            metafunc.parametrize(name, table.values(), ids=table)
+    if "workload" in metafunc.fixturenames:
+        timed = list(cases(metafunc.config.getoption("--device"), metafunc.config.getoption("--quick")))
+        metafunc.parametrize(("workload", "algorithm", "implementation"), timed, ids=["-".join(case) for case in timed])
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +29,6 @@ def device(request) -> str:
 @pytest.fixture(autouse=True)
 def _free_memory(device):
     gc.collect()  # optimizers hold themselves; what they leave between the next one's tensors costs cache misses
-    yield
     if device == "cuda":
         torch.cuda.empty_cache()
 
@@ -43,3 +37,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     device = config.getoption("--device")
     machine_info.clear()
     machine_info |= machine(device, f"python -m bench --device {device}")
+
+
+def pytest_benchmark_update_json(output_json):
+    complete(output_json)

@@ -1,6 +1,10 @@
-"""What a result file says about where it comes from."""
+"""What a result file says about where it comes from, and what is free there."""
 
+import os
+import pathlib
 import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 
 import cpuinfo
 import numba
@@ -8,6 +12,15 @@ import torch
 from pytest_benchmark.utils import get_commit_info
 
 from fusedrms.kernels import lang
+
+GUESTS = ("bitsandbytes", "timm", "apex")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def machine(device: str, command: str) -> dict:
@@ -20,7 +33,31 @@ def machine(device: str, command: str) -> dict:
         torch=torch.__version__,
         triton=lang.triton and lang.triton.__version__,
         numba=numba.__version__,
+        **{package: found for package in GUESTS if (found := _version(package))},
         system=platform.system(),
-        commit=get_commit_info()["id"],
+        commit=os.environ.get("GIT_COMMIT") or get_commit_info()["id"],  # the variable: for a copy without its repository
+        date=datetime.now(timezone.utc).date().isoformat(),
         command=command,
     )
+
+
+def taken_by_others() -> float:
+    """Seconds, of all cores together, that other programs have had so far; NaN where the system does not tell."""
+    stat = pathlib.Path("/proc/stat")
+    if not stat.exists():
+        return float("nan")
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, stat.read_text().partition("\n")[0].split()[1:])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:2])
+
+
+def free_bytes(device: str) -> float:
+    """Memory that can still be had; infinite where the system does not tell."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    meminfo, found = pathlib.Path("/proc/meminfo"), [float("inf")]
+    if meminfo.exists():
+        found += [1024 * float(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable")]
+    limit, used = (pathlib.Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    if limit.exists() and (most := limit.read_text().strip()) != "max":  # of a container
+        found.append(float(most) - float(used.read_text()))
+    return min(found)

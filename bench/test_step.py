@@ -1,87 +1,125 @@
-"""The timings. Each stands beside its baseline: the ids read test[what-algorithm-implementation]."""
+"""The timings. Workload, algorithm and implementation are parameters: --benchmark-group-by=param:workload,param:algorithm."""
 
-import numba
-import numpy as np
+import math
+import time
+
 import pytest
 import torch
 
-import fusedrms.buckets
-from bench.workloads import parameters
+from bench.algorithms import ALGORITHMS, Implementation, Unavailable
+from bench.limits import Limits, synchronize
+from bench.machine import free_bytes
+from bench.measure import extra_bytes, held_and_moved, host_seconds, timed, without_launch
+from bench.store import CACHED, LIMITS
+from bench.workloads import WORKLOADS, Shapes, parameters
 from fusedrms import FusedRMSProp
-from fusedrms.kernels import cpu
+from fusedrms.optimizer import FusedOptimizer
 
-SYNCHRONIZE = {"cpu": lambda: None, "cuda": torch.cuda.synchronize}
-
-
-def timed(benchmark, function, n_bytes: int, device: str, **info):
-    """Time a function until the device is done; n_bytes is what it must move at least."""
-
-    def run():
-        function()
-        SYNCHRONIZE[device]()
-
-    benchmark.extra_info |= dict(n_bytes=n_bytes, **info)
-    seconds = n_bytes / (1e10 if device == "cpu" else 1e12) + 1e-4  # about
-    benchmark.pedantic(run, rounds=int(min(100, max(9, 0.7 / seconds))), iterations=int(max(1, 1e-3 / seconds)), warmup_rounds=3)
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch.compile and of guests are theirs
+FEW = 10  # tensors; compiling a step of so few takes seconds
+COMPILING = {"cpu": 60, "cuda": 45}  # seconds that compiling larger steps may have taken before no more is begun
 
 
-def test_copy(benchmark, device):
-    """What the machine can do: bytes read and written by a copy of 256 MiB (4 GiB on a GPU)."""
-    source = torch.ones(2**26 if device == "cpu" else 2**30, device=device)
-    target = torch.empty_like(source)
-    timed(benchmark, lambda: target.copy_(source), 2 * source.nbytes, device)
+@pytest.fixture(scope="session")
+def limits(device) -> Limits:
+    return Limits(device)
 
 
-@numba.njit(nogil=True)
-def _stream(a, b, c):
-    for i in range(a.size):
-        b[i] += a[i]
-        c[i] += a[i]
+@pytest.fixture(scope="session")
+def compiling() -> list[float]:
+    """Seconds of each step that torch has compiled."""
+    return []
 
 
-def test_stream(benchmark, device):
-    """The same bytes as a plain step of two tensors of 4096x4096, three arrays read and two written, and hardly any arithmetic."""
-    if device != "cpu":
-        pytest.skip("the copy is the limit there")
-    n_threads = torch.get_num_threads()
-    n = 2 * 4096**2 // n_threads * n_threads
-    arrays = [torch.ones(n).numpy() for _ in range(3)]
-    parts = list(zip(*(np.split(array, n_threads) for array in arrays), strict=True))
-
-    def run():
-        others = [cpu._pool().submit(_stream, *part) for part in parts[1:]]
-        _stream(*parts[0])
-        for other in others:
-            other.result()
-
-    timed(benchmark, run, 20 * n, device)
+@pytest.mark.parametrize("limit", LIMITS)
+def test_limit(benchmark, device, limits, limit):
+    """What steps are held against; see Limits."""
+    if limit not in limits.runs:
+        pytest.skip("on a GPU the copy is the limit")
+    n_bytes, run = limits.runs[limit]
+    limits.rates(rounds=1)
+    timed(benchmark, run, device)
+    benchmark.extra_info["n_bytes"] = n_bytes
 
 
-def test_step(benchmark, device, shapes, timed_step):
-    params = parameters(shapes, device)
-    n_bytes, step = timed_step
-    timed(benchmark, step(params), n_bytes * sum(param.numel() for param in params), device, n_tensors=len(shapes))
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
-@pytest.mark.parametrize("moved", [False, True], ids=["nothing moved", "all gradients moved"])
-def test_host(benchmark, device, moved, monkeypatch):
-    """What step() costs the host for 1,000 tensors, the launch excluded."""
-    monkeypatch.setattr(fusedrms.buckets, "launch", lambda *args: None)
-    params = parameters([(64,)] * 1000, device)
+def test_step(benchmark, device, limits, compiling, workload, algorithm, implementation):
+    reason = _step(benchmark, device, limits, compiling, *WORKLOADS[workload], ALGORITHMS[algorithm][implementation])
+    if reason:
+        pytest.skip(reason)
+
+
+def _step(
+    benchmark, device: str, limits: Limits, compiling: list[float], family: str, shapes: Shapes, chosen: Implementation
+) -> str | None:
+    """Why it cannot be timed, if so; a function of its own, so that no frame keeps the memory of a step that failed."""
+    numel = sum(map(math.prod, shapes))
+    needed, free = chosen.n_held * numel, free_bytes(device)
+    if needed > free:
+        return f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+    if chosen.compiled and len(shapes) > FEW and sum(compiling) > COMPILING[device]:
+        return f"compiling has taken {sum(compiling):.0f} s of this run already"
+    try:
+        step = chosen.make(parameters(shapes, device))
+        begin = time.perf_counter()
+        step()
+        synchronize(device)
+        if chosen.compiled:
+            compiling += [time.perf_counter() - begin] if len(shapes) > FEW else []
+        step()
+    except Unavailable as error:
+        return str(error)
+    except torch.OutOfMemoryError as error:
+        return f"out of memory: {_first_line(error)}"
+    except Exception as error:
+        if not chosen.guest:
+            raise
+        return f"{type(error).__name__}: {_first_line(error)}"
+    held, moved = held_and_moved(step) or (None, None)
+    n_bytes = chosen.n_bytes or moved
+    assert n_bytes is not None
+    beside = [limits.rates()] if n_bytes * numel > CACHED else []
+    others = timed(benchmark, step, device)
+    beside += [limits.rates()] if beside else []
+    info = dict(
+        family=family,
+        n_tensors=len(shapes),
+        numel=numel,
+        n_bytes=n_bytes,
+        held=held,
+        others=others,
+        extra_bytes=extra_bytes(step, device),
+        **{name: max(rates[name] for rates in beside) for name in limits.runs if beside},
+    )
+    if device == "cuda":
+        info["host_us"] = host_seconds(step, device) * 1e6
+    elif isinstance(optimizer := getattr(step, "__self__", None), FusedOptimizer):
+        with pytest.MonkeyPatch.context() as patch:
+            without_launch(patch)
+            optimizer._plan = None
+            step()
+            info["host_us"] = host_seconds(step, device) * 1e6
+    benchmark.extra_info |= info
+    return None
+
+
+@pytest.mark.parametrize("gradients", ["unmoved", "moved"])
+@pytest.mark.parametrize("n_tensors", [100, 1000, 10000])
+def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
+    """What step() costs the host for tensors of 64 elements, the launch excluded."""
+    without_launch(monkeypatch)
+    params = parameters([(64,)] * n_tensors, device)
     optimizer = FusedRMSProp(params)
-    gradients = [[torch.randn_like(param) for param in params] for _ in range(2)]
+    others = [[torch.randn_like(param) for param in params] for _ in range(2)]
 
     def setup():
-        if moved:
-            gradients.reverse()
-            for param, grad in zip(params, gradients[0], strict=True):
+        if gradients == "moved":
+            others.reverse()
+            for param, grad in zip(params, others[0], strict=True):
                 param.grad = grad
-        SYNCHRONIZE[device]()
+        synchronize(device)
 
-    benchmark.pedantic(optimizer.step, setup=setup, rounds=200, warmup_rounds=3)
-
-
-def test_host_and_launch(benchmark, device, plain_step):
-    """What step() costs the host for 1,000 tensors until it returns; on a GPU the work goes on after that."""
-    run = plain_step(parameters([(64,)] * 1000, device))
-    benchmark.pedantic(run, setup=SYNCHRONIZE[device], rounds=100, warmup_rounds=3)
+    benchmark.pedantic(optimizer.step, setup=setup, rounds=100, warmup_rounds=3)

@@ -1,19 +1,17 @@
-"""What is timed: lists of shapes, and algorithms by their implementations."""
+"""What is timed on: lists of shapes, and parameters of those shapes."""
 
-# pyright: reportPrivateImportUsage=false
-
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import math
 
 import torch
 from torch import Tensor
 
-from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
-from fusedrms.plan import Plan
+from bench.store import BIG, SMALL
+
+Shapes = list[tuple[int, ...]]
 
 
-def gpt2_small() -> list[tuple[int, ...]]:
-    """The 148 parameters of GPT-2 small, 124 million numbers."""
+def gpt2_small() -> Shapes:
+    """148 tensors, 124 million parameters: Radford et al. (2019)."""
     width, block = 768, []
     for n_in, n_out in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)):
         block += [(n_in, n_out), (n_out,)]
@@ -21,213 +19,74 @@ def gpt2_small() -> list[tuple[int, ...]]:
     return [(50257, width), (1024, width), *block * 12, (width,), (width,)]
 
 
-WORKLOADS: dict[str, list[tuple[int, ...]]] = {
-    "2 of 4096x4096": [(4096, 4096)] * 2,
-    "GPT-2 small": gpt2_small(),
-    "2,000 of 64": [(64,)] * 2000,
+def llama3_8b(n_layers: int) -> Shapes:
+    """Layers of Llama 3 8B, 9 tensors and 218 million parameters each: arXiv:2407.21783, table 3."""
+    width, kv, hidden = 4096, 1024, 14336
+    attention = [(width, width), (kv, width), (kv, width), (width, width)]
+    return [*attention, (hidden, width), (hidden, width), (width, hidden), (width,), (width,)] * n_layers
+
+
+def _convolution(n_out: int, n_in: int, size: int) -> Shapes:
+    """With its batch norm."""
+    return [(n_out, n_in, size, size), (n_out,), (n_out,)]
+
+
+def resnet50() -> Shapes:
+    """161 tensors, 25.6 million parameters: He et al., arXiv:1512.03385, table 1."""
+    shapes, n_in = _convolution(64, 3, 7), 64
+    for width, n_blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(n_blocks):
+            shapes += _convolution(width, n_in, 1) + _convolution(width, width, 3) + _convolution(4 * width, width, 1)
+            if block == 0:
+                shapes += _convolution(4 * width, n_in, 1)
+            n_in = 4 * width
+    return [*shapes, (1000, n_in), (1000,)]
+
+
+def efficientnet_b0() -> Shapes:
+    """213 tensors, 5.3 million parameters: Tan and Le, arXiv:1905.11946, table 1."""
+    shapes, n_in = _convolution(32, 3, 3), 32
+    stages = (1, 16, 1, 3), (6, 24, 2, 3), (6, 40, 2, 5), (6, 80, 3, 3), (6, 112, 3, 5), (6, 192, 4, 5), (6, 320, 1, 3)
+    for expansion, n_out, n_blocks, size in stages:
+        for _ in range(n_blocks):
+            width, squeezed = expansion * n_in, n_in // 4
+            shapes += _convolution(width, n_in, 1) if expansion > 1 else []
+            shapes += _convolution(width, 1, size)
+            shapes += [(squeezed, width, 1, 1), (squeezed,), (width, squeezed, 1, 1), (width,)]  # squeeze and excitation
+            shapes += _convolution(n_out, width, 1)
+            n_in = n_out
+    return [*shapes, *_convolution(1280, n_in, 1), (1000, 1280), (1000,)]
+
+
+MODELS: dict[str, Shapes] = {
+    BIG: [(4096, 4096)] * 2,
     "A2C MLP": [(64, 17), (64,), (64, 64), (64,)] * 2 + [(6, 64), (6,), (1, 64), (1,)],
+    "GPT-2 small": gpt2_small(),
+    "ResNet-50": resnet50(),
+    "EfficientNet-B0": efficientnet_b0(),
+    SMALL: [(64,)] * 2000,
 }
-GPU_WORKLOADS = {"60 of 4096x4096": [(4096, 4096)] * 60}  # a billion numbers
-
-
-def _torch(foreach: bool, **options):
-    return lambda params: torch.optim.RMSprop(params, foreach=foreach, **options).step
-
-
-def _compiled(**options):
-    def make(params):
-        # a tensor lr: as a number it would be compiled in
-        optimizer = torch.optim.RMSprop(params, lr=torch.tensor(1e-2, device=params[0].device), **options)
-        return torch.compile(optimizer.step)
-
-    return make
-
-
-def _clip_norm(params):
-    step = _torch(foreach=True)(params)
-
-    def run():
-        torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
-        step()
-
-    return run
-
-
-def _zeros(params) -> list[Tensor]:
-    return [torch.zeros_like(param) for param in params]
-
-
-def _grads(params) -> list[Tensor]:
-    return [param.grad for param in params]
-
-
-def _foreach_centered(lr: float, alpha: float, eps: float, momentum: float, lr_in_momentum: bool):
-    """Graves' rule, by as few calls as it takes."""
-    inner, outer = (lr, 1.0) if lr_in_momentum else (1.0, lr)
-
-    def make(params):
-        square_avgs, grad_avgs, buffers = _zeros(params), _zeros(params), _zeros(params)
-
-        @torch.no_grad()
-        def step():
-            grads = _grads(params)
-            torch._foreach_mul_(square_avgs, alpha)
-            torch._foreach_addcmul_(square_avgs, grads, grads, 1 - alpha)
-            torch._foreach_lerp_(grad_avgs, grads, 1 - alpha)
-            roots = torch._foreach_addcmul(square_avgs, grad_avgs, grad_avgs, -1)
-            torch._foreach_add_(roots, eps)
-            torch._foreach_sqrt_(roots)
-            torch._foreach_mul_(buffers, momentum)
-            torch._foreach_addcdiv_(buffers, grads, roots, inner)
-            torch._foreach_add_(params, buffers, alpha=-outer)
-
-        return step
-
-    return make
-
-
-def _foreach_smorms3(lr: float, eps: float):
-    """SMORMS3, by as few calls as it takes."""
-
-    def make(params):
-        square_avgs, grad_avgs, mems = _zeros(params), _zeros(params), [torch.ones_like(param) for param in params]
-
-        @torch.no_grad()
-        def step():
-            grads = _grads(params)
-            rates = torch._foreach_add(mems, 1)
-            torch._foreach_reciprocal_(rates)
-            torch._foreach_lerp_(grad_avgs, grads, rates)
-            torch._foreach_lerp_(square_avgs, torch._foreach_mul(grads, grads), rates)
-            signals = torch._foreach_mul(grad_avgs, grad_avgs)
-            torch._foreach_div_(signals, torch._foreach_add(square_avgs, eps))
-            torch._foreach_addcmul_(mems, mems, signals, -1)
-            torch._foreach_add_(mems, 1)
-            torch._foreach_clamp_max_(signals, lr)
-            torch._foreach_mul_(signals, grads)
-            roots = torch._foreach_sqrt(square_avgs)
-            torch._foreach_add_(roots, eps)
-            torch._foreach_addcdiv_(params, signals, roots, -1)
-
-        return step
-
-    return make
-
-
-Steps = dict[str, Callable[[list[torch.nn.Parameter]], Callable[[], object]]]
-
-
-class Algorithm(NamedTuple):
-    """What is timed, by several implementations: name -> (parameters -> step)."""
-
-    n_bytes: int | dict[str, float]  # the fewest that a step can move for a parameter: gradient read, all else read and written
-    steps: Steps
-    gpu_steps: Steps | None = None
-
-
-def _lean(**options):
-    """With a bfloat16 parameter and gradient in the place of each."""
-
-    def make(params):
-        lean = [torch.nn.Parameter(param.detach().bfloat16()) for param in params]
-        for param, wide in zip(lean, params, strict=True):
-            param.grad = wide.grad.bfloat16()
-            wide.grad = None
-        return FusedRMSProp(lean, **options).step
-
-    return make
-
-
-MODES: dict[str, dict[str, Any]] = {
-    "bfloat16": {},
-    "stochastic": dict(stochastic_rounding=True),
-    "master": dict(master_weights="float32"),
-    "split": dict(master_weights="split"),
-    "bf16 state": dict(state_dtype=torch.bfloat16),
-    "8bit state": dict(state_dtype="8bit"),
-    "stochastic, 8bit": dict(stochastic_rounding=True, state_dtype="8bit"),
-    "split, bf16 state": dict(master_weights="split", state_dtype=torch.bfloat16),
-    "split, 8bit": dict(master_weights="split", state_dtype="8bit"),
-    "master, 8bit": dict(master_weights="float32", state_dtype="8bit"),
+LAYERS: dict[str, dict[str, Shapes]] = {  # as many as a run has time for
+    "cpu": {"Llama-3-8B, 1 layer": llama3_8b(1)},
+    "cuda": {"Llama-3-8B, 4 layers": llama3_8b(4)},
 }
+SCALE: dict[str, Shapes] = {f"{n:,} parameters": [(n,)] for e in range(3, 10) for n in (10**e, 3 * 10**e) if n <= 10**9}
+COUNT: dict[str, Shapes] = {f"{n:,} of 64": [(64,)] * n for n in (1, 10, 100, 1000, 10000)}
+FAMILIES = {"model": MODELS | LAYERS["cpu"] | LAYERS["cuda"], "scale": SCALE, "count": COUNT}
+WORKLOADS = {name: (family, shapes) for family, workloads in FAMILIES.items() for name, shapes in workloads.items()}
 
 
-def _n_bytes(options: dict[str, Any]) -> float:
-    """What a step of bfloat16 parameters moves for each."""
-    param = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
-    param.grad = torch.zeros_like(param)
-    optimizer = FusedRMSProp([param], **options)
-    (bucket,) = Plan("", optimizer.param_groups, optimizer._recipes(), optimizer.state)._buckets
-    return bucket.layout.storage.traffic
+def _noise(shape: tuple[int, ...], device: str) -> Tensor:
+    """Normal numbers, the same again after a million: a billion of them take longer than all rounds."""
+    numel, period = math.prod(shape), 2**20
+    block = torch.randn(min(numel, period), device=device)
+    values = torch.empty(-(-numel // len(block)), len(block), device=device)
+    return values.copy_(block).view(-1)[:numel].view(shape)
 
 
-def _modes(n_bytes: int, **options) -> Algorithm:
-    """Each mode beside what float32 parameters and states take, here and in torch."""
-    modes = {name: {**options, **mode} for name, mode in MODES.items()}
-    return Algorithm(
-        {"float32": n_bytes, "torch foreach": n_bytes, **{name: _n_bytes(mode) for name, mode in modes.items()}},
-        {
-            "float32": lambda params: FusedRMSProp(params, **options).step,
-            **{name: _lean(**mode) for name, mode in modes.items()},
-            "torch foreach": _torch(foreach=True, **options),
-        },
-    )
-
-
-CENTERED: dict[str, Any] = dict(centered=True, momentum=0.9)
-INSIDE: dict[str, Any] = dict(lr=1e-2, alpha=0.99, eps=1e-8, momentum=0.9)
-GRAVES: dict[str, Any] = dict(lr=1e-4, alpha=0.95, eps=1e-4, momentum=0.9)
-SMORMS3: dict[str, Any] = dict(lr=1e-3, eps=1e-16)
-
-ALGORITHMS = {
-    "plain": Algorithm(
-        20,
-        {
-            "fusedrms": lambda params: FusedRMSProp(params).step,
-            "torch foreach": _torch(foreach=True),
-            "torch single": _torch(foreach=False),
-        },
-        {"torch compiled": _compiled()},
-    ),
-    "centered+momentum": Algorithm(
-        36,
-        {
-            "fusedrms": lambda params: FusedRMSProp(params, **CENTERED).step,
-            "torch foreach": _torch(foreach=True, **CENTERED),
-            "torch single": _torch(foreach=False, **CENTERED),
-        },
-        {"torch compiled": _compiled(**CENTERED)},
-    ),
-    "centered+momentum, eps inside": Algorithm(
-        36,
-        {
-            "fusedrms": lambda params: FusedRMSProp(params, **INSIDE, centered=True, eps_placement="inside").step,
-            "torch foreach": _foreach_centered(**INSIDE, lr_in_momentum=False),
-        },
-    ),
-    "Graves": Algorithm(
-        36,
-        {
-            "fusedrms": lambda params: FusedRMSPropGraves(params, **GRAVES).step,
-            "torch foreach": _foreach_centered(**GRAVES, lr_in_momentum=True),
-        },
-    ),
-    "SMORMS3": Algorithm(
-        36,
-        {"fusedrms": lambda params: FusedSMORMS3(params, **SMORMS3).step, "torch foreach": _foreach_smorms3(**SMORMS3)},
-    ),
-    "clip-norm": Algorithm(
-        24,
-        {"fusedrms": lambda params: FusedRMSProp(params, clip_grad_norm=1.0).step, "torch foreach": _clip_norm},
-    ),
-    "modes": _modes(20),
-    "centered+momentum modes": _modes(36, **CENTERED),
-}
-
-
-def parameters(shapes: list[tuple[int, ...]], device: str) -> list[torch.nn.Parameter]:
+def parameters(shapes: Shapes, device: str) -> list[torch.nn.Parameter]:
     """float32 parameters with gradients."""
-    params = [torch.nn.Parameter(torch.randn(shape, device=device)) for shape in shapes]
+    params = [torch.nn.Parameter(_noise(shape, device)) for shape in shapes]
     for param in params:
-        param.grad = torch.randn_like(param)
+        param.grad = _noise(param.shape, device)
     return params

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from . import bench, compile, doctor, tune
+from . import bench, compile, doctor, inspect, tune
 from .options import UserError
 from .version import __version__
 
@@ -31,6 +31,12 @@ COMMANDS = {
         tune.run,
         "measure the best block and chunk sizes of this device, and write them where the next run finds them",
         "fusedrms tune --device cpu --rules rmsprop --dtypes float32,bfloat16+split+8bit --budget 60",
+    ),
+    "inspect": Command(
+        inspect.add_arguments,
+        inspect.run,
+        "compile the kernels for GPUs that need not be here: registers, spills, instructions, and what limits each GPU",
+        "fusedrms inspect --target sm_90,gfx942 --rule rmsprop --asm /tmp/asm",
     ),
     "bench": Command(
         bench.add_arguments, bench.run, "time steps beside torch's optimizers, and write the report", "fusedrms bench --quick"
@@ -69,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return COMMANDS[args.command].run(args, Console())
+        return COMMANDS[args.command].run(args, Console() if sys.stdout.isatty() else Console(width=140))
     except UserError as error:
         print(f"fusedrms {args.command}: {error}", file=sys.stderr)
         return 2

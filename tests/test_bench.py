@@ -1,26 +1,215 @@
-"""What the benchmarks compare computes the same thing."""
+"""What the benchmarks compare computes the same thing, what they count is right, and documents say what they found."""
+
+import json
+import math
+import os
+import pathlib
 
 import pytest
 import torch
 
 from tools import assert_close, twins
 
+algorithms = pytest.importorskip("bench.algorithms")
+documents = pytest.importorskip("bench.documents")
+report = pytest.importorskip("bench.report")
+selection = pytest.importorskip("bench.selection")
+store = pytest.importorskip("bench.store")
 workloads = pytest.importorskip("bench.workloads")
 
+ROOT = pathlib.Path(__file__).parent.parent
+SHAPES = [(3, 5), (1030,), (7,)]
+STEPS = [(algorithm, name) for algorithm, implementations in algorithms.ALGORITHMS.items() for name in implementations]
 
-@pytest.mark.parametrize("name", workloads.ALGORITHMS)
-def test_implementations_agree(name):
-    first = workloads.parameters([(3, 5), (1030,), (7,)], "cpu")
+
+def made(algorithm: str, name: str, params: list[torch.nn.Parameter]):
+    """A step; None where the implementation cannot be had."""
+    try:
+        return algorithms.ALGORITHMS[algorithm][name].make(params)
+    except algorithms.Unavailable:
+        return None
+
+
+@pytest.mark.parametrize("algorithm", algorithms.ALGORITHMS)
+def test_implementations_agree(algorithm):
+    first = workloads.parameters(SHAPES, "cpu")
     results = []
-    for make in (make for kind, make in workloads.ALGORITHMS[name].steps.items() if kind not in workloads.MODES):
+    for name, implementation in algorithms.ALGORITHMS[algorithm].items():
         params = twins(first)
-        step = make(params)
+        step = made(algorithm, name, params) if implementation.agrees and not implementation.compiled else None
+        if step is None:
+            continue
         torch.manual_seed(1)
         for _ in range(4):
             for param in params:
                 param.grad = torch.randn_like(param)
             step()
         results.append(params)
+    assert len(results) > 1
     assert not any(torch.equal(p, q) for p, q in zip(first, results[0], strict=True))
     for other in results[1:]:
         assert_close(results[0], other, steps=20)
+
+
+@pytest.mark.parametrize(("algorithm", "name"), STEPS)
+def test_bytes(algorithm, name):
+    """What is declared for a step is what its parameters, states and gradients come to."""
+    measure = pytest.importorskip("bench.measure")
+    implementation = algorithms.ALGORITHMS[algorithm][name]
+    step = None if implementation.compiled else made(algorithm, name, workloads.parameters([(64, 64)], "cpu"))
+    if step is None:
+        return
+    step()
+    counted = measure.held_and_moved(step)
+    if counted is None:
+        assert implementation.n_bytes
+        return
+    held, moved = counted
+    again = 4 if algorithm == "clip-norm" else 0  # gradients are read once more, for their norm
+    assert moved + again == pytest.approx(implementation.n_bytes or moved)
+    assert held < implementation.n_held
+
+
+@pytest.mark.parametrize(
+    ("name", "n_tensors", "numel"),
+    [
+        ("ResNet-50", 161, 25_557_032),
+        ("EfficientNet-B0", 213, 5_288_548),
+        ("GPT-2 small", 148, 124_439_808),
+        ("Llama-3-8B, 1 layer", 9, 218_112_000),
+        ("A2C MLP", 12, 11_079),
+        ("1,000,000,000 parameters", 1, 10**9),
+        ("10,000 of 64", 10_000, 640_000),
+    ],
+)
+def test_shapes(name, n_tensors, numel):
+    _, shapes = workloads.WORKLOADS[name]
+    assert (len(shapes), sum(map(math.prod, shapes))) == (n_tensors, numel)
+
+
+def test_parameters():
+    (param,) = workloads.parameters([(3, 2**19 + 1)], "cpu")
+    assert param.shape == param.grad.shape == (3, 2**19 + 1)
+    assert param.is_contiguous()
+    assert not torch.equal(param, param.grad)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_selection(device):
+    cases = list(selection.cases(device, quick=False))
+    assert len(set(cases)) == len(cases)
+    assert {(algorithm, name) for _, algorithm, name in cases} == set(STEPS)
+    for workload, algorithm, _ in cases:  # ratios can be had, while it runs
+        assert next(case for case in cases if case[:2] == (workload, algorithm))[2] == store.BASELINE
+    assert set(selection.cases(device, quick=True)) < set(cases)
+
+
+def test_extra_bytes():
+    measure = pytest.importorskip("bench.measure")
+
+    def step():
+        first = torch.ones(1000)
+        del first
+        return torch.ones(250) + torch.ones(250)
+
+    assert measure.extra_bytes(step, "cpu") == 4000
+    assert measure.extra_bytes(lambda: None, "cpu") == 0
+
+
+def raw(seconds: float, info: dict, **params) -> dict:
+    """As pytest-benchmark has it."""
+    name = "-".join(str(value) for value in params.values())
+    stats = dict.fromkeys(store.STATISTICS, seconds)
+    return {"fullname": f"test[{name}]", "params": params, "extra_info": info, "stats": stats, "options": {}}
+
+
+@pytest.fixture
+def results() -> dict:
+    """Every step takes a microsecond more than the last."""
+    benchmarks = [raw(0.01, {"n_bytes": 10**9}, limit="copy"), raw(0.02, {"n_bytes": 10**9}, limit="stream")]
+    for k, (workload, algorithm, implementation) in enumerate(selection.cases("cpu", quick=False)):
+        family, shapes = workloads.WORKLOADS[workload]
+        numel = sum(map(math.prod, shapes))
+        info = dict(family=family, n_tensors=len(shapes), numel=numel, n_bytes=20, held=8.0, extra_bytes=1000, others=0.0)
+        names = dict(workload=workload, algorithm=algorithm, implementation=implementation)
+        benchmarks.append(raw(1e-3 + k * 1e-6, info, **names))
+    benchmarks += [raw(n * 1e-6, {}, n_tensors=n, gradients=kind) for n in (100, 10000) for kind in ("unmoved", "moved")]
+    machine = dict(
+        device="a device", threads=2, torch="2", commit="0123456789abc", date="2026-01-01", command="python -m bench --device=cpu"
+    )
+    found = dict(machine_info=machine, commit_info=dict(id="0123456789abc", dirty=False, branch="main"), benchmarks=benchmarks)
+    store.complete(found)
+    return {**found, "skipped": {"test_step[a-b-c]": "no such thing"}, "failed": {}}
+
+
+def test_derived_figures(results):
+    first, second = store.rows(results)[:2]
+    assert (first["implementation"], first["ratio"], first["ms"]) == ("torch foreach", 1, 1)
+    assert second["ratio"] == pytest.approx(1 / 1.001, rel=1e-5)
+    rate = 20 * first["numel"] / 1e-3
+    assert first["gb_per_s"] == pytest.approx(rate / 1e9, rel=1e-5)
+    assert first["of_copy"] == pytest.approx(rate / 1e11, rel=1e-5)
+    assert first["of_stream"] == pytest.approx(rate / 5e10, rel=1e-5)
+    assert json.loads(store.dumped(results)) == results
+
+
+def test_report(results, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "step.json"
+    store.write(path, store.dumped(results))
+    (tmp_path / "host_path.json").write_text('{"rows": [{"what": "1,000 tensors", "before_us": 420, "after_us": 105}], "note": "Noted."}')
+    assert report.main([str(path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    for line in ("| 1,000 tensors | 420 | 105 | 4.0× |", "Noted.", "* skipped: no such thing: a-b-c", "each one more costs 1.000 µs"):
+        assert line in text
+    plots = {name for name in os.listdir(tmp_path) if name.endswith(".png")}
+    assert plots == {"scale.png", "tensors.png", "ratios.png", "modes.png"}
+    assert all(f"]({name})" in text for name in plots)
+
+
+def test_tables_are_refilled(results, tmp_path):
+    store.write(tmp_path / "results/step.json", store.dumped(results))
+    empty = "\n".join(["Text", *(f"<!-- from results/step.json: {name} -->\n| old |\n\nmore" for name in documents.TABLES), ""])
+    (tmp_path / "README.md").write_text(empty)
+    assert documents.refill(tmp_path) == [tmp_path / "README.md"]
+    text = (tmp_path / "README.md").read_text()
+    assert "| old |" not in text
+    assert text.count("\n\nmore") == len(documents.TABLES)
+    assert documents.refill(tmp_path) == []
+    edited = text.replace("| 1.00 |", "| 0.50 |").replace("1.0×", "2.0×")
+    assert edited != text
+    assert documents.filled(edited, tmp_path) == text
+    with pytest.raises(ValueError, match="there is no table 'nothing'"):
+        documents.filled("<!-- from results/step.json: nothing -->", tmp_path)
+
+
+def test_documents_say_what_was_measured():
+    """`python -m bench.report --documents` mends it."""
+    found = set()
+    for page in ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))):
+        text = (ROOT / page).read_text()
+        found |= {(page, marker[1]) for line in text.split("\n") if (marker := documents.marked(line))}
+        assert documents.filled(text) == text, f"{page} says other figures than its files: python -m bench.report --documents"
+    assert found >= {("README.md", "torch"), ("README.md", "family"), ("docs/precision.md", "modes")}
+
+
+def test_files_are_written_whole(tmp_path):
+    path = tmp_path / "file"
+    store.write(path, "old")
+    with pytest.raises(TypeError):
+        store.write(path, 1)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_command_line(tmp_path, capsys):
+    bench = pytest.importorskip("bench.__main__")
+    (tmp_path / "file").write_text("")
+    wrong = [(["--output", str(tmp_path / "file")], "Not a directory; name a directory"), (["--device", "tpu"], "invalid choice")]
+    if not torch.cuda.is_available():
+        wrong.append((["--device", "cuda"], "torch finds no CUDA or ROCm device; use --device cpu"))
+    for arguments, message in wrong:
+        with pytest.raises(SystemExit) as stop:
+            bench.main(arguments)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err

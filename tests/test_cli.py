@@ -41,6 +41,8 @@ def test_help_shows_an_example(command, capsys):
         ("tune --output /dev/null/x", "--output"),
         ("compile --target sm_9x", "sm_9x"),
         ("compile --rules adam", "'adam'"),
+        ("inspect --target sm_9x", "sm_9x"),
+        ("inspect --rule adam", "adam"),
     ],
 )
 def test_wrong_arguments(arguments, said, capsys):
