@@ -100,8 +100,9 @@ def build(rule: str, storage: Storage, n_hyper: int) -> tuple[Any, Any]:
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set, so the CPU's driver is not used: unset it")
     cpu.compiled(rule, storage, n_hyper)
-    signature = next(args for args in cpu._step.overloads if (args[0].rule, args[0].storage) == (rule, storage))
-    options = {name: cpu._step.targetoptions[name] for name in ("nogil", "error_model")}
-    step = numba.njit(**options)(cpu._step.py_func)
+    loop: Any = cpu._step
+    signature = next(args for args in loop.overloads if (args[0].rule, args[0].storage) == (rule, storage))
+    options = {name: loop.targetoptions[name] for name in ("nogil", "error_model")}
+    step = numba.njit(**options)(loop.py_func)
     step.compile(signature)
     return step, signature

@@ -56,8 +56,9 @@ def is_vectorised(code: Code, storage: Storage, n: int, aligned: bool) -> bool:
         width = min(16, n * ITEMSIZE[name]) if aligned else ITEMSIZE[name]
         expected[width] += n * ITEMSIZE[name] // width
     found = Counter(code.accesses)
-    scales = found - expected  # of 4 bytes, read and written once by a thread for all of its elements
-    return not expected - found and set(scales) <= {4} and scales.total() <= 2 * len(storage.coded)
+    # of 4 bytes, read and written once by a thread for all of its elements, or for each where these do not lie side by side
+    scales = found - expected
+    return not expected - found and set(scales) <= {4} and scales.total() <= 2 * len(storage.coded) * (1 if aligned else n)
 
 
 def _build(one: Variant, name: str, aligned: bool) -> tuple[Any, dict[str, Any], Any]:
@@ -102,7 +103,7 @@ def rows(rules: Sequence[str], modes: Sequence[str], targets: Sequence[str], ali
     for target in targets:
         if target != "cpu":
             target_of(target)
-    jobs = [(variant(rule, mode), target, aligned) for target in targets for mode in modes for rule in rules]
+    jobs = [(variant(rule, mode), target, aligned or target == "cpu") for target in targets for mode in modes for rule in rules]
     n_processes = min(os.cpu_count() or 1, len(jobs) // FEW)
     if n_processes < 2:
         yield from (row(*job) for job in jobs)
@@ -130,22 +131,16 @@ def table(rows: Iterable[Row]) -> Group:
     for row in rows:
         if row.target not in shown:
             on_cpu = row.target == "cpu"
-            table = shown[row.target] = Table(title=f"{row.target}{'' if row.aligned or on_cpu else ', unaligned'}", title_justify="left")
+            table = shown[row.target] = Table(title=row.target + ("" if row.aligned else ", unaligned"), title_justify="left")
             for header in ("rule", "mode"):
                 table.add_column(header)
             own = ("vector", "stack") if on_cpu else ("widths", "regs", "spilled", "shared", "occupancy")
             for header in ("bytes", "instr", *own, *(one.gpu for one in row.limits)):
                 table.add_column(header, justify="right")
         cells = [f"{row.n_bytes:g}", _optional(row.instructions, ".1f"), _widths(row)]
-        if row.target == "cpu":
-            cells += [_optional(row.spilled, "d")]
-        else:
-            cells += [
-                _optional(row.registers, "d"),
-                _optional(row.spilled, "d"),
-                _optional(row.shared, "d"),
-                _optional(row.occupancy, ".0%"),
-            ]
+        cells += [] if row.target == "cpu" else [_optional(row.registers, "d")]
+        cells += [_optional(row.spilled, "d")]
+        cells += [] if row.target == "cpu" else [_optional(row.shared, "d"), _optional(row.occupancy, ".0%")]
         cells += [f"{one.issuable:.0f} {one.by} {one.ns * 1e3:.2f}" for one in row.limits]
         shown[row.target].add_row(row.rule, row.mode, *cells, style="red" if row.problems else None)
     return Group(*shown.values())
@@ -183,15 +178,13 @@ def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    names = dict(type=words, action="extend")
-    parser.add_argument(
-        "--target",
-        **names,
-        metavar="TARGET,...",
-        help=f"of cpu (this machine's), {', '.join(TARGETS)}, or another sm_NN or gfxNNN (default: {','.join(TARGETS)})",
-    )
-    parser.add_argument("--rule", **names, metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all)")
-    parser.add_argument("--mode", **names, metavar="MODE,...", help=f"all, or of {', '.join(MODES)} (default: {','.join(USUAL)})")
+    choices = {
+        "--target": f"of cpu (this machine's), {', '.join(TARGETS)}, or another sm_NN or gfxNNN (default: {','.join(TARGETS)})",
+        "--rule": f"of {', '.join(RULES)} (default: all)",
+        "--mode": f"all, or of {', '.join(MODES)} (default: {','.join(USUAL)})",
+    }
+    for name, text in choices.items():
+        parser.add_argument(name, type=words, action="extend", metavar=f"{name[2:].upper()},...", help=text)
     parser.add_argument("--unaligned", action="store_true", help="the kernels for addresses that 16 does not divide")
     parser.add_argument("--asm", type=pathlib.Path, metavar="DIR", help="write machine code, PTX and LLVM IR there too")
 
@@ -204,7 +197,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UserError("--target: name at least one")
     n = len(rules) * len(modes) * len(targets)
     work = rows(rules, modes, targets, aligned=not args.unaligned)
-    found = list(track(work, "compiling", total=n, console=console, transient=True, disable=args.json))
+    found = list(track(work, "compiling", total=n, console=console, transient=True, disable=args.json or not console.is_terminal))
     written = []
     if args.asm is not None:
         written = [path for one in found for path in dump(one.rule, one.mode, one.target, args.asm, one.aligned)]

@@ -56,7 +56,7 @@ def target_of(name: str) -> Any:
     """
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
-    kind = re.fullmatch(r"sm_(\d{2,3})|gfx(\d{3,4}|\d{2}[0-9a-f])", name)
+    kind = re.fullmatch(r"sm_(\d{2,3})|gfx(90[0-9a-c]|9[45]\d|1[0-2]\d\d)", name)
     if not kind:
         raise UserError(f"target {name!r} is neither of the form sm_NN nor gfxNNN, such as {', '.join(TARGETS)}")
     if lang.triton is None:
