@@ -145,13 +145,12 @@ def results() -> dict:
 def test_derived_figures(results):
     first, second = store.rows(results)[:2]
     assert (first["implementation"], first["ratio"], first["ms"]) == ("torch foreach", 1, 1)
-    assert second["ratio"] == pytest.approx(1 / 1.001, rel=1e-5)
+    assert second["ratio"] == pytest.approx(1 / 1.001, rel=1e-4)
     rate = 20 * first["numel"] / 1e-3
-    assert first["gb_per_s"] == pytest.approx(rate / 1e9, rel=1e-5)
-    assert first["of_copy"] == pytest.approx(rate / 1e11, rel=1e-5)
-    assert first["of_stream"] == pytest.approx(rate / 5e10, rel=1e-5)
-    kept = json.loads(store.dumped(results))  # rounded
-    assert json.loads(store.dumped(kept)) == kept
+    assert first["gb_per_s"] == pytest.approx(rate / 1e9, rel=1e-4)
+    assert first["of_copy"] == pytest.approx(rate / 1e11, rel=1e-4)
+    assert first["of_stream"] == pytest.approx(rate / 5e10, rel=1e-4)
+    assert json.loads(store.dumped(results)) == results
 
 
 def test_report(results, tmp_path):
