@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .autotune import choose
-from .kernels.launch import NormTables, Tables, norm_chunk_size, prepare, prepare_squares, uses_triton
+from .kernels.launch import Config, NormTables, Tables, norm_chunk_size, prepare, prepare_squares, uses_triton
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
 from .options import STORED
@@ -100,12 +100,11 @@ class Bucket:
         self._counted_with = self._first[np.array(row)[self._corrected]]
         self.numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
         kept = np.array([[tensor.data_ptr() for tensor in member.kept] for member in members], np.int64).T
-        config = choose(rule, layout.device, layout.storage, layout.aligned, self.numels)
         self._host = Tables(
             np.concatenate([np.zeros((2, len(members)), np.int64), kept]),
             self.numels,
             np.array(row, np.int32),
-            *chunks(self.numels, config.chunk),
+            *chunks(self.numels[:0], 1),  # those that a launch reads depend on how it is configured
             np.zeros((len(rows), len(COMMON) + n_args), layout.storage.compute),
             np.array([member.norm for member in members], np.int32),
             np.array([(*member.noise, 0) for member in members], np.uint32).view(np.int32),
@@ -114,7 +113,7 @@ class Bucket:
         self._n_elements = int(self.numels.sum())
         # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
         self._tables, self._sent = Tables(*(on_device(table, layout.device) for table in self._host)), {}
-        self.launch = prepare(rule, layout.storage, layout.aligned, self._n_elements, self._tables, config)
+        self.use(choose(rule, layout.device, layout.storage, layout.aligned, self.numels))
         if layout.device.type == "cuda":
             self._stream = torch.cuda.current_stream(layout.device)
             self._sent = {name: getattr(self._host, name).copy() for name in ("addresses", "hyper", "noise")}
@@ -128,6 +127,12 @@ class Bucket:
         # one array, so that counting costs one call; the parameters' states hold views of it
         self.steps = torch.tensor([member.step for member in members], dtype=step_dtype())
         self._counts = self.steps.numpy()
+
+    def use(self, config: Config) -> None:
+        """Launch with this configuration from now on."""
+        chunk_tensor, chunk_start = (on_device(table, self.layout.device) for table in chunks(self.numels, config.chunk))
+        self._tables = self._tables._replace(chunk_tensor=chunk_tensor, chunk_start=chunk_start)
+        self.launch = prepare(self.rule, self.layout.storage, self.layout.aligned, self._n_elements, self._tables, config)
 
     @property
     def table_bytes(self) -> int:

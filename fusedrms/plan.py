@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .buckets import Bucket, Layout, Member
 from .kernels.addresses import Snapshot, Versions
+from .kernels.launch import Config
 from .norms import Norms
 from .options import check_precision, check_state, check_tensors
 from .recipe import Recipe
@@ -138,9 +139,11 @@ class Plan:
         for bucket in self._buckets:
             bucket.send()
 
-    def launches(self, recipes: list[Recipe]) -> list[partial]:
-        """The launch of each bucket by itself, to be timed; `holds` must have been true just before."""
+    def launches(self, recipes: list[Recipe], config: Config) -> list[partial]:
+        """The launch of each bucket by itself, configured thus, to be timed; `holds` must have been true just before."""
         self._send(recipes)
+        for bucket in self._buckets:
+            bucket.use(config)
         return [partial(bucket.launch, self._norms.on[bucket.layout.device]) for bucket in self._buckets]
 
     def step(self, recipes: list[Recipe]) -> None:

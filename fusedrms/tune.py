@@ -37,7 +37,8 @@ SHAPES = {
     "cuda": {"small": [(64,)] * 10000, "mixed": BLOCK * 12, "huge": [(4096, 4096)] * 16},
 }
 SCRUB = {"cpu": 1 << 24, "cuda": 1 << 26}  # float32 that flush the caches
-SEARCH_ROUNDS, CHECK_ROUNDS = 15, 31  # at most, and half of them at least
+HEATS, SEARCH_ROUNDS, CHECK_ROUNDS = 3, 15, 31  # at most, and half of them at least
+HOPELESS = 1.15  # times the best, after the heats
 LEAST_GAIN = 1.03  # less is noise: the default stays
 _OUT_OF_RESOURCES = lang.triton.runtime.errors.OutOfResources if lang.triton else ()
 
@@ -72,6 +73,11 @@ def stages(storage: Storage) -> dict[type, list[list[dict[str, int]]]]:
     }
 
 
+def bits(tensor: Tensor) -> Tensor:
+    """Integers, of which NaN and -0 are equal to themselves alone."""
+    return tensor.detach().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
+
+
 class Scratch:
     """A model of one rule, mode and size, whose launches are timed."""
 
@@ -85,21 +91,16 @@ class Scratch:
             self._params[-1].grad = grad
         self._optimizer = make(rule, mode, self._params)
         self._recipes = self._optimizer._recipes()
-        self._plan()  # makes the states
-        states = self._optimizer.state
-        self._tensors = [*self._params, *(states[param][name] for param in self._params for name in states[param] if name != "step")]
+        groups, state = self._optimizer.param_groups, self._optimizer.state
+        self._plan = Plan(type(self._optimizer).__name__, groups, self._recipes, state)
+        assert self._plan.holds(groups, self._recipes, state)
+        self._tensors = [*self._params, *(state[param][name] for param in self._params for name in state[param] if name != "step")]
         self._start = [tensor.detach().clone() for tensor in self._tensors]
         self._expected: list[Tensor] = []
 
-    def _plan(self) -> Plan:
-        groups, state = self._optimizer.param_groups, self._optimizer.state
-        plan = Plan(type(self._optimizer).__name__, groups, self._recipes, state)
-        assert plan.holds(groups, self._recipes, state)
-        return plan
-
     @property
     def numels(self):
-        (bucket,) = self._plan()._buckets
+        (bucket,) = self._plan._buckets
         return bucket.numels
 
     @torch.no_grad()
@@ -109,10 +110,8 @@ class Scratch:
         Raises:
             RuntimeError: it computes something else than those before.
         """
-        with autotune.forced(config):
-            (run,) = self._plan().launches(self._recipes)
-        for tensor, start in zip(self._tensors, self._start, strict=True):
-            tensor.copy_(start)
+        (run,) = self._plan.launches(self._recipes, config)
+        torch._foreach_copy_(self._tensors, self._start)
         try:
             run()
         except _OUT_OF_RESOURCES:
@@ -121,7 +120,7 @@ class Scratch:
         if not self._expected:
             self._expected = [tensor.detach().clone() for tensor in self._tensors]
         for tensor, expected in zip(self._tensors, self._expected, strict=True):
-            if not torch.equal(tensor.detach().view(torch.uint8), expected.view(torch.uint8)):
+            if not torch.equal(bits(tensor), bits(expected)):
                 raise RuntimeError(
                     f"{config} computes other bits than the default: a defect of the kernels or of the device; please report it"
                 )
@@ -154,11 +153,16 @@ def rounds(runs: list[Callable[[], None]], clock: Callable[[Callable[[], None]],
     """Seconds of each run, in rounds that take each once, so that all meet the same noise."""
     times: list[list[float]] = [[] for _ in runs]
     for n in range(most):
-        if n >= max(5, most // 2) and time.perf_counter() > until:
+        if n > most // 2 and time.perf_counter() > until:
             break
         for run, own in zip(runs, times, strict=True):
             own.append(clock(run))
     return times
+
+
+def medians(runs: dict[Config, Any], tried: list[Config], clock: Callable, most: int, until: float) -> dict[Config, float]:
+    """Seconds of each configuration that is tried."""
+    return dict(zip(tried, map(median, rounds([runs[config] for config in tried], clock, most, until)), strict=True))
 
 
 def search(rule: str, mode: str, size: str, device: torch.device, clock: Callable, until: float) -> Result:
@@ -181,8 +185,10 @@ def search(rule: str, mode: str, size: str, device: torch.device, clock: Callabl
                 runs[config] = run
             if config in runs:
                 tried.append(config)
-        medians = dict(zip(tried, map(median, rounds([runs[config] for config in tried], clock, SEARCH_ROUNDS, until)), strict=True))
-        best = min(medians, key=lambda config: medians[config])
+        heats = medians(runs, tried, clock, HEATS, until)
+        hopeful = [config for config in tried if heats[config] < HOPELESS * min(heats.values())]
+        found = medians(runs, hopeful, clock, SEARCH_ROUNDS, until)
+        best = min(hopeful, key=lambda config: found[config])
     ours, theirs = rounds([runs[best], runs[default]], clock, CHECK_ROUNDS, until)
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     if median(theirs) < LEAST_GAIN * median(ours) or quantiles(ratios)[0] <= 1:
