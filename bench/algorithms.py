@@ -9,6 +9,7 @@ import torch
 
 from bench.foreach import Make, clip_norm, rmsprop_inside, smorms3
 from bench.store import BASELINE, COMPILED, OURS
+from bench.workloads import converted
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from fusedrms.presets import timm_rmsprop_tf
 
@@ -67,14 +68,7 @@ def _guest(package: str, name: str, n_held: int, n_bytes: int | None = None, agr
 def _lean(**options: Any) -> Implementation:
     """With a bfloat16 parameter and gradient in the place of each."""
 
-    def make(params):
-        lean = [torch.nn.Parameter(param.detach().bfloat16()) for param in params]
-        for param, wide in zip(lean, params, strict=True):
-            param.grad = wide.grad.bfloat16()
-            wide.grad = None
-        return FusedRMSProp(lean, **options).step
-
-    return Implementation(make, 32, agrees=False)
+    return Implementation(lambda params: FusedRMSProp(converted(params, torch.bfloat16), **options).step, 32, agrees=False)
 
 
 MODES: dict[str, dict[str, Any]] = {

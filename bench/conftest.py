@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.machine import machine
-from bench.selection import cases
+from bench.selection import cases, changed
 from bench.store import complete
 
 
@@ -19,6 +19,8 @@ def pytest_generate_tests(metafunc):
     if "workload" in metafunc.fixturenames:
         timed = list(cases(metafunc.config.getoption("--device"), metafunc.config.getoption("--quick")))
         metafunc.parametrize(("workload", "algorithm", "implementation"), timed, ids=["-".join(case) for case in timed])
+    if "tuned" in metafunc.fixturenames:
+        metafunc.parametrize("tuned", changed(torch.device(metafunc.config.getoption("--device"))), ids=", ".join)
 
 
 @pytest.fixture(scope="session")

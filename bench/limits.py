@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import torch
+
+from fusedrms.buckets import chunks
+from fusedrms.kernels.cpu import CHUNK, MIN_WORK
+from fusedrms.kernels.cpu_threads import Threads, compile_loop
 
 
 def synchronize(device: str) -> None:
@@ -14,11 +18,22 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+class Streamed(NamedTuple):
+    """What Threads share out."""
+
+    numels: np.ndarray
+    chunk_tensor: np.ndarray
+    chunk_start: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+
+
 @numba.njit(nogil=True)
-def _stream(a, b, c):
-    for i in range(a.size):
-        b[i] += a[i]
-        c[i] += a[i]
+def _stream(variant, numels, chunk_tensor, chunk_start, a, b, c, chunk, first, last):
+    x, y, z = a[first * chunk : last * chunk], b[first * chunk : last * chunk], c[first * chunk : last * chunk]
+    for i in range(x.size):
+        y[i] += x[i]
+        z[i] += x[i]
 
 
 class Limits:
@@ -33,18 +48,13 @@ class Limits:
         target = torch.empty_like(source)
         self.runs: dict[str, tuple[int, Callable[[], object]]] = {"copy": (2 * source.nbytes, lambda: target.copy_(source))}
         if device == "cpu":
-            n_threads = torch.get_num_threads()
-            n = 2 * 4096**2 // n_threads * n_threads
-            arrays = [np.ones(n, np.float32) for _ in range(3)]
-            first, *rest = zip(*(np.split(array, n_threads) for array in arrays), strict=True)
-            pool = ThreadPoolExecutor(n_threads)
-
-            def stream():
-                others = [pool.submit(_stream, *part) for part in rest]
-                _stream(*first)
-                wait(others)
-
-            self.runs["stream"] = 20 * n, stream
+            n = 2 * 4096**2
+            a, b, c = (np.ones(n, np.float32) for _ in range(3))
+            numels = np.array([n])
+            tables = Streamed(numels, *chunks(numels, CHUNK), a, b)
+            types = [numba.typeof(array) for array in (*tables, c)]
+            run = Threads(compile_loop(_stream, numba.types.none, *types)._replace(variant=None), n, tables, CHUNK, MIN_WORK)
+            self.runs["stream"] = 20 * n, lambda: run(c)
 
     def rates(self, rounds: int = 3) -> dict[str, float]:
         """Name -> bytes a second, the best of some rounds."""

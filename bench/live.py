@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.store import BASELINE, OURS
-from bench.text import figure, percent, ratio, size
+from bench.text import figure, percent, ratio, settings, size
 
 COLUMNS = (
     ("algorithm", 30),
@@ -84,11 +84,14 @@ class LiveTable:
         elif "limit" in params:
             names = [params["limit"], ""]
             self._head("what the device can do")
+        elif "tuned" in params:
+            names = [", ".join(params["tuned"]), settings(info["config"])]
+            self._head("tuned configurations beside the defaults")
         else:
             names = [f"{params['n_tensors']:,} tensors", f"gradients {params['gradients']}"]
             self._head("the host's part of a step")
-        self._medians[tuple(params.values())] = median
-        base = self._medians.get((*tuple(params.values())[:2], BASELINE))
+        self._medians[tuple(map(str, params.values()))] = median
+        base = info["default_ms"] / 1e3 if "default_ms" in info else self._medians.get((*map(str, list(params.values())[:2]), BASELINE))
         rate = info["n_bytes"] * info.get("numel", 1) / median / 1e9 if "n_bytes" in info else None
         figures = (
             figure(median * 1e3),

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from bench.documents import TABLES, refill
 from bench.store import BASELINE, Row, load, rows, write
-from bench.text import figure, percent, ratio, size, table
+from bench.text import figure, percent, ratio, settings, size, table
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "ms": lambda row: figure(row["ms"]),
@@ -86,6 +86,24 @@ def _before_and_after(host_path: dict | None) -> list[str]:
     return [*table(("", "before, µs", "after, µs", "ratio"), lines), "", host_path["note"]]
 
 
+def _tuned(results: dict) -> list[str]:
+    lines = [
+        (
+            row["rule"],
+            row["mode"],
+            row["size"],
+            settings(row["config"]),
+            figure(row["default_ms"]),
+            figure(row["ms"]),
+            f"{row['ratio']:.2f}×",
+        )
+        for row in rows(results, "tuned")
+    ]
+    header = ("rule", "mode", "size", "tuned", "default, ms", "tuned, ms", "ratio")
+    text = "Where `fusedrms tune` has found another configuration than the default: whole steps with each, in turns."
+    return [text, "", *table(header, lines)] if lines else []
+
+
 def _reasons(results: dict) -> list[str]:
     lines = []
     for kind in ("failed", "skipped"):
@@ -126,6 +144,7 @@ def report(results: dict, host_path: dict | None = None, drawn: list[str] | None
         lines += _section(title, _steps(found, "plain step of", lambda row: row["workload"]) if found else [], image, drawn)
     lines += _section("Host path", _host(results))
     lines += _section("Host path, before and after", _before_and_after(host_path))
+    lines += _section("Tuned configurations", _tuned(results))
     lines += _section("What was skipped, and why", _reasons(results))
     lines += _section("What the columns say", [LEGEND.format(host=HOST["cuda" in results["machine_info"]["command"]])])
     lines += _section("Again", ["```", results["machine_info"]["command"], "```"])

@@ -1,10 +1,15 @@
 """Which implementations of which algorithms are timed on which workloads."""
 
+import math
 from collections.abc import Iterator
+
+import torch
 
 from bench.algorithms import ALGORITHMS, MODES
 from bench.store import BASELINE, BIG, COMPILED, OURS, SMALL
 from bench.workloads import COUNT, LAYERS, MODELS, SCALE
+from fusedrms import autotune, tune, variants
+from fusedrms.kernels.launch import Config, default_config
 
 IN_FAMILIES = {"cpu": (BASELINE, OURS, "torch AdamW fused"), "cuda": (BASELINE, OURS, COMPILED, "torch AdamW fused")}
 QUICK = ("A2C MLP", "EfficientNet-B0", *list(SCALE)[:7], *list(COUNT)[:3])
@@ -28,3 +33,18 @@ def cases(device: str, quick: bool) -> Iterator[tuple[str, str, str]]:
                 slow = workload not in QUICK or implementation == COMPILED
                 if _timed(workload, algorithm, implementation, device) and not (quick and slow):
                     yield workload, algorithm, implementation
+
+
+def configurations(rule: str, mode: str, size: str, device: torch.device) -> tuple[Config, Config]:
+    """That which a step of a size of tune.SHAPES takes by default, and the tuned one."""
+    storage = variants.variant(rule, mode).storage
+    default = default_config(device, storage, True, sum(map(math.prod, tune.SHAPES[device.type][size])))
+    row = autotune.rows_for(autotune.device_name(device)).get(autotune.Key(rule, storage.label, True, size))
+    return default, row.config if row else default
+
+
+def changed(device: torch.device) -> list[tuple[str, str, str]]:
+    """Rule, mode and size of the tuned configurations that are not the default."""
+    wanted = [(rule, mode, size) for rule in variants.RULES for mode in variants.MODES for size in tune.SHAPES[device.type]]
+    pairs = {one: configurations(*one, device) for one in wanted}
+    return [one for one, (default, tuned) in pairs.items() if tuned != default]

@@ -44,6 +44,8 @@ def complete(results: dict) -> None:
                 info["ratio"] = medians[workload, algorithm, BASELINE] / median
         elif "limit" in entry["params"]:
             info["gb_per_s"] = limits[entry["params"]["limit"]] / 1e9
+        elif "tuned" in entry["params"]:
+            info["ratio"] = info["default_ms"] / info["ms"]
         entry["extra_info"] = {key: _short(value) for key, value in info.items() if value is not None and value == value}  # no NaN
         entry["stats"] = {key: _short(entry["stats"][key]) for key in STATISTICS}
     results["benchmarks"] = [{key: entry[key] for key in KEPT} for entry in results["benchmarks"]]

@@ -1,6 +1,7 @@
 """The timings. Workload, algorithm and implementation are parameters: --benchmark-group-by=param:workload,param:algorithm."""
 
 import math
+import statistics
 import time
 
 import pytest
@@ -10,10 +11,12 @@ from bench.algorithms import ALGORITHMS, Implementation, Unavailable
 from bench.limits import Limits, synchronize
 from bench.machine import free_bytes
 from bench.measure import extra_bytes, held_and_moved, host_seconds, timed, without_launch
+from bench.selection import configurations
 from bench.store import CACHED, LIMITS
-from bench.workloads import WORKLOADS, Shapes, parameters
-from fusedrms import FusedRMSProp
+from bench.workloads import WORKLOADS, Shapes, converted, parameters
+from fusedrms import FusedRMSProp, autotune, variants
 from fusedrms.optimizer import FusedOptimizer
+from fusedrms.tune import SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch.compile and of guests are theirs
 FEW = 10  # tensors; compiling a step of so few takes seconds
@@ -123,3 +126,29 @@ def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
         synchronize(device)
 
     benchmark.pedantic(optimizer.step, setup=setup, rounds=100, warmup_rounds=3)
+
+
+def test_tuned(benchmark, device, tuned):
+    """A step with a tuned configuration, in turns with the default one."""
+    rule, mode, size = tuned
+    params = converted(parameters(SHAPES[device][size], device), variants.parse_mode(mode)[0])
+    configs = configurations(rule, mode, size, torch.device(device))
+    optimizers = [variants.make(rule, mode, params) for _ in configs]
+    for optimizer, config in zip(optimizers, configs, strict=True):
+        with autotune.forced(config):  # for as long as gradients stay where they are
+            optimizer.step()
+    seconds = []
+
+    def run(optimizer):
+        optimizer.step()
+        synchronize(device)
+
+    def setup():
+        begin = time.perf_counter()
+        run(optimizers[0])
+        seconds.append(time.perf_counter() - begin)
+
+    benchmark.pedantic(run, args=(optimizers[1],), setup=setup, rounds=51, warmup_rounds=3)
+    default, best = (config._asdict() for config in configs)
+    info = dict(rule=rule, mode=mode, size=size, default_ms=1e3 * statistics.median(seconds[3:]))
+    benchmark.extra_info |= info | dict(config={name: value for name, value in best.items() if value != default[name]})

@@ -32,6 +32,11 @@ def size(n_bytes: float | None) -> str:
     return f"{figure(n_bytes)} GB"
 
 
+def settings(config: dict[str, int]) -> str:
+    """Of a configuration."""
+    return " ".join(f"{name} {value}" for name, value in config.items())
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of Markdown."""
     return [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *(f"| {' | '.join(row)} |" for row in rows)]

@@ -90,3 +90,12 @@ def parameters(shapes: Shapes, device: str) -> list[torch.nn.Parameter]:
     for param in params:
         param.grad = _noise(param.shape, device)
     return params
+
+
+def converted(params: list[torch.nn.Parameter], dtype: torch.dtype) -> list[torch.nn.Parameter]:
+    """Parameters of another dtype, which take the gradients away."""
+    made = [torch.nn.Parameter(param.detach().to(dtype)) for param in params]
+    for new, old in zip(made, params, strict=True):
+        assert old.grad is not None
+        new.grad, old.grad = old.grad.to(dtype), None
+    return made

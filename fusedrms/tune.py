@@ -63,7 +63,7 @@ def stages(storage: Storage) -> dict[type, list[list[dict[str, int]]]]:
     return {
         CPUConfig: [
             [dict(chunk=1 << n) for n in range(11, 18)],
-            [dict(min_work=1 << n) for n in (16, 17, 18, 19, 20, 40)],
+            [dict(min_work=1 << n) for n in (14, 15, 16, 17, 18, 19, 40)],
         ],
         GPUConfig: [
             [dict(threads=t, vectors=v, registers=r) for t in (128, 256, 512) for v in (1, 2) for r in registers],
@@ -111,7 +111,7 @@ class Scratch:
             RuntimeError: it computes something else than those before.
         """
         (run,) = self._plan.launches(self._recipes, config)
-        torch._foreach_copy_(self._tensors, self._start)
+        torch._foreach_copy_(self._tensors, self._start)  # pyright: ignore[reportPrivateImportUsage]
         try:
             run()
         except _OUT_OF_RESOURCES:

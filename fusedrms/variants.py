@@ -1,14 +1,16 @@
 """The usual ways to run a step, by name: what tune, inspect and compile go through."""
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
 
 from .kernels.storage import Storage
-from .options import UserError
+from .options import UserError, check_precision
 from .plan import Plan
 from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
+from .storage import fit
 
 RULES: dict[str, tuple[type[FusedRMSProp] | type[FusedSMORMS3], dict[str, Any]]] = {
     "rmsprop": (FusedRMSProp, {}),
@@ -76,6 +78,7 @@ def make(rule: str, mode: str, params: list[torch.nn.Parameter]) -> FusedRMSProp
     return cls(params, **options, **parse_mode(mode)[1])
 
 
+@functools.cache
 def variant(rule: str, mode: str) -> Variant:
     """What make()'s steps launch where gradients have the parameters' dtype.
 
@@ -87,10 +90,12 @@ def variant(rule: str, mode: str) -> Variant:
         raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}")
     param = torch.nn.Parameter(torch.zeros(64, dtype=parse_mode(mode)[0]))
     param.grad = torch.zeros_like(param)
-    optimizer = make(rule, mode, [param])
-    recipes = optimizer._recipes()
-    (bucket,) = Plan(type(optimizer).__name__, optimizer.param_groups, recipes, optimizer.state)._buckets
-    return Variant(rule, mode, bucket.layout.storage, len(recipes[0].common + recipes[0].args))
+    (recipe,) = make(rule, mode, [param])._recipes()
+    check_precision("params[0]", param, recipe.precision)
+    # a whole Plan would compile the launch on this machine's CPU
+    tensors = fit(param, {}, recipe.states, recipe.precision)
+    layout = Plan._member(0, 0, 0, param, param.grad, 0.0, 0, recipe, tensors).layout()
+    return Variant(rule, mode, layout.storage, len(recipe.common + recipe.args))
 
 
 def words(text: str) -> list[str]:

@@ -2,15 +2,11 @@
 
 import functools
 import hashlib
-import itertools
-import os
 import pathlib
 import types
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numba
 import numpy as np
-import torch
 from numba.core import types as nt
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
@@ -18,12 +14,13 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from . import quant, rules
 from .c_api import cached_njit
 from .cpu_memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_codes, store_row
+from .cpu_threads import Loop, Threads, compile_loop
 from .lang import clip, is_rule, quotient, tl
 from .quant import GROUP, LEAST_SCALE
 from .storage import Storage
 
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
-MIN_WORK = 1 << 19  # elements a thread must have before waking it pays: torch's threads spin for a while after a backward
+MIN_WORK = 1 << 16  # elements a thread must have before waking it pays
 
 # Numba's disk cache looks at one file only; a change in any of these must give another key
 _SOURCES = ("rules.py", "rounding.py", "quant.py", "cpu.py", "cpu_memory.py", "cpu_norm.py", "cpu_trace.py")
@@ -220,75 +217,13 @@ def _step(
 
 
 @functools.cache
-def compiled(rule: str, storage: Storage, n_hyper: int):
-    """Machine code for one rule and Storage, from the disk cache if it is there; its arguments are _step's after `variant`."""
+def compiled(rule: str, storage: Storage, n_hyper: int) -> Loop:
+    """Machine code for one rule and Storage."""
     variant = Variant(rule, storage, getattr(nt, storage.compute), n_hyper, DIGEST)
     hyper, noise = nt.Array(variant.compute, 2, "C"), nt.Array(nt.int32, 2, "C")
-    tables = (nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT32, noise, FLOAT64)
-    return functools.partial(_step.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
+    return compile_loop(_step, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT32, noise, FLOAT64)
 
 
-def prepare(rule: str, storage: Storage, n_elements: int, tables, chunk: int, min_work: int) -> "Threads":
+def prepare(rule: str, storage: Storage, n_elements: int, tables, chunk: int, min_work: int) -> Threads:
     """What does a step of a bucket of CPU tensors; tables: launch.Tables of NumPy arrays."""
     return Threads(compiled(rule, storage, tables.hyper.shape[1]), n_elements, tables, chunk, min_work)
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that live as long as the process. Numba's own would abort it when two Python threads step at once."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fusedrms")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork; Windows has none
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-class Threads:
-    """run(*tables, out, chunk, first, last) on shares of the chunks, by as many threads as torch uses.
-
-    Args:
-        run: machine code.
-        n_elements: in all tensors together.
-        tables: NumPy arrays, those of launch.Tables or NormTables.
-        chunk: elements of each.
-        min_work: elements that a thread must have.
-    """
-
-    def __init__(self, run, n_elements: int, tables, chunk: int, min_work: int):
-        self._run, self._n_elements, self._tables, self._chunk, self._min_work = run, n_elements, tables, chunk, min_work
-        self._parts = []
-
-    def __call__(self, out: np.ndarray) -> None:
-        n_threads = max(1, min(torch.get_num_threads(), self._n_elements // self._min_work))
-        if n_threads != len(self._parts):
-            self._parts = list(itertools.pairwise(_shares(self._tables, self._chunk, n_threads)))
-        first, *rest = self._parts
-        others = [_start(self._run, *self._tables, out, self._chunk, *part) for part in rest]
-        try:
-            self._run(*self._tables, out, self._chunk, *first)
-        finally:  # nothing may write any more once this has returned, by Ctrl-C either
-            try:
-                wait(others)
-            except KeyboardInterrupt:
-                wait(others)
-                raise
-
-
-def _start(run, *args) -> Future:
-    try:
-        return _pool().submit(run, *args)
-    except RuntimeError:  # the interpreter is shutting down and starts no threads
-        run(*args)
-        done = Future()
-        done.set_result(None)
-        return done
-
-
-def _shares(tables, chunk: int, n_threads: int) -> list[int]:
-    """Chunk indices between which each thread finds as many elements as the others."""
-    n_chunks = len(tables.chunk_tensor)
-    if n_threads == 1:
-        return [0, n_chunks]
-    work = np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, chunk).cumsum()
-    inner = np.searchsorted(work, work[-1] * np.arange(1, n_threads) // n_threads)
-    return [0, *inner.tolist(), n_chunks]

@@ -10,8 +10,9 @@ from numba.extending import overload
 
 from . import rules
 from .c_api import cached_njit
-from .cpu import DIGEST, FLOAT64, INT32, INT64, MIN_WORK, Threads, compile_rule, fixed
+from .cpu import DIGEST, FLOAT64, INT32, INT64, MIN_WORK, compile_rule, fixed
 from .cpu_memory import Variant, load_row
+from .cpu_threads import Loop, Threads, compile_loop
 from .storage import Storage
 
 LEVELS = 10
@@ -89,16 +90,16 @@ def _norms(sums, spans, norms):
 
 
 @functools.cache
-def _compiled_squares(dtype: str, compute: nt.Float, n_hyper: int):
+def _compiled_squares(dtype: str, compute: nt.Float, n_hyper: int) -> Loop:
     variant = Variant("normed", Storage(((dtype,),)), compute, n_hyper, DIGEST)
-    tables = (nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, nt.Array(compute, 2, "C"), INT64, FLOAT64)
-    return functools.partial(_squares.compile((variant, *tables, nt.intp, nt.intp, nt.intp)), variant)
+    hyper = nt.Array(compute, 2, "C")
+    return compile_loop(_squares, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT64, FLOAT64)
 
 
 def prepare_squares(dtype: str, n_elements: int, tables) -> Threads:
     """What writes the sums of squares of a bucket; dtype is that of the gradients, tables as launch.NormTables of NumPy arrays."""
-    run = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype), tables.hyper.shape[1])
-    return Threads(run, n_elements, tables, CHUNK, MIN_WORK)
+    loop = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype), tables.hyper.shape[1])
+    return Threads(loop, n_elements, tables, CHUNK, MIN_WORK)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import torch
 
 from cases import F32
 from fusedrms import FusedRMSProp
-from fusedrms.kernels import cpu, lang
+from fusedrms.kernels import cpu, cpu_threads, lang
 from tools import assert_close, copy_grads, parameters, random_grads, step_and_check, twins
 
 BIG = 4 * cpu.MIN_WORK  # elements that wake several threads
@@ -68,6 +68,23 @@ def test_fork_after_a_step():
         f"if not pid: signal.alarm(60); {child}\nprint(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
     )
     assert out == "0\n"
+
+
+@natively
+def test_threads_of_openmp_and_of_the_pool(monkeypatch):
+    """As macOS has it, which knows no GOMP_parallel, and a process that was forked."""
+    assert sys.platform != "linux" or cpu_threads._parallel()
+    first = parameters([(BIG,), (3,)], dtype=F32)
+    others = twins(first)
+    for params, parallel in ((first, cpu_threads._parallel), (others, lambda: 0)):
+        monkeypatch.setattr(cpu_threads, "_parallel", parallel)
+        optimizer = FusedRMSProp(params, clip_grad_norm=1.0)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            for param in params:
+                param.grad = torch.randn_like(param)
+            optimizer.step()
+    assert all(map(torch.equal, first, others))
 
 
 @natively
