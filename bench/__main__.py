@@ -1,6 +1,7 @@
 """Times step() beside torch's and writes a report: python -m bench [--device cuda] [--output DIRECTORY] [--quick] [pytest's arguments]."""
 
 import argparse
+import json
 import os
 import pathlib
 import shlex
@@ -28,7 +29,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Nam
     parser.add_argument(
         "--output", type=pathlib.Path, help="directory that gets one of the device's name (default: bench/results; of a part, runs/bench)"
     )
-    parser.add_argument("--quick", action="store_true", help="a part that takes less than a minute, to try it")
+    parser.add_argument("--quick", action="store_true", help="a part that takes about a minute, to try it")
+    parser.add_argument("--json", action="store_true", help="print the names of the files as JSON, and the table to stderr")
     parser.epilog = "Other arguments are pytest's: -k 'GPT and plain', --benchmark-compare=bench/results/cpu-AMD_EPYC/step.json."
     return parser, *parser.parse_known_args(argv)
 
@@ -46,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         parser.error(f"--output {folder.parent}: {error.strerror}; name a directory that can be written")
     asked = [f"--device={given.device}", *(["--quick"] if given.quick else [])]
-    with os.fdopen(os.dup(1), "w") as terminal, tempfile.TemporaryDirectory() as scratch:  # pytest captures stdout
+    with os.fdopen(os.dup(2 if given.json else 1), "w") as terminal, tempfile.TemporaryDirectory() as scratch:  # pytest captures stdout
         console = Console(file=terminal)
         console = console if console.is_terminal else Console(file=terminal, width=125)
         live = LiveTable(console)
@@ -61,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     live.results["machine_info"]["command"] = shlex.join(["python", "-m", "bench", *asked, *rest])
     path = folder / "step.json"
     write(path, dumped({**live.results, "skipped": live.skipped, "failed": live.failed}))
-    print("\n".join(f"wrote {name}" for name in (path, *write_report(path))))
+    written = [str(name) for name in (path, *write_report(path))]
+    print(json.dumps(written) if given.json else "\n".join(f"wrote {name}" for name in written))
     return int(code)
 
 

@@ -53,7 +53,7 @@ class Limits:
             numels = np.array([n])
             tables = Streamed(numels, *chunks(numels, CHUNK), a, b)
             types = [numba.typeof(array) for array in (*tables, c)]
-            run = Threads(compile_loop(_stream, numba.types.none, *types)._replace(variant=None), n, tables, CHUNK, MIN_WORK)
+            run = Threads(compile_loop(_stream, numba.types.none, *types)._replace(variant=None), tables, CHUNK, MIN_WORK)
             self.runs["stream"] = 20 * n, lambda: run(c)
 
     def rates(self, rounds: int = 3) -> dict[str, float]:

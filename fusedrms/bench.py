@@ -20,4 +20,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
     sys.path.insert(0, str(checkout))
     from bench.__main__ import main
 
-    return main(args.arguments)
+    return main([*args.arguments, *(["--json"] if args.json else [])])

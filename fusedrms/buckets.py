@@ -110,7 +110,6 @@ class Bucket:
             np.array([(*member.noise, 0) for member in members], np.uint32).view(np.int32),
         )
         self.norm_index = self._host.norm_index
-        self._n_elements = int(self.numels.sum())
         # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
         self._tables, self._sent = Tables(*(on_device(table, layout.device) for table in self._host)), {}
         self.use(choose(rule, layout.device, layout.storage, layout.aligned, self.numels))
@@ -132,7 +131,7 @@ class Bucket:
         """Launch with this configuration from now on."""
         chunk_tensor, chunk_start = (on_device(table, self.layout.device) for table in chunks(self.numels, config.chunk))
         self._tables = self._tables._replace(chunk_tensor=chunk_tensor, chunk_start=chunk_start)
-        self.launch = prepare(self.rule, self.layout.storage, self.layout.aligned, self._n_elements, self._tables, config)
+        self.launch = prepare(self.rule, self.layout.storage, self.layout.aligned, self._tables, config)
 
     @property
     def table_bytes(self) -> int:
@@ -204,7 +203,7 @@ class Bucket:
 
     def squares(self, tables: NormTables) -> Callable[[Tensor | np.ndarray], None]:
         """The launch that writes the sum of squares of each chunk of gradients into what it is given."""
-        return prepare_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, self._n_elements, tables)
+        return prepare_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, tables)
 
     def _send(self, name: str, sent: np.ndarray) -> None:
         host = getattr(self._host, name)

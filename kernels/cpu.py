@@ -224,6 +224,6 @@ def compiled(rule: str, storage: Storage, n_hyper: int) -> Loop:
     return compile_loop(_step, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT32, noise, FLOAT64)
 
 
-def prepare(rule: str, storage: Storage, n_elements: int, tables, chunk: int, min_work: int) -> Threads:
+def prepare(rule: str, storage: Storage, tables, chunk: int, min_work: int) -> Threads:
     """What does a step of a bucket of CPU tensors; tables: launch.Tables of NumPy arrays."""
-    return Threads(compiled(rule, storage, tables.hyper.shape[1]), n_elements, tables, chunk, min_work)
+    return Threads(compiled(rule, storage, tables.hyper.shape[1]), tables, chunk, min_work)

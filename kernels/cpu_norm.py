@@ -96,10 +96,10 @@ def _compiled_squares(dtype: str, compute: nt.Float, n_hyper: int) -> Loop:
     return compile_loop(_squares, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT64, FLOAT64)
 
 
-def prepare_squares(dtype: str, n_elements: int, tables) -> Threads:
+def prepare_squares(dtype: str, tables) -> Threads:
     """What writes the sums of squares of a bucket; dtype is that of the gradients, tables as launch.NormTables of NumPy arrays."""
     loop = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype), tables.hyper.shape[1])
-    return Threads(loop, n_elements, tables, CHUNK, MIN_WORK)
+    return Threads(loop, tables, CHUNK, MIN_WORK)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ import functools
 import itertools
 import os
 import pathlib
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from numba.extending import intrinsic
 
 from .c_api import cached_njit
 
+SET_UP = 256  # elements that take as long as to begin a chunk
 WORD, VOID_P = ir.IntType(64), ir.IntType(8).as_pointer()
 
 
@@ -123,20 +123,22 @@ class Threads:
 
     Args:
         loop: machine code.
-        n_elements: in all tensors together.
-        tables: NumPy arrays, those of launch.Tables or NormTables.
+        tables: a tuple of NumPy arrays, launch.Tables or NormTables.
         chunk: elements of each.
-        min_work: elements that a thread must have.
+        min_work: what a thread must have, in elements.
     """
 
-    def __init__(self, loop: Loop, n_elements: int, tables: Sequence[np.ndarray], chunk: int, min_work: int):
-        self._loop, self._n_elements, self._tables, self._chunk, self._min_work = loop, n_elements, tables, chunk, min_work
+    def __init__(self, loop: Loop, tables: Any, chunk: int, min_work: int):
+        self._loop, self._tables, self._chunk, self._min_work = loop, tables, chunk, min_work
+        # of the chunks up to each, in elements
+        self._work = (np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, chunk) + SET_UP).cumsum()
         self._shares = np.zeros(0, np.int64)
 
     def __call__(self, out: np.ndarray) -> None:
-        n_threads = max(1, min(torch.get_num_threads(), self._n_elements // self._min_work))
+        n_threads = max(1, min(torch.get_num_threads(), int(self._work[-1]) // self._min_work))
         if n_threads != len(self._shares) - 1:
-            self._shares = np.array(_shares(self._tables, self._chunk, n_threads))
+            inner = np.searchsorted(self._work, self._work[-1] * np.arange(1, n_threads) // n_threads)
+            self._shares = np.array([0, *inner, len(self._work)])  # between each two a thread finds as much work as the others
         if n_threads == 1:
             self._run(out, *self._shares)
         elif address := _parallel():
@@ -167,13 +169,3 @@ class Threads:
             done = Future()
             done.set_result(None)
             return done
-
-
-def _shares(tables, chunk: int, n_threads: int) -> list[int]:
-    """Chunk indices between which each thread finds as many elements as the others."""
-    n_chunks = len(tables.chunk_tensor)
-    if n_threads == 1:
-        return [0, n_chunks]
-    work = np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, chunk).cumsum()
-    inner = np.searchsorted(work, work[-1] * np.arange(1, n_threads) // n_threads)
-    return [0, *inner.tolist(), n_chunks]

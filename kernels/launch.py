@@ -172,14 +172,13 @@ class _Kernel:
         return self._compiled.n_spills if self._compiled else 0
 
 
-def prepare(rule: str, storage: Storage, aligned: bool, n_elements: int, tables: Tables, config: Config) -> Callable[[Any], None]:
+def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: Config) -> Callable[[Any], None]:
     """What updates every tensor of a bucket: one launch, on the tables' device and its current stream.
 
     Args:
         rule: a function of rules.py.
         storage: what the rows of addresses point at.
         aligned: every address is a multiple of 16 bytes.
-        n_elements: in all tensors together.
         tables: NumPy arrays for the Numba driver, tensors for the Triton one; their contents may change between launches.
         config: with the chunk of the tables.
 
@@ -190,7 +189,7 @@ def prepare(rule: str, storage: Storage, aligned: bool, n_elements: int, tables:
     if not n_chunks:
         return lambda norms: None
     if isinstance(config, CPUConfig):
-        return cpu.prepare(rule, storage, n_elements, tables, config.chunk, config.min_work)
+        return cpu.prepare(rule, storage, tables, config.chunk, config.min_work)
     from .step import step_kernel  # needs Triton, which exists on Linux only
 
     device = tables.addresses.device
@@ -199,13 +198,12 @@ def prepare(rule: str, storage: Storage, aligned: bool, n_elements: int, tables:
     return functools.partial(_Kernel(step_kernel, n_programs, chosen), *tables, tables.numels.numel(), n_chunks, config.chunk)
 
 
-def prepare_squares(dtype: str, aligned: bool, n_elements: int, tables: NormTables) -> Callable[[Any], None]:
+def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[Any], None]:
     """What writes the sum of squares of each chunk of a bucket's gradients: one launch.
 
     Args:
         dtype: stored dtype of the gradients.
         aligned: every address is a multiple of 16 bytes.
-        n_elements: in all tensors together.
         tables: NumPy arrays for the Numba driver, tensors for the Triton one.
 
     Returns:
@@ -215,7 +213,7 @@ def prepare_squares(dtype: str, aligned: bool, n_elements: int, tables: NormTabl
     if not n_chunks:
         return lambda sums: None
     if isinstance(tables.addresses, np.ndarray):
-        return cpu_norm.prepare_squares(dtype, n_elements, tables)
+        return cpu_norm.prepare_squares(dtype, tables)
     from .norm import squares_kernel
 
     kernel = _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]))

@@ -145,7 +145,7 @@ def test_beyond_32_bits(device):
     if launch.uses_triton(device):
         tables = launch.NormTables(*(torch.from_numpy(table).to(device) for table in tables))
         sums = torch.from_numpy(sums).to(device)
-    launch.prepare_squares("float32", False, 5, tables)(sums)
+    launch.prepare_squares("float32", False, tables)(sums)
     np.testing.assert_allclose(float(sums[0]), float((memory.double() ** 2).sum()), rtol=1e-6)
 
 

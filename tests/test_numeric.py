@@ -261,6 +261,6 @@ def test_beyond_32_bits(device):
     if launch.uses_triton(device):
         tables = launch.Tables(*(torch.from_numpy(table).to(device) for table in tables))
         norms = torch.from_numpy(norms).to(device)
-    launch.prepare("rmsprop", storage, False, 5, tables, config)(norms)
+    launch.prepare("rmsprop", storage, False, tables, config)(norms)
     expected.step()
     torch.testing.assert_close(memory[1], expected.param_groups[0]["params"][0].detach())
