@@ -132,17 +132,18 @@ class Threads:
         self._loop, self._tables, self._chunk, self._min_work = loop, tables, chunk, min_work
         # of the chunks up to each, in elements
         self._work = (np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, chunk) + SET_UP).cumsum()
-        self._shares = np.zeros(0, np.int64)
+        self._shares, self._shares_at = np.zeros(0, np.int64), 0
 
     def __call__(self, out: np.ndarray) -> None:
         n_threads = max(1, min(torch.get_num_threads(), int(self._work[-1]) // self._min_work))
         if n_threads != len(self._shares) - 1:
             inner = np.searchsorted(self._work, self._work[-1] * np.arange(1, n_threads) // n_threads)
             self._shares = np.array([0, *inner, len(self._work)])  # between each two a thread finds as much work as the others
+            self._shares_at = self._shares.ctypes.data
         if n_threads == 1:
             self._run(out, *self._shares)
         elif address := _parallel():
-            self._loop.share(address, self._loop.address, (*self._tables, out), self._chunk, self._shares.ctypes.data, n_threads)
+            self._loop.share(address, self._loop.address, (*self._tables, out), self._chunk, self._shares_at, n_threads)
         else:
             self._by_pool(out)
 
