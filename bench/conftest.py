@@ -23,6 +23,10 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("tuned", changed(torch.device(metafunc.config.getoption("--device"))), ids=", ".join)
 
 
+def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if "NOTSET" not in item.name]  # nothing was tuned, or nothing else than the default is best
+
+
 @pytest.fixture(scope="session")
 def device(request) -> str:
     return request.config.getoption("--device")
