@@ -21,9 +21,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 OPTIONS = ("-qq", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-W", "ignore", "--benchmark-disable-gc")
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
+def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Time step() beside torch's; write step.json, report.md and plots.", allow_abbrev=False
+        prog=prog, description="Time step() beside torch's; write step.json, report.md and plots.", allow_abbrev=False
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
@@ -31,13 +31,13 @@ def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Nam
     )
     parser.add_argument("--quick", action="store_true", help="a part that takes about a minute, to try it")
     parser.add_argument("--json", action="store_true", help="print the names of the files as JSON, and the table to stderr")
-    parser.epilog = "Other arguments are pytest's: -k 'GPT and plain', --benchmark-compare=bench/results/cpu-AMD_EPYC/step.json."
+    parser.epilog = f"example: {prog} --quick; other arguments are pytest's: -k 'GPT and plain', --benchmark-compare=step.json of a device."
     return parser, *parser.parse_known_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
     """Exit code: pytest's; 1 if a timing failed."""
-    parser, given, rest = parse(argv)
+    parser, given, rest = parse(argv, prog)
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA or ROCm device; use --device cpu")
     part = given.quick or bool(rest)  # must not take the place of the whole

@@ -69,9 +69,9 @@ def _torch(results: dict) -> list[str]:
     for workload in (BIG, "GPT-2 small", SMALL, "A2C MLP"):
         for algorithm, options in OPTIONS.items():
             row = steps[workload, algorithm, OURS]
-            others = (steps.get((workload, algorithm, name)) for name in (BASELINE, "torch single"))
+            others = (steps.get((workload, algorithm, name)) for name in (BASELINE, "torch single", COMPILED))
             lines.append((WORKLOADS[workload], options, _ms(row), *(_against(row, other) for other in others), _rate(row)))
-    return table(("step of", "options", "ms", "against torch foreach", "against torch single", "GB/s"), lines)
+    return table(("step of", "options", "ms", "against torch foreach", "torch single", "torch compiled", "GB/s"), lines)
 
 
 def _family(results: dict) -> list[str]:

@@ -29,8 +29,10 @@ LEGEND = """\
 ms is the median time of `step()` until the device is done; ratios above 1 are faster than torch's foreach implementation of the
 same algorithm in the same run, or the shortest `torch._foreach_*` code where torch has none. GB/s count the fewest bytes that a step
 can move: the gradient read, all else read and written. Shares are of the best rate of a copy and of a loop that streams the bytes of a
-plain step, measured just before and after the step where it moves more than 128 MiB; below that, caches help it beyond 100%. Extra
-memory is the most that torch has allocated at a time during one step beyond what was there before. Host: {host}. Bytes held are those
+plain step, measured just before and after the step where it moves more than 128 MiB; below that, caches help it beyond 100%, and
+where the memory is shared with other machines its speed changes from one moment to the next, so that a step can beat what was measured
+beside it. Extra memory is the most that torch has allocated at a time during one step beyond what was there before.
+Host: {host}. Bytes held are those
 of a parameter and its states, without the gradient. AdamW has two states and moves 28 bytes a parameter: it stands for what torch's own
 fused launches take. 8-bit states of bitsandbytes are float32 in tensors of less than 4,096 elements."""
 HOST = {True: "the time until `step()` returns, while the device still works", False: "our steps without their launch"}

@@ -169,9 +169,7 @@ def rows_for(name: str) -> Rows:
     rows: Rows = {}
     for file in reversed(files(name)):
         if file.problem and file.path.parent != SHIPPED:  # of which a user can mend none
-            warnings.warn(
-                f"{file.path}: {file.problem}; launches take defaults instead: run fusedrms tune, or delete the file", stacklevel=2
-            )
+            warnings.warn(f"{file.path} does not count, {file.problem}: run fusedrms tune, or delete the file", stacklevel=2)
         rows |= file.rows
     return _shared(name, rows)
 

@@ -10,7 +10,7 @@ from .options import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"{parser.epilog}; takes all arguments of python -m bench, see its --help"
+    parser.epilog = "all other arguments are those of the benchmarks themselves"
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -20,4 +20,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
     sys.path.insert(0, str(checkout))
     from bench.__main__ import main
 
-    return main([*args.arguments, *(["--json"] if args.json else [])])
+    return main([*args.arguments, *(["--json"] if args.json else [])], "fusedrms bench")

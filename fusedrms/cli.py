@@ -60,7 +60,11 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
-            name, help=command.help, description=command.help.capitalize() + ".", epilog=f"example: {command.example}"
+            name,
+            add_help=name != "bench",
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=f"example: {command.example}",
         )
         sub.add_argument("--json", action="store_true", help="print JSON, for machines")
         command.add_arguments(sub)

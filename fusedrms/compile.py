@@ -130,5 +130,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
         print(json.dumps(took, indent=1))
     else:
         slow = sum(row["seconds"] > 0.5 for row in took)
-        console.print(f"{len(took)} kernels in {sum(row['seconds'] for row in took):.0f} s, of which {slow} were not in the caches before")
+        console.print(f"{len(took)} kernels in {sum(row['seconds'] for row in took):.0f} s, of which {slow} not in the caches before")
     return 0

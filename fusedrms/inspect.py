@@ -184,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode": f"all, or of {', '.join(MODES)} (default: {','.join(USUAL)})",
     }
     for name, text in choices.items():
-        parser.add_argument(name, type=words, action="extend", metavar=f"{name[2:].upper()},...", help=text)
+        parser.add_argument(name, f"{name}s", type=words, action="extend", metavar=f"{name[2:].upper()},...", help=text)
     parser.add_argument("--unaligned", action="store_true", help="the kernels for addresses that 16 does not divide")
     parser.add_argument("--asm", type=pathlib.Path, metavar="DIR", help="write machine code, PTX and LLVM IR there too")
 

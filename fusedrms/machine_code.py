@@ -58,7 +58,7 @@ def target_of(name: str) -> Any:
         raise UserError("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
     kind = re.fullmatch(r"sm_(\d{2,3})|gfx(90[0-9a-c]|9[45]\d|1[0-2]\d\d)", name)
     if not kind:
-        raise UserError(f"target {name!r} is neither of the form sm_NN nor gfxNNN, such as {', '.join(TARGETS)}")
+        raise UserError(f"target {name!r} is neither this machine's cpu nor of the form sm_NN or gfxNNN, such as {', '.join(TARGETS)}")
     if lang.triton is None:
         raise UserError(f"target {name}: GPU kernels are compiled by Triton, which exists on Linux only; the target cpu is everywhere")
     from triton.backends.compiler import GPUTarget

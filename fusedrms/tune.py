@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -246,6 +247,8 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
         raise UserError("there is no place to write to, since platformdirs is not installed: name one with --output")
     path = directory if directory.suffix == ".json" else directory / f"{name}.json"
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(f"{path}.lock", "a"):
             pass
@@ -279,8 +282,8 @@ def table(results: list[Result]) -> Table:
     for result in results:
         key, row = result.key, result.row
         changed = {name: value for name, value in row.config._asdict().items() if value != getattr(result.default, name)}
-        default = " ".join(f"{name} {getattr(result.default, name)}" for name in changed)
-        best = " ".join(f"{name} {value}" for name, value in changed.items()) or "default"
+        default = " ".join(f"{name} {value}" for name, value in result.default._asdict().items() if name in changed or not changed)
+        best = " ".join(f"{name} {value}" for name, value in changed.items()) or "the same"
         shown.add_row(key.rule, result.mode, key.size, default, best, f"{row.default_us:.1f}", f"{row.best_us:.1f}", f"{result.gain:.2f}×")
     return shown
 
@@ -307,14 +310,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
     if not args.budget > 0:
-        raise UserError(f"--budget {args.budget}: it takes a number of seconds above 0")
+        raise UserError(f"--budget {args.budget:g}: it takes a number of seconds above 0")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA or ROCm device; use --device cpu")
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set: what the interpreter takes is no measure; unset it")
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     path = destination(args.output, autotune.device_name(device))
-    head = describe(device, f"fusedrms tune --device {device.type} --rules {','.join(args.rules)} --dtypes {','.join(args.dtypes)}")
+    head = describe(
+        device,
+        f"fusedrms tune --device {device.type} --rules {','.join(args.rules)} --dtypes {','.join(args.dtypes)} --budget {args.budget:g}",
+    )
     n_all = len(args.rules) * len(args.dtypes) * len(SHAPES[device.type])
     results: list[Result] = []
     code = 0

@@ -23,7 +23,7 @@ WORD, VOID_P = ir.IntType(64), ir.IntType(8).as_pointer()
 
 @intrinsic
 def _fork(typing_context, parallel, loop, arrays, chunk, shares, n_shares):
-    """Let the threads of GOMP_parallel, at that address, each take one share after the other; None is anyone's until it does."""
+    """Run the loop on all shares by the threads of GOMP_parallel, at that address: whichever is free takes the next share."""
     types = (nt.voidptr, *arrays.types, nt.intp, nt.intp, nt.intp)
 
     def build(context, builder, signature, values):
