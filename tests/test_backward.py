@@ -1,0 +1,134 @@
+"""apply_in_backward: the same as a step after the backward, without ever holding all gradients."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from fusedrms import FusedRMSProp, FusedSMORMS3, apply_in_backward
+
+OPTIONS = {
+    "plain": (FusedRMSProp, {}),
+    "everything": (FusedRMSProp, dict(centered=True, momentum=0.9, weight_decay=0.1, bias_correction=True)),
+    "clip": (FusedRMSProp, dict(clip_grad_norm=0.1, clip_norm_over="parameter", clip_grad_value=0.5)),
+    "8-bit": (FusedRMSProp, dict(stochastic_rounding=True, state_dtype="8bit", momentum=0.9, seed=7)),
+    "split": (FusedSMORMS3, dict(master_weights="split", state_dtype=torch.bfloat16)),
+}
+
+
+def models(device, dtype=torch.float32, n=2):
+    made = []
+    for _ in range(n):
+        torch.manual_seed(1)
+        made.append(nn.Sequential(nn.Linear(40, 70), nn.Tanh(), nn.Linear(70, 3)).to(device, dtype))
+        made[-1].append(nn.Linear(3, 3, bias=False).to(device, dtype))
+        made[-1][-1].weight = nn.Parameter(made[-1][-1].weight.detach().clone())
+    return made
+
+
+def loss(model, seed):
+    torch.manual_seed(seed)
+    first = next(model.parameters())
+    x = torch.randn(5, 40).to(first)
+    return model[3](model[3](model[:3](x))).square().sum()  # the last layer is used twice
+
+
+def same(a, b) -> bool:
+    return all(map(torch.equal, a.parameters(), b.parameters()))
+
+
+@pytest.mark.parametrize("made", OPTIONS.values(), ids=OPTIONS)
+def test_same_as_a_step(made, device):
+    cls, options = made
+    lean = "state_dtype" in options
+    ours, plain = models(device, torch.bfloat16 if lean else torch.float32)
+    in_backward, optimizer = apply_in_backward(ours, cls, **options), cls(plain.parameters(), **options)
+    schedules = [LambdaLR(one, lambda step: 0.9**step) for one in (in_backward, optimizer)]
+    for seed in range(4):
+        loss(ours, seed).backward()
+        assert all(param.grad is None for param in ours.parameters())
+        in_backward.step()
+        loss(plain, seed).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for schedule in schedules:
+            schedule.step()
+        assert same(ours, plain)
+
+
+def test_resume(device):
+    """Checkpoints go both ways between it and a plain optimizer."""
+    ours, plain, again = models(device, n=3)
+    options = dict(momentum=0.9, centered=True)
+    in_backward, optimizer = apply_in_backward(ours, FusedRMSProp, **options), FusedRMSProp(plain.parameters(), **options)
+    loss(plain, 0).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    loss(ours, 1).backward()  # of another run
+    ours.load_state_dict(plain.state_dict())
+    in_backward.load_state_dict(optimizer.state_dict())
+    for seed in (2, 3):
+        loss(ours, seed).backward()
+        loss(plain, seed).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert same(ours, plain)
+    resumed = FusedRMSProp(again.parameters(), **options)
+    again.load_state_dict(ours.state_dict())
+    resumed.load_state_dict(in_backward.state_dict())
+    loss(again, 4).backward()
+    resumed.step()
+    loss(ours, 4).backward()
+    assert same(ours, again)
+
+
+def test_memory_of_gradients():
+    """When a gradient is complete, all before it have been freed."""
+    model = nn.Sequential(*[nn.Linear(64, 64, bias=False) for _ in range(8)])
+    alive, most = set(), []
+
+    def seen(param):
+        alive.add(param)
+        most.append(sum(other.grad is not None for other in alive))
+
+    for param in model.parameters():
+        param.register_post_accumulate_grad_hook(seen)
+    apply_in_backward(model, FusedRMSProp)
+    model(torch.randn(2, 64)).sum().backward()
+    assert len(most) == 8
+    assert max(most) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(clip_grad_norm=1.0), "clip_norm_over='parameter'"),
+        (dict(skip_nonfinite=True), "skip_nonfinite=True"),
+        (dict(lr=-1), "learning rate"),
+    ],
+)
+def test_excluded(options, message):
+    (model,) = models("cpu", n=1)
+    with pytest.raises(ValueError, match=message):
+        apply_in_backward(model, FusedRMSProp, **options)
+    loss(model, 0).backward()  # no hook was left behind
+    assert all(param.grad is not None for param in model.parameters())
+
+
+def test_excluded_later():
+    (model,) = models("cpu", n=1)
+    optimizer = apply_in_backward(model, FusedRMSProp)
+    optimizer.param_groups[0]["clip_grad_norm"] = 1.0
+    before = [param.detach().clone() for param in model.parameters()]
+    with pytest.raises(ValueError, match="clip_norm_over='parameter'"):
+        loss(model, 0).backward()
+    assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_grad_scaler():
+    (model,) = models("cpu", n=1)
+    optimizer = apply_in_backward(model, FusedRMSProp)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(loss(model, 0)).backward()
+    with pytest.raises(RuntimeError, match="GradScaler"):
+        scaler.step(optimizer)
