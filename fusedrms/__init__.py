@@ -1,9 +1,20 @@
 """The RMSProp family for PyTorch as one fused multi-tensor launch."""
 
 from . import presets, schedules
+from .backward import apply_in_backward
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .smorms3 import FusedSMORMS3
 from .storage import Memory, export_master
 from .version import __version__
 
-__all__ = ["FusedRMSProp", "FusedRMSPropGraves", "FusedSMORMS3", "Memory", "__version__", "export_master", "presets", "schedules"]
+__all__ = [
+    "FusedRMSProp",
+    "FusedRMSPropGraves",
+    "FusedSMORMS3",
+    "Memory",
+    "__version__",
+    "apply_in_backward",
+    "export_master",
+    "presets",
+    "schedules",
+]

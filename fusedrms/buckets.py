@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from .autotune import choose
-from .kernels.launch import Config, NormTables, Tables, norm_chunk_size, prepare, prepare_squares, uses_triton
+from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_squares, uses_triton
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
 from .options import STORED
 from .recipe import Recipe
+from .sharded import local_grad
 from .storage import dense_like
 
 NAMES = {**STORED, torch.uint8: "uint8", torch.int8: "int8", torch.int16: "int16"}
@@ -46,15 +47,17 @@ class Member(NamedTuple):
 
     number: int  # among the parameters that have a gradient
     group: int  # index of its parameter group
-    param: Tensor
+    owner: Tensor  # the parameter itself, maybe a DTensor
+    param: Tensor  # what is here of it, and of its gradient
     grad: Tensor
     beside: tuple[Tensor, ...]  # the parameter's master or remainder, if it has one
     states: tuple[tuple[Tensor, ...], ...]  # each state, or its codes and their scales
     variance: bool  # state 0 is kept as the variance about state 1
     stochastic: bool  # the parameter is rounded stochastically
     noise: tuple[int, int]  # two words that no other parameter or seed has
+    origin: int  # where in the parameter the first element lies that is here
     step: float  # how many it has had
-    norm: int  # which of Norms.on limits its gradient
+    norm: int  # which norm limits its gradient
     corrected_from: float | None  # its averages are bias corrected, with this many steps behind them
     stage_param: bool  # it has gaps: updated through a copy
     stage_grad: bool  # its elements lie in another order than the parameter's: read through a copy
@@ -86,11 +89,11 @@ def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Bucket:
-    """The parameters of one rule and Layout, and the tables of their launch."""
+    """The parameters of one rule and Layout, and the tables of their launch; counted on their device if that alone knows of a step."""
 
-    def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member]):
+    def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member], count_on_device: bool):
         self.rule, self.layout = rule, layout
-        self.params = [member.param for member in members]
+        self.params, self.owners = [member.param for member in members], [member.owner for member in members]
         self.index = np.array([member.number for member in members])
         rows: dict[tuple, int] = {}  # of hyper: parameters of one group, and of one count of steps where the numbers depend on it
         row = [rows.setdefault((member.group, member.corrected_from), len(rows)) for member in members]
@@ -106,8 +109,9 @@ class Bucket:
             np.array(row, np.int32),
             *chunks(self.numels[:0], 1),  # those that a launch reads depend on how it is configured
             np.zeros((len(rows), len(COMMON) + n_args), layout.storage.compute),
-            np.array([member.norm for member in members], np.int32),
+            np.array([FIRST_NORM + member.norm for member in members], np.int32),
             np.array([(*member.noise, 0) for member in members], np.uint32).view(np.int32),
+            np.array([member.origin for member in members], np.int64),
         )
         self.norm_index = self._host.norm_index
         # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
@@ -116,6 +120,8 @@ class Bucket:
         if layout.device.type == "cuda":
             self._stream = torch.cuda.current_stream(layout.device)
             self._sent = {name: getattr(self._host, name).copy() for name in ("addresses", "hyper", "noise")}
+            self._captured: list[dict[str, Tensor]] = []  # what CUDA graphs upload at each replay, and must stay as it is
+            self._to_capture = self._pinned() if count_on_device else {}
         self._staged = {
             0: [c for c, member in enumerate(members) if member.stage_grad],
             1: [c for c, member in enumerate(members) if member.stage_param],
@@ -124,8 +130,10 @@ class Bucket:
         self.uses_copies = any(self._staged.values())  # addresses alone do not tell what to read
         self._rows: list[tuple | None] = [None] * len(rows)
         # one array, so that counting costs one call; the parameters' states hold views of it
-        self.steps = torch.tensor([member.step for member in members], dtype=step_dtype())
-        self._counts = self.steps.numpy()
+        self.steps = torch.tensor(
+            [member.step for member in members], dtype=step_dtype(), device=layout.device if count_on_device else None
+        )
+        self._counts = None if self.steps.is_cuda else self.steps.numpy()
 
     def use(self, config: Config) -> None:
         """Launch with this configuration from now on."""
@@ -140,7 +148,9 @@ class Bucket:
 
     def counts_hold(self) -> bool:
         """Whether parameters that share a row of hyper still count the same steps, should its numbers depend on them."""
-        return not self._corrected.size or np.array_equal(self._counts[self._corrected], self._counts[self._counted_with])
+        if self._counts is None or not self._corrected.size:
+            return True
+        return np.array_equal(self._counts[self._corrected], self._counts[self._counted_with])
 
     def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray) -> bool:
         """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout."""
@@ -149,29 +159,32 @@ class Bucket:
         rows[1] = param_addresses[self.index]
         for row, columns in self._staged.items():
             for c in columns:
-                source = self.params[c] if row else self.params[c].grad
-                assert source is not None  # the snapshot held
+                source = self.params[c] if row else local_grad(self.owners[c])
                 copy = self._copies[row, c] = dense_like(self.params[c], dtype=source.dtype).copy_(source)
                 rows[row, c] = copy.data_ptr()
         return self.layout.aligned == (np.bitwise_or.reduce(rows, axis=None) % ALIGNMENT == 0)
 
     def set_hyper(self, recipes: list[Recipe]) -> None:
         """Take the numbers of every parameter group of the optimizer for the step to come."""
-        if self.layout.storage.noisy:
+        if self.layout.storage.noisy and self._counts is not None:
             self._host.noise[:, 2] = self._counts + 1
-        self._lr_on_device = []
+        self._on_device: list[tuple[int, int, Tensor]] = []  # numbers of a row that are known there: row, column, value
         for r, group in enumerate(self._groups):
             recipe = recipes[group]
             row = recipe.common + recipe.args
             lr = row[0]
             if isinstance(lr, Tensor):
                 if lr.is_cuda and self._sent:
-                    self._lr_on_device.append((r, lr))
+                    self._on_device.append((r, 0, lr.reshape(())))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
                 row = (float(lr), *row[1:])
             if recipe.bias_decay:
-                correction = 1 / (1 - recipe.bias_decay ** (float(self._counts[self._first[r]]) + 1))
-                row = (*row[:CORRECTION], correction, *row[CORRECTION + 1 :])
+                count = self.steps[self._first[r]].double() if self._counts is None else float(self._counts[self._first[r]])
+                correction = 1 / (1 - recipe.bias_decay ** (count + 1))
+                if isinstance(correction, Tensor):
+                    self._on_device.append((r, CORRECTION, correction))
+                else:
+                    row = (*row[:CORRECTION], correction, *row[CORRECTION + 1 :])
             if row != self._rows[r]:
                 with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to it
                     self._host.hyper[r] = row
@@ -181,33 +194,51 @@ class Bucket:
         """Bring the tables on the device up to date."""
         if self._sent:
             keep(self._tables, self._stream)
+            if torch.cuda.is_current_stream_capturing():
+                self._captured.append(self._to_capture)
+                self._to_capture = {}
+            elif self._captured and not self._to_capture:
+                self._to_capture = self._pinned()
         for name, sent in self._sent.items():
             self._send(name, sent)
-        for r, lr in self._lr_on_device:
-            self._tables.hyper[r, 0].copy_(lr.reshape(()))
+        for row, column, value in self._on_device:
+            self._tables.hyper[row, column].copy_(value)
+        if self.layout.storage.noisy and self._counts is None:
+            self._tables.noise[:, 2].copy_(self.steps + 1)
 
-    def step(self, norms: Tensor | np.ndarray) -> None:
-        """Launch; norms are those that limit gradients."""
-        self._counts += 1
-        self.launch(norms)
+    def step(self, scalars: Tensor | np.ndarray) -> None:
+        """Launch; scalars as for launch.prepare()."""
+        self.launch(scalars)
+        if self._counts is None:
+            self.steps += scalars[0] == 0
+        else:
+            self._counts += float(scalars[0]) == 0
         for c in self._staged[1]:
             self.params[c].copy_(self._copies[1, c])
         self._copies.clear()
 
-    def norm_tables(self, first_sum: np.ndarray) -> NormTables:
-        """Those of `squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin."""
+    def norm_tables(self, first_sum: np.ndarray, scalars: Tensor | np.ndarray) -> NormTables:
+        """Those of `squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin; scalars as for step()."""
         own = (*chunks(self.numels, norm_chunk_size()), first_sum[self.index])
         chunk_tensor, chunk_start, first = (on_device(table, self.layout.device) for table in own)
         t = self._tables
-        return NormTables(t.addresses, t.numels, t.groups, chunk_tensor, chunk_start, t.hyper, first)
+        return NormTables(t.addresses, t.numels, t.groups, chunk_tensor, chunk_start, t.hyper, first, scalars)
 
     def squares(self, tables: NormTables) -> Callable[[Tensor | np.ndarray], None]:
         """The launch that writes the sum of squares of each chunk of gradients into what it is given."""
         return prepare_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, tables)
 
+    def _pinned(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(sent).pin_memory() for name, sent in self._sent.items()}
+
     def _send(self, name: str, sent: np.ndarray) -> None:
-        host = getattr(self._host, name)
-        if not np.array_equal(host, sent):
+        host, table = getattr(self._host, name), getattr(self._tables, name)
+        if torch.cuda.is_current_stream_capturing():
+            if not self._captured[-1]:
+                raise RuntimeError("step() is captured in a second CUDA graph: make a step outside of graphs between the two")
+            self._captured[-1][name].numpy()[:] = sent[:] = host
+            table.copy_(self._captured[-1][name], non_blocking=True)
+        elif self._captured or not np.array_equal(host, sent):
             sent[:] = host
             # a fresh pinned block: the last upload may still be under way
-            getattr(self._tables, name).copy_(torch.from_numpy(host).pin_memory(), non_blocking=True)
+            table.copy_(torch.from_numpy(host).pin_memory(), non_blocking=True)

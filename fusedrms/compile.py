@@ -86,8 +86,8 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
 
             def run(rule=rule, storage=storage, aligned=aligned, config=config, n_hyper=n_hyper, tables=tables):
                 constants = launch.constants(rule, storage, aligned, n_hyper, config, target.warp_size)
-                build(step_kernel, (*tables, i32, i32, 1, 1, config.chunk, f64), constants)
-                build(squares_kernel, (*tables, i64, f64, 1), launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper))
+                build(step_kernel, (*tables, i32, i32, i64, 1, 1, config.chunk, f64), constants)
+                build(squares_kernel, (*tables, i64, f64, f64, 1), launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper))
 
             yield f"{rule}, {mode}, {'aligned' if aligned else 'unaligned'}", run
 

@@ -1,30 +1,37 @@
-"""L2 norms of gradients, on the devices where steps are limited by them."""
+"""What scales all gradients of a step, on the devices of its launches: loss scale and L2 norms, and whether a step is left out."""
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from .buckets import Bucket, keep, on_device
-from .kernels.launch import norm_chunk_size, prepare_norms
+from .kernels.launch import FIRST_NORM, norm_chunk_size, prepare_norms
+from .sharded import summed_over
 
 
-class Norms:
-    """Norm 0 is that of all gradients together; the others are those of parameters that ask for their own.
+class Scalars:
+    """The first norm is that of all gradients together; the others are those of parameters that ask for their own.
 
     Args:
         buckets: of a plan.
-        wanted: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
+        limits: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
+        skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
 
     Attributes:
-        on: device -> float64 [n_norms], as the driver of that device reads it.
+        on: device -> float64 [FIRST_NORM + n_norms], as the driver of that device reads it.
     """
 
-    def __init__(self, buckets: list[Bucket], wanted: bool):
+    def __init__(self, buckets: list[Bucket], limits: bool, skips: bool):
         devices = sorted({bucket.layout.device for bucket in buckets}, key=lambda device: (device.type == "cpu", device.index or 0))
-        n_norms = 1 + sum(int(np.count_nonzero(bucket.norm_index)) for bucket in buckets)
-        self.on = {device: on_device(np.zeros(n_norms), device) for device in devices}
+        n_norms = 1 + sum(int(np.count_nonzero(bucket.norm_index > FIRST_NORM)) for bucket in buckets)
+        # what DTensors have in common by which their sums are added up over processes; () of other tensors
+        shared = [summed_over(owner) for bucket in buckets for owner in bucket.owners]
+        self._groups = list(dict.fromkeys(shared)) if any(shared) else []
+        neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
+        self.on = {device: on_device(neutral.copy(), device) for device in devices}
+        self._limits, self._skips, self._scaled = limits, skips, False
         self._parts = []
-        if wanted and buckets:
+        if (limits or skips) and buckets:
             self._prepare(buckets, devices, n_norms)
         made = [*self.on.values()]
         if self._parts:
@@ -38,28 +45,52 @@ class Norms:
 
     def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int) -> None:
         # in the order of the parameters, so that nothing depends on who shares a launch
-        n_sums = np.zeros(sum(len(bucket.params) for bucket in buckets), np.int64)
+        n_sums, kind = (np.zeros(sum(len(bucket.params) for bucket in buckets), np.int64) for _ in range(2))
+        norm = np.zeros_like(n_sums)
         for bucket in buckets:
             n_sums[bucket.index] = -(-bucket.numels // norm_chunk_size())
-        first = np.cumsum(n_sums) - n_sums
-        spans = np.zeros((n_norms, 2), np.int64)
+            norm[bucket.index] = bucket.norm_index - FIRST_NORM
+            if self._groups:
+                kind[bucket.index] = [self._groups.index(summed_over(owner)) for owner in bucket.owners]
+        order = np.argsort(kind, kind="stable")
+        first = np.zeros_like(n_sums)
+        first[order] = np.cumsum(n_sums[order]) - n_sums[order]
+        spans = np.zeros((n_norms + len(self._groups), 2), np.int64)
         spans[0] = 0, n_sums.sum()
+        for k in range(len(self._groups)):
+            spans[n_norms + k] = first[kind == k].min(), (first + n_sums)[kind == k].max()
+        self._reduced = [
+            torch.from_numpy(np.append(np.unique(norm[(kind == k) & (norm > 0)]), n_norms + k)).to(devices[0])
+            for k in range(len(self._groups))
+        ]
+        self._of_groups = slice(n_norms, None)
         for bucket in buckets:
-            alone = bucket.norm_index > 0
-            spans[bucket.norm_index[alone]] = np.stack([first, first + n_sums], 1)[bucket.index[alone]]
+            alone = bucket.norm_index > FIRST_NORM
+            spans[bucket.norm_index[alone] - FIRST_NORM] = np.stack([first, first + n_sums], 1)[bucket.index[alone]]
         self._home = devices[0]
         self._spans = on_device(spans, self._home)
         self._sums = {device: on_device(np.zeros(spans[0, 1]), device) for device in devices}
-        self._tables = [bucket.norm_tables(first) for bucket in buckets]
+        self._tables = [bucket.norm_tables(first, self.on[bucket.layout.device]) for bucket in buckets]
         self._parts = [
             (bucket.squares(tables), self._sums[bucket.layout.device]) for bucket, tables in zip(buckets, self._tables, strict=True)
         ]
-        self._finish = prepare_norms(self._spans, self.on[self._home])
+        self._finish = prepare_norms(self._spans, self.on[self._home][FIRST_NORM:])
 
-    def compute(self) -> None:
-        """One launch for each bucket, and one that sums up; the host waits for none, unless some parameters are on a CPU, some not."""
+    def compute(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """One launch for each bucket, and one that sums up; the host waits for none, unless some parameters are on a CPU, some not.
+
+        Args:
+            grad_scale: what the gradients have been multiplied by; None: nothing.
+            found_inf: not 0 if nothing may change; None: as 0.
+        """
         for stream, tensors in self._on_streams:
             keep(tensors, stream)
+        scaled = grad_scale is not None or found_inf is not None
+        if scaled or self._scaled or self._skips:
+            for values in map(torch.as_tensor, self.on.values()):
+                values[0] = 0.0 if found_inf is None else found_inf.reshape(())
+                values[1] = 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal()
+        self._scaled = scaled
         if not self._parts:
             return
         for write_squares, sums in self._parts:
@@ -69,9 +100,28 @@ class Norms:
         for device in others:  # 0 where the home has written
             total = total + torch.as_tensor(self._sums[device]).to(self._home)
         self._finish(total)
+        norms = torch.as_tensor(norms)
+        if self._groups:
+            self._add_up(norms[FIRST_NORM:])
+        if self._skips:
+            norms[0].logical_or_(~norms[FIRST_NORM].isfinite())
         for device in others:
-            torch.as_tensor(self.on[device]).copy_(torch.as_tensor(norms))
+            torch.as_tensor(self.on[device]).copy_(norms)
+
+    def _add_up(self, norms: Tensor) -> None:
+        """Make norms of what is here norms of whole DTensors, without a wait for the device."""
+        for groups, where in zip(self._groups, self._reduced, strict=True):
+            squares = norms[where].square_()
+            for group in groups:
+                distributed.all_reduce(squares, group=group)
+            norms[where] = squares.sqrt_()
+        norms[0] = norms[self._of_groups].square().sum().sqrt()
+
+    def skipped(self) -> Tensor | None:
+        """Whether the step is left out, float64, 0 or else; None if none ever is."""
+        home = next(iter(self.on.values()), None)
+        return torch.as_tensor(home)[0] if home is not None and (self._scaled or self._skips) else None
 
     def total(self) -> Tensor | None:
-        """Norm 0, to keep; None if none is wanted."""
-        return torch.as_tensor(self.on[self._home])[0].clone() if self._parts else None
+        """The first norm, to keep; None if none is wanted."""
+        return torch.as_tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and self._parts else None

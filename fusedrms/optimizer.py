@@ -25,7 +25,8 @@ from .options import (
 )
 from .plan import Plan, named_parameters
 from .recipe import Recipe
-from .storage import Memory, fit, fitted, full, obsolete
+from .sharded import is_sharded, local, locals_of, placed
+from .storage import Memory, fit, fitted, obsolete, whole
 
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
 _HOW = ("capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype")
@@ -47,7 +48,12 @@ class FusedOptimizer(Optimizer):
         arguments: all arguments of its __init__, by name.
     """
 
+    # torch.amp.GradScaler leaves the loss scale and what it has found to step(), in attributes that it deletes afterwards
+    _step_supports_amp_scaling = True
     _plan: Plan | None = None
+    _skipped: Tensor | None = None
+    _first_number = 0  # of its parameters, among those that it is a part of
+    _captured: tuple[Plan, ...] = ()  # whose tables are read by CUDA graphs
     _made: tuple[tuple[list[Any], Recipe], ...] = ()  # by parameter group: the options that a recipe was made of, and the recipe
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
@@ -60,12 +66,16 @@ class FusedOptimizer(Optimizer):
         check_at_least_zero(group, lr="learning rate", weight_decay="weight_decay value")
         check_positive(group, "rescale_grad")
         check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
-        check_flags(group, "maximize", "decoupled_weight_decay", "clip_after_decay")
+        check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
         check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
         check_precision_options(group)
+        if group["skip_nonfinite"] and None not in (group["clip_grad_norm"], group["clip_grad_value"]):
+            raise ValueError(
+                f"skip_nonfinite=True with clip_grad_norm={group['clip_grad_norm']} and clip_grad_value={group['clip_grad_value']} is not "
+                "supported: that norm is of clipped gradients, in which an infinity does not show; leave one of the three out"
+            )
         check_off(
             group,
-            capturable="the step cannot be captured in a CUDA graph; leave it False",
             differentiable="a fused step has no gradient; use torch.optim.RMSprop",
         )
 
@@ -93,6 +103,16 @@ class FusedOptimizer(Optimizer):
         """
         return self._plan and self._plan.grad_norm()
 
+    @property
+    def skipped_steps(self) -> Tensor:
+        """How many steps of this object left everything as it was, because a gradient was not finite: 0-d int64, without a sync.
+
+        On the gradients' device, for each step that a ``torch.amp.GradScaler`` or skip_nonfinite watched; not part of a checkpoint.
+        """
+        return torch.zeros((), dtype=torch.int64) if self._skipped is None else self._skipped.clone()
+
+    # torch.compile ends a graph before it and begins another after it: nothing in it can be traced
+    @torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
@@ -110,17 +130,35 @@ class FusedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
-            if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
-                raise RuntimeError("step() cannot be captured in a CUDA graph, it checks on the host: call it outside of the graph")
+            capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+            capturable = any(group["capturable"] for group in self.param_groups)
+            if capturing and not capturable:
+                raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
             recipes = self._recipes()
             plan, self._plan = self._plan, None  # a step that fails leaves no tables behind
-            if plan is None or not plan.holds(self.param_groups, recipes, self.state):
+            grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+            if found_inf is not None and is_sharded(found_inf):
+                found_inf = found_inf.full_tensor()
+            on_device = capturable or found_inf is not None or any(recipe.skip_nonfinite for recipe in recipes)  # it alone knows of a step
+            if plan is None or plan.counts_on_device < on_device or not plan.holds(self.param_groups, recipes, self.state):
+                if capturing:
+                    self._plan = plan
+                    raise RuntimeError(
+                        "step() is captured in a CUDA graph, but must make its tables first: make a step before, with the same parameters, "
+                        "options and attributes (grad_scale, found_inf), and gradients of the same shapes and strides"
+                    )
                 plan = None  # free the old tables first
-                plan = Plan(type(self).__name__, self.param_groups, recipes, self.state)
+                plan = Plan(type(self).__name__, self.param_groups, recipes, self.state, on_device, self._first_number)
                 if not plan.holds(self.param_groups, recipes, self.state):
                     raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
-            plan.step(recipes)
+            skipped = plan.step(recipes, grad_scale, found_inf)
+            if skipped is not None:
+                if self._skipped is None or self._skipped.device != skipped.device:
+                    self._skipped = self.skipped_steps.to(skipped.device)
+                self._skipped += skipped != 0
             self._plan = plan
+            if capturing:
+                self._captured = *self._captured, plan
         return loss
 
     def _recipes(self) -> list[Recipe]:
@@ -161,7 +199,7 @@ class FusedOptimizer(Optimizer):
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         params = [param for _, _, param in named_parameters(self.param_groups)]
         state = {
-            index: full(params[index], values) if isinstance(index, int) and isinstance(values, dict) else values
+            index: whole(params[index], values) if isinstance(index, int) and isinstance(values, dict) else values
             for index, values in state_dict["state"].items()
         }
         return {**state_dict, "state": state}
@@ -214,8 +252,9 @@ class FusedOptimizer(Optimizer):
         for g, name, param in named_parameters(groups):
             if values := new.get(param):
                 initial, precision = recipes[g].states, recipes[g].precision
+                owner, param, values = param, local(param), locals_of(values)
                 check_precision(name, param, precision)
-                if any(isinstance(value, _Kept) for value in states[param].values()):
+                if any(isinstance(value, _Kept) for value in states[owner].values()):
                     check_complete(type(self).__name__, name, values, initial)
                 check_state(name, param, values, initial)
                 kept = fit(param, values, initial, precision)
@@ -226,7 +265,7 @@ class FusedOptimizer(Optimizer):
                     if isinstance(value, Tensor) and value.shape == param.shape and value.dtype.itemsize > 1 and key not in kept
                 }
                 values |= {**others, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype()), **kept}
-                new[param] = values
+                new[owner] = {key: placed(owner, value) for key, value in values.items()}
         states.update(new)
         super().__setstate__(state)
         self._plan = None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from .sharded import is_sharded
 from .storage import SCALE, STORED_AS, Precision, n_groups
 
 # how the elements of a parameter are stored; complex ones as pairs, as torch.view_as_real shows them
@@ -148,6 +149,15 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
         raise RuntimeError(f"{name} is expanded: several elements share one address, strides {param.stride()}; call contiguous() first")
     if type(param).grad is not Tensor.grad:
         raise RuntimeError(f"{name} is a {type(param).__name__}, which makes up its grad; {optimizer} reads that of torch.Tensor")
+
+
+def check_placement(name: str, param: Tensor, grad: Tensor) -> None:
+    """RuntimeError unless this process holds as much of the gradient as of the parameter, or can."""
+    if is_sharded(param) != is_sharded(grad):
+        which = "a DTensor but its gradient is not" if is_sharded(param) else "no DTensor but its gradient is one"
+        raise RuntimeError(f"{name} is {which}: distribute both alike, or make the gradient by a backward through the parameter")
+    if is_sharded(param) and any(placement.is_partial() for placement in param.placements):  # pyright: ignore[reportAttributeAccessIssue]
+        raise RuntimeError(f"{name} is a DTensor of partial sums: redistribute it to Shard or Replicate before the optimizer is made")
 
 
 def check_precision(name: str, param: Tensor, precision: Precision) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 from .buckets import Bucket, Layout, Member
 from .kernels.addresses import Snapshot, Versions
 from .kernels.launch import Config
-from .norms import Norms
-from .options import check_precision, check_state, check_tensors
+from .norms import Scalars
+from .options import check_placement, check_precision, check_state, check_tensors
 from .recipe import Recipe
+from .sharded import first_element, local, local_grad, locals_of, placed, same_placement
 from .storage import WIDE, Precision, dense_like, fit, is_lazy, obsolete, order, rows
 
 
@@ -39,6 +40,15 @@ def _noise(precision: Precision, number: int) -> tuple[int, int]:
     return int(first), int(second)
 
 
+def _steps(state: dict) -> dict[Tensor, float]:
+    """How many each parameter has had; of those counted on GPUs all are asked for at once."""
+    counts = {param: values["step"] for param, values in state.items() if isinstance(values, dict) and "step" in values}
+    there = {param: count for param, count in counts.items() if isinstance(count, Tensor) and count.is_cuda}
+    home = next((count.device for count in there.values()), None)
+    known = torch.stack([count.reshape(()).to(home, torch.float64) for count in there.values()]).tolist() if there else []
+    return {param: float(count) for param, count in counts.items() if param not in there} | dict(zip(there, known, strict=True))
+
+
 class Plan:
     """The buckets of an optimizer, for as long as its parameters, gradients and states look as they did.
 
@@ -47,23 +57,31 @@ class Plan:
         groups: its parameter groups.
         recipes: one for each.
         state: the optimizer's, which gets what is missing.
+        count_on_device: steps of parameters on GPUs are counted there.
+        first_number: of the parameters, by which their random bits differ.
 
     Raises:
         RuntimeError: a parameter or gradient that cannot be updated; nothing has changed then.
         ValueError: a state of another shape than its parameter's; likewise.
     """
 
-    def __init__(self, name: str, groups: list[dict], recipes: list[Recipe], state: defaultdict):
+    def __init__(
+        self, name: str, groups: list[dict], recipes: list[Recipe], state: defaultdict, count_on_device: bool = False, first_number: int = 0
+    ):
+        self.counts_on_device = count_on_device
+        steps = _steps(state)
         active = []  # (its number, parameter group, parameter, gradient, steps it has had), where there is a gradient
         idle = []
-        for n, (g, parameter, param) in enumerate(named_parameters(groups)):
+        for n, (g, parameter, param) in enumerate(named_parameters(groups), first_number):
             if param.grad is None:
                 idle.append(param)
                 continue
-            check_tensors(name, parameter, param, param.grad)
-            check_precision(parameter, param, recipes[g].precision)
-            check_state(parameter, param, state.get(param, {}), recipes[g].states)
-            active.append((n, g, param, param.grad, float(state.get(param, {}).get("step", 0))))
+            check_placement(parameter, param, param.grad)
+            grad = local_grad(param)
+            check_tensors(name, parameter, local(param), grad)
+            check_precision(parameter, local(param), recipes[g].precision)
+            check_state(parameter, local(param), locals_of(state.get(param, {})), recipes[g].states)
+            active.append((n, g, param, grad, steps.get(param, 0.0)))
         if len({param for _, _, param, _, _ in active}) != len(active):
             raise RuntimeError(f"a parameter is listed twice; {name} would update it twice at once: list it once")
 
@@ -73,39 +91,44 @@ class Plan:
         for index, (n, g, param, grad, step) in enumerate(active):
             norm = next(alone) if recipes[g].norm_over == "parameter" else 0
             values = state.setdefault(param, {})
-            tensors = fit(param, values, recipes[g].states, recipes[g].precision)
+            tensors = fit(local(param), locals_of(values), recipes[g].states, recipes[g].precision)
             for key in obsolete(values, recipes[g].states, tensors):
                 del values[key]
-            values.update(tensors)
+            values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
             kept += [(values, key) for key in tensors]
             member = self._member(index, n, g, param, grad, step, norm, recipes[g], tensors)
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
-        self._buckets = [Bucket(rule, n_args[rule], layout, group) for (rule, layout), group in members.items()]
+        self._buckets = [Bucket(rule, n_args[rule], layout, group, count_on_device) for (rule, layout), group in members.items()]
         for bucket in self._buckets:
-            for param, step in zip(bucket.params, bucket.steps.unbind(), strict=True):
+            for param, step in zip(bucket.owners, bucket.steps.unbind(), strict=True):
                 state[param]["step"] = step
 
-        self._norms = Norms(self._buckets, any(recipe.norm_over for recipe in recipes))
+        limits, skips = any(recipe.norm_over for recipe in recipes), any(recipe.skip_nonfinite for recipe in recipes)
+        self._scalars = Scalars(self._buckets, limits, skips)
         self._kinds = [recipe.kind for recipe in recipes]
         self._active = [param for _, _, param, _, _ in active]
         # a dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be
         read = [member for group in members.values() for member in group if not member.stage_grad]
-        self._may_be_lazy = [member.param for member in read if member.param.is_complex() or member.param.numel() == 1]
+        self._may_be_lazy = [member.owner for member in read if member.param.is_complex() or member.param.numel() == 1]
         self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.kept)]
         counters = [(state[param], "step") for param in self._active]
-        self._snapshot = Snapshot(self._active, idle, _lists(groups), state, kept, counters)
-        self._versions, self._addresses = Versions(self._active), self._snapshot.address[0].copy()
+        self._snapshot = Snapshot(self._active, idle, _lists(groups), state, kept, counters, local)
+        # of a DTensor also what is here
+        self._counted = [*self._active, *(local(param) for param in self._active if local(param) is not param)]
+        self._versions, self._addresses = Versions(self._counted), self._snapshot.address[0].copy()
 
     @staticmethod
     def _member(
-        index: int, number: int, group: int, param: Tensor, grad: Tensor, step: float, norm: int, recipe: Recipe, tensors: dict[str, Tensor]
+        index: int, number: int, group: int, owner: Tensor, grad: Tensor, step: float, norm: int, recipe: Recipe, tensors: dict[str, Tensor]
     ) -> Member:
         beside, states = rows(tensors)
+        param = local(owner)
         dense = order(dense_like(param, device="meta"))
         return Member(
             index,
             group,
+            owner,
             param,
             grad,
             beside,
@@ -113,24 +136,25 @@ class Plan:
             "variance" in tensors,
             recipe.precision.stochastic_rounding and param.dtype in WIDE,
             _noise(recipe.precision, number),
+            first_element(owner),
             step,
             norm,
             step if recipe.bias_decay else None,
             order(param) != dense,
-            is_lazy(grad) or order(grad) != dense,
+            is_lazy(grad) or order(grad) != dense or not same_placement(owner, owner.grad),
         )
 
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
         """Whether the tables can be used for this step; reads all addresses."""
         if [recipe.kind for recipe in recipes] != self._kinds or not self._snapshot.same(_lists(groups), state):
             return False
-        if any(is_lazy(param.grad) for param in self._may_be_lazy) or any(is_lazy(tensor) for tensor in self._complex):
+        if any(is_lazy(local(param.grad)) for param in self._may_be_lazy) or any(is_lazy(tensor) for tensor in self._complex):
             return False
         if not all(bucket.counts_hold() for bucket in self._buckets):
             return False
         moved = self._snapshot.moved()
         if moved and not np.array_equal(self._snapshot.address[0], self._addresses):  # perhaps other tensors, with counters of their own
-            self._versions, self._addresses = Versions(self._active), self._snapshot.address[0].copy()
+            self._versions, self._addresses = Versions(self._counted), self._snapshot.address[0].copy()
         return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.uses_copies)
 
     def _send(self, recipes: list[Recipe]) -> None:
@@ -144,21 +168,30 @@ class Plan:
         self._send(recipes)
         for bucket in self._buckets:
             bucket.use(config)
-        return [partial(bucket.launch, self._norms.on[bucket.layout.device]) for bucket in self._buckets]
+        return [partial(bucket.launch, self._scalars.on[bucket.layout.device]) for bucket in self._buckets]
 
-    def step(self, recipes: list[Recipe]) -> None:
-        """Update every parameter that has a gradient; `holds` must have been true just before."""
+    def step(self, recipes: list[Recipe], grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> Tensor | None:
+        """Update every parameter that has a gradient; `holds` must have been true just before.
+
+        Args:
+            recipes: one for each parameter group.
+            grad_scale, found_inf: as for Scalars.compute().
+
+        Returns:
+            0-d: not 0 if nothing has changed; None if that cannot be.
+        """
         self._send(recipes)
-        self._norms.compute()
+        self._scalars.compute(grad_scale, found_inf)
         for bucket in self._buckets:
-            bucket.step(self._norms.on[bucket.layout.device])
+            bucket.step(self._scalars.on[bucket.layout.device])
         # the kernels write behind autograd's back; it must know that saved values are gone
         self._versions.increment()
+        return self._scalars.skipped()
 
     def table_bytes(self) -> int:
         """Bytes of what the launches read."""
-        return sum(bucket.table_bytes for bucket in self._buckets) + self._norms.table_bytes
+        return sum(bucket.table_bytes for bucket in self._buckets) + self._scalars.table_bytes
 
     def grad_norm(self) -> Tensor | None:
         """L2 norm of all gradients at the last step; None if no recipe limits one."""
-        return self._norms.total()
+        return self._scalars.total()

@@ -19,11 +19,12 @@ class Recipe(NamedTuple):
     args: tuple[float, ...]  # the rule's own
     bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
     precision: Precision = Precision()
+    skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
 
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
-        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision
+        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision, self.skip_nonfinite
 
 
 def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
@@ -54,6 +55,8 @@ def common(group: dict, on_update: bool = False) -> tuple[float | Tensor, ...]:
     lr = group["lr"] if isinstance(group["lr"], Tensor) and group["lr"].numel() == 1 else number(group, "lr")
     clip_grad, clip_decayed = either(group["clip_after_decay"], limit(group, "clip_grad_value"), math.inf)
     clip_grad_norm, clip_update_norm = either(on_update, limit(group, "clip_grad_norm"), math.inf)
+    # where the norm limits nothing it is taken to find infinities, which clipping would hide
+    unclipped = on_update or (group["skip_nonfinite"] and group["clip_grad_norm"] is None)
     coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
     return (
         lr,
@@ -61,7 +64,7 @@ def common(group: dict, on_update: bool = False) -> tuple[float | Tensor, ...]:
         coupled,
         1.0,
         clip_grad,
-        math.inf if on_update else clip_grad,
+        math.inf if unclipped else clip_grad,
         clip_grad_norm,
         clip_decayed,
         decoupled,

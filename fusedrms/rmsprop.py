@@ -31,7 +31,9 @@ class FusedRMSProp(FusedOptimizer):
         weight_decay: L2 penalty added to the gradient; default 0.
         momentum: decay of the momentum buffer, per step; default 0, no buffer.
         centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        capturable: must be False.
+        capturable: CUDA graphs may capture step(), after one outside of them with gradients of the same shapes and strides; then steps
+            are counted on the GPU. A replay takes the hyperparameters of the capture, and of a tensor lr the value it has then;
+            default False.
         foreach: accepted and without effect, every step is fused.
         maximize: ascend instead of descend; default False.
         differentiable: must be False.
@@ -65,6 +67,10 @@ class FusedRMSProp(FusedOptimizer):
             rounded stochastically; "8bit", codes of 64 elements to a scale, likewise; default torch.float32.
         seed: of the random bits, which depend on it, the parameter's place among all, its steps and the element's index alone;
             0 to 2**64 - 1; default 0.
+        skip_nonfinite: leave a step out, as if it had not been called, if any gradient of the optimizer holds a NaN or an infinity,
+            or in float32 a magnitude above 1e19, whose square is infinite; found and heeded on the device, counted by
+            :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_norm
+            and clip_grad_value; default False.
 
     Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
     buffer, whose unit it decides.
@@ -78,7 +84,7 @@ class FusedRMSProp(FusedOptimizer):
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite, a tensor lr of several elements, a limit or
             rescale_grad that is not positive, a word that is none of the options', nesterov without momentum,
-            bias_correction with alpha >= 1, stochastic_rounding with master_weights, capturable or differentiable.
+            bias_correction with alpha >= 1, stochastic_rounding with master_weights, or differentiable.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
             dtype, a gradient of another device or shape than its parameter's; split master weights of float16 parameters, a
             lean state_dtype of float64 or complex ones.
@@ -120,6 +126,7 @@ class FusedRMSProp(FusedOptimizer):
         master_weights: str | None = None,
         state_dtype: torch.dtype | str = torch.float32,
         seed: int = 0,
+        skip_nonfinite: bool = False,
     ):
         super().__init__(params, locals())
 
@@ -160,6 +167,7 @@ class FusedRMSProp(FusedOptimizer):
             (alpha, 1 - alpha, inside * eps, outside * eps, momentum, float(group["lr_in_momentum"]), float(group["nesterov"])),
             alpha if group["bias_correction"] else 0.0,
             precision(group),
+            group["skip_nonfinite"],
         )
 
 

@@ -62,6 +62,7 @@ class FusedSMORMS3(FusedOptimizer):
         master_weights: str | None = None,
         state_dtype: torch.dtype | str = torch.float32,
         seed: int = 0,
+        skip_nonfinite: bool = False,
     ):
         super().__init__(params, locals())
 
@@ -71,4 +72,12 @@ class FusedSMORMS3(FusedOptimizer):
 
     def recipe(self, group: dict) -> Recipe:
         states = dict(square_avg=0.0, grad_avg=0.0, mem=1.0)
-        return Recipe("smorms3", states, norm_over(group), common(group), (number(group, "eps"),), precision=precision(group))
+        return Recipe(
+            "smorms3",
+            states,
+            norm_over(group),
+            common(group),
+            (number(group, "eps"),),
+            precision=precision(group),
+            skip_nonfinite=group["skip_nonfinite"],
+        )

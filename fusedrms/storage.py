@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from torch.optim import Optimizer
 
 from .kernels.quant import GROUP, LEAST_SCALE
+from .sharded import local, locals_of, placed
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
 _MASTER = "master_param", "param_remainder"
@@ -117,6 +118,11 @@ def full(param: Tensor, values: dict) -> dict:
     return known if master is None else {**known, "master_param": master}
 
 
+def whole(param: Tensor, values: dict) -> dict:
+    """As full(), of a parameter that may be a DTensor, and states that are placed as it is."""
+    return {key: placed(param, value) for key, value in full(local(param), locals_of(values)).items()}
+
+
 def stored(param: Tensor, states: Collection[str], precision: Precision) -> dict[str, torch.dtype]:
     """Names and dtypes of the tensors in the state of a parameter, in the order of the rows that a launch reads."""
     wide = WIDE.get(param.dtype, param.dtype)
@@ -197,7 +203,7 @@ def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> li
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of what an optimizer holds and updates; states come with a parameter's first step, tables with the optimizer's."""
+    """Bytes of what an optimizer holds in this process; states come with a parameter's first step, tables with the optimizer's."""
 
     numel: int  # numbers in all parameters, those of a complex one counted once
     parameters: int
@@ -212,9 +218,9 @@ class Memory:
         for values in optimizer.state.values():
             for key, value in values.items() if isinstance(values, dict) else ():
                 if isinstance(value, Tensor):
-                    states[key] = states.get(key, 0) + value.nbytes
-        numel, n_bytes = sum(param.numel() for param in params), sum(param.nbytes for param in params)
-        return cls(numel, n_bytes, sum(param.grad.nbytes for param in params if param.grad is not None), states, tables)
+                    states[key] = states.get(key, 0) + local(value).nbytes
+        numel, n_bytes = (sum(of(local(param)) for param in params) for of in (Tensor.numel, lambda tensor: tensor.nbytes))
+        return cls(numel, n_bytes, sum(local(param.grad).nbytes for param in params if param.grad is not None), states, tables)
 
     @property
     def total(self) -> int:
@@ -235,12 +241,14 @@ def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
         optimizer: one of this package's.
 
     Yields:
-        (parameter, value): the value a copy of its shape and on its device, float32 for 16-bit parameters and else of its dtype;
+        (parameter, value): the value a copy of its shape, placement and on its device, float32 for 16-bit parameters and else of its dtype;
         copied as it is asked for, so that the memory for one is enough.
 
     Example: ``masters = {param: value.cpu() for param, value in export_master(optimizer)}``
     """
     for group in optimizer.param_groups:
         for param in group["params"]:
-            master = _master(param, optimizer.state.get(param, {}))
-            yield param, (param if master is None else master).detach().to(WIDE.get(param.dtype, param.dtype), copy=True)
+            shown = local(param)
+            master = _master(shown, locals_of(optimizer.state.get(param, {})))
+            value = (shown if master is None else master).detach().to(WIDE.get(param.dtype, param.dtype), copy=True)
+            yield param, placed(param, value)

@@ -6,6 +6,7 @@ a compiled loop asks CPython's C API, and DLPack's C interface (torch 2.10 on), 
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
@@ -17,7 +18,7 @@ from torch.nn import Parameter
 
 from .c_api import FUNCTIONS, cached_njit, call, peek, prefetch
 
-_GRAD = "grad"
+_GRAD, _PART = "grad", "_local_tensor"  # names of attributes; the second is that of DTensors, which is asked for what is here
 AHEAD = 8  # tensors
 
 
@@ -25,6 +26,8 @@ class _Tensors(NamedTuple):
     """Facts of tensors as DLPack tells them: of each active parameter and its gradient in turn, then of the states."""
 
     object: np.ndarray  # int64 [n]: addresses of the Python objects
+    param: np.ndarray  # int64 [2 n_active]: of the parameter that it is, or whose gradient
+    sharded: np.ndarray  # bool [2 n_active]: it is what is here of a DTensor
     address: np.ndarray  # int64 [n]: of the data
     shape: np.ndarray  # int64 [n]: where its shape lay when last seen, in the midst of what torch keeps of it
     kind: np.ndarray  # int64 [n, 2]: device; ndim and dtype
@@ -46,10 +49,10 @@ class _Objects(NamedTuple):
 
 
 @cached_njit()
-def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, record):
+def _same(functions, names, none, sizes, objects, tensors, lists, state, record):
     """Everything as recorded, or record the facts of the tensors; False leaves a Python error to be cleared."""
     for k in range(objects.idle.size):
-        grad = call(functions.get_attribute, (objects.idle[k], grad_name))
+        grad = call(functions.get_attribute, (objects.idle[k], names[0]))
         if grad == 0:
             return False
         call(functions.release, (grad,))
@@ -77,11 +80,17 @@ def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, rec
         for line in range(-64, 128, 64):
             prefetch(tensors.shape[ahead] + line)
         if k < tensors.first_state and k % 2:  # a gradient, asked for while its parameter is in the cache
-            grad = call(functions.get_attribute, (tensors.object[k - 1], grad_name))
+            grad = call(functions.get_attribute, (tensors.param[k], names[0]))
             if grad == 0:
                 return False
             call(functions.release, (grad,))  # the parameter still holds it
             tensors.object[k] = grad
+        if k < tensors.first_state and tensors.sharded[k]:
+            part = call(functions.get_attribute, (tensors.object[k] if k % 2 else tensors.param[k], names[1]))
+            if part == 0:
+                return False
+            call(functions.release, (part,))
+            tensors.object[k] = part
         if call(functions.exchange, (tensors.object[k], view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
             return False
         address = view[0] + view[5]
@@ -106,8 +115,8 @@ def _same(functions, grad_name, none, sizes, objects, tensors, lists, state, rec
 
 
 @cached_njit()
-def _scan(functions, grad_name, none, sizes, objects, tensors, lists, state, record):
-    same = _same(functions, grad_name, none, sizes, objects, tensors, lists, state, record)
+def _scan(functions, names, none, sizes, objects, tensors, lists, state, record):
+    same = _same(functions, names, none, sizes, objects, tensors, lists, state, record)
     if not same:
         call(functions.clear_error, ())
     return same
@@ -154,12 +163,13 @@ class Snapshot:
     """What an optimizer's parameters, gradients and states looked like.
 
     Args:
-        active: parameters that have a gradient, strided like it.
+        active: parameters that have a gradient.
         idle: parameters that have none.
         lists: the lists of parameters, one a parameter group.
         state: the optimizer's.
         states: the tensors in it that a step writes, as (a value of `state`, the name in it).
         counters: what else in it must not be replaced, likewise.
+        local: of a parameter, gradient or state what is here of it: itself, unless it is a DTensor.
 
     Attributes:
         address: int64 [2, n_active], of parameters and of gradients; written by `same`.
@@ -173,11 +183,13 @@ class Snapshot:
         state: dict,
         states: list[tuple[dict, str]],
         counters: list[tuple[dict, str]],
+        local: Callable[[Tensor], Tensor],
     ):
         held = [*states, *counters]
         self._kept = active, idle, [list(params) for params in lists], list(state.values()), held  # so that ids stay theirs
         self._held = [holder[key] for holder, key in held]
-        self._states = self._held[: len(states)]
+        self._local = local
+        self._states = [local(tensor) for tensor in self._held[: len(states)]]
         self._owners = _second_owners(self._states)
         tensors = self._all_tensors()
         addresses = np.zeros(len(tensors), np.int64)
@@ -190,6 +202,8 @@ class Snapshot:
         n_dims = np.array([2 * tensor.dim() for tensor in tensors], np.int64)
         facts = _Tensors(
             _ids(tensors),
+            np.repeat(_ids(active), 2),
+            np.repeat(np.array([local(param) is not param for param in active], np.bool_), 2),
             addresses,
             np.zeros(len(tensors), np.int64),
             np.zeros((len(tensors), 2), np.int64),
@@ -206,7 +220,7 @@ class Snapshot:
             _ids(key for _, key in held),
             _ids(self._held),
         )
-        fixed = FUNCTIONS, id(_GRAD), id(None), np.array(list(map(len, lists)), np.int64), objects, facts
+        fixed = FUNCTIONS, (id(_GRAD), id(_PART)), id(None), np.array(list(map(len, lists)), np.int64), objects, facts
         # compile() returns the machine code itself: a call through Numba's dispatcher costs as much as 50 parameters
         entry = _scan.compile(tuple(map(numba.typeof, (*fixed, _ids(lists), id(state), True))))
         self._scan = functools.partial(entry, *fixed)
@@ -214,7 +228,7 @@ class Snapshot:
 
     def _all_tensors(self) -> list[Tensor]:
         active = self._kept[0]
-        return [*(tensor for param in active for tensor in (param, param.grad)), *self._states]
+        return [*(self._local(tensor) for param in active for tensor in (param, param.grad)), *self._states]
 
     def same(self, lists: list[list], state: dict) -> bool:
         """Whether all is as it was; reads the addresses."""

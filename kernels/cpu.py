@@ -143,6 +143,16 @@ def _(variant, values, hyper):
     return update
 
 
+def unscaled(variant, row, factor):
+    """Replaced by its overload: rules.unscaled."""
+
+
+@overload(unscaled)
+def _(variant, row, factor):
+    function = compile_rule(rules.unscaled, variant.compute)
+    return lambda variant, row, factor: function(row, factor)
+
+
 def _part_end(variant, begin, end):
     """Replaced by its overload: where the elements from `begin` on end that are handled together: those of a group, or all."""
 
@@ -180,20 +190,24 @@ def _step(
     chunk_tensor,  # int32 [n_chunks]
     chunk_start,  # int64 [n_chunks], elements
     hyper,  # compute type [n_groups, n_hyper]
-    norm_index,  # int32 [n_tensors]: which of norms
+    norm_index,  # int32 [n_tensors]: where in scalars the norm is that limits the gradient
     noise,  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
-    norms,  # float64 [n_norms], L2 norms of gradients
+    origin,  # int64 [n_tensors], elements: where in a parameter the tensor begins, that is a part of it
+    scalars,  # float64: as for launch.prepare()
     chunk,  # elements
     first,  # the chunks of this thread: first up to last
     last,
 ):
+    if scalars[0] != 0:
+        return
     scratch = scratch_of(variant)
     for k in range(first, last):
         tensor = chunk_tensor[k]
         start = chunk_start[k]
         bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
-        norm = hyper.dtype.type(norms[norm_index[tensor]])
-        keys = chunk_keys((noise[tensor, 0], noise[tensor, 1], noise[tensor, 2]), start)
+        row = unscaled(variant, row, hyper.dtype.type(scalars[1]))
+        norm = hyper.dtype.type(scalars[norm_index[tensor]])
+        keys = chunk_keys((noise[tensor, 0], noise[tensor, 1], noise[tensor, 2]), start, origin[tensor])
         end = min(start + chunk, numels[tensor])
         plain = _changes_nothing(variant, row)
         begin = start
@@ -221,7 +235,7 @@ def compiled(rule: str, storage: Storage, n_hyper: int) -> Loop:
     """Machine code for one rule and Storage."""
     variant = Variant(rule, storage, getattr(nt, storage.compute), n_hyper, DIGEST)
     hyper, noise = nt.Array(variant.compute, 2, "C"), nt.Array(nt.int32, 2, "C")
-    return compile_loop(_step, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT32, noise, FLOAT64)
+    return compile_loop(_step, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT32, noise, INT64, FLOAT64)
 
 
 def prepare(rule: str, storage: Storage, tables, chunk: int, min_work: int) -> Threads:

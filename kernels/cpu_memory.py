@@ -94,8 +94,8 @@ class _Rows:
 
 
 def _random(builder, index, keys, stream: int) -> Value:
-    words = [Value(builder, builder.extract_value(keys, k), "uint32") for k in range(2)]
-    return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32"), words, stream)
+    *words, origin = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(3))
+    return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + origin, words, stream)
 
 
 @intrinsic
@@ -109,19 +109,20 @@ def scratch_of(typing_context, variant):
     return nt.intp(variant), build
 
 
-KEYS = nt.UniTuple(nt.uint32, 2)
+KEYS = nt.UniTuple(nt.uint32, 3)
 
 
 @intrinsic
-def chunk_keys(typing_context, noise, start):
-    """rounding.chunk_keys, of three int32."""
+def chunk_keys(typing_context, noise, start, origin):
+    """rounding.chunk_keys, of three int32, and where in a parameter the tensor begins that is a part of it."""
 
     def build(context, builder, signature, args):
         noise = [Value(builder, builder.extract_value(args[0], k), "int32") for k in range(3)]
-        keys = traced(rounding.chunk_keys)(noise, Value(builder, args[1], "int64"))
-        return cgutils.pack_array(builder, [key.value for key in keys])
+        start, origin = (Value(builder, arg, "int64") for arg in args[1:])
+        keys = traced(rounding.chunk_keys)(noise, start + origin)
+        return cgutils.pack_array(builder, [key.value for key in (*keys, origin.to("uint32"))])
 
-    return KEYS(nt.UniTuple(nt.int32, 3), nt.int64), build
+    return KEYS(nt.UniTuple(nt.int32, 3), nt.int64, nt.int64), build
 
 
 @intrinsic

@@ -10,7 +10,7 @@ from numba.extending import overload
 
 from . import rules
 from .c_api import cached_njit
-from .cpu import DIGEST, FLOAT64, INT32, INT64, MIN_WORK, compile_rule, fixed
+from .cpu import DIGEST, FLOAT64, INT32, INT64, MIN_WORK, compile_rule, fixed, unscaled
 from .cpu_memory import Variant, load_row
 from .cpu_threads import Loop, Threads, compile_loop
 from .storage import Storage
@@ -56,7 +56,7 @@ def _pairwise_sum(x, width):
 
 
 @cached_njit(nogil=True, error_model="numpy")
-def _squares(variant, addresses, numels, groups, chunk_tensor, chunk_start, hyper, first_sum, sums, chunk, first, last):
+def _squares(variant, addresses, numels, groups, chunk_tensor, chunk_start, hyper, first_sum, scalars, sums, chunk, first, last):
     """Chunks first up to last of norm.squares_kernel, whose arguments these are; variant as in cpu.py."""
     lanes, scratch = np.empty(LANES, hyper.dtype), np.empty(LANES)
     for k in range(first, last):
@@ -64,6 +64,7 @@ def _squares(variant, addresses, numels, groups, chunk_tensor, chunk_start, hype
         start = chunk_start[k]
         end = min(start + chunk, numels[tensor])
         bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
+        row = unscaled(variant, row, hyper.dtype.type(scalars[1]))
         width = _lanes_in_use(end - start)
         for i in range(width):
             lanes[i] = 0
@@ -93,7 +94,7 @@ def _norms(sums, spans, norms):
 def _compiled_squares(dtype: str, compute: nt.Float, n_hyper: int) -> Loop:
     variant = Variant("normed", Storage(((dtype,),)), compute, n_hyper, DIGEST)
     hyper = nt.Array(compute, 2, "C")
-    return compile_loop(_squares, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT64, FLOAT64)
+    return compile_loop(_squares, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT64, FLOAT64, FLOAT64)
 
 
 def prepare_squares(dtype: str, tables) -> Threads:

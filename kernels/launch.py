@@ -14,6 +14,7 @@ from .storage import Storage
 
 THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
 CHUNK = 16384  # elements a program updates
+FIRST_NORM = 2  # among the scalars of a step
 # of a thread where states are kept as codes, with every address aligned and not: left to itself the compiler takes up to 160
 REGISTERS = {True: 80, False: 128}
 
@@ -89,8 +90,9 @@ class Tables(NamedTuple):
     chunk_tensor: Any  # int32 [n_chunks]
     chunk_start: Any  # int64 [n_chunks], elements
     hyper: Any  # compute type [n_groups, n_hyper]: rules.COMMON, then the rule's args
-    norm_index: Any  # int32 [n_tensors]: which of the norms scales this gradient
+    norm_index: Any  # int32 [n_tensors]: where among the scalars the norm is that limits this gradient
     noise: Any  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
+    origin: Any  # int64 [n_tensors], elements: where in a parameter the tensor begins, that is a part of it
 
 
 class NormTables(NamedTuple):
@@ -103,6 +105,7 @@ class NormTables(NamedTuple):
     chunk_start: Any
     hyper: Any
     first_sum: Any  # int64 [n_tensors]: where the sums of each tensor begin
+    scalars: Any  # float64: as for prepare()
 
 
 def norm_chunk_size() -> int:
@@ -183,11 +186,12 @@ def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: 
         config: with the chunk of the tables.
 
     Returns:
-        A function of the norms: float64, as the tables: of gradients, 0 where none is limited.
+        A function of the scalars: float64, as the tables: not 0 if nothing may change, what gradients are multiplied by, and from
+        FIRST_NORM on L2 norms of gradients, 0 where none is limited.
     """
     n_chunks = len(tables.chunk_tensor)
     if not n_chunks:
-        return lambda norms: None
+        return lambda scalars: None
     if isinstance(config, CPUConfig):
         return cpu.prepare(rule, storage, tables, config.chunk, config.min_work)
     from .step import step_kernel  # needs Triton, which exists on Linux only
@@ -217,7 +221,8 @@ def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[
     from .norm import squares_kernel
 
     kernel = _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]))
-    return lambda sums: kernel(*tables, sums, tables.numels.numel())
+    *rest, scalars = tables
+    return lambda sums: kernel(*rest, sums, scalars, tables.numels.numel())
 
 
 def prepare_norms(spans, norms) -> Callable[[Any], None]:

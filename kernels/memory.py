@@ -83,10 +83,10 @@ def load(ptrs, first, limit, BLOCK: tl.constexpr, compute: tl.constexpr):
 
 
 @jit
-def store(ptrs, first, limit, value, start, keys, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr):
-    """What load() is to read; the element's place, from `start` on, and keys choose its random bits in a stream of its own."""
+def store(ptrs, first, limit, value, place, keys, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """What load() is to read; the element's place, from `place` on, and keys choose its random bits in a stream of its own."""
     offsets = tl.multiple_of(first, value.shape[0]) + tl.arange(0, value.shape[0])
-    index = start.to(tl.uint32) + offsets.to(tl.uint32)
+    index = place.to(tl.uint32) + offsets.to(tl.uint32)
     dtype: tl.constexpr = ptrs[0].dtype.element_ty
     if len(ptrs) == 1:
         if STOCHASTIC and (dtype == tl.bfloat16 or dtype == tl.float16):

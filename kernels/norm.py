@@ -9,7 +9,7 @@ import triton
 
 from .lang import tl
 from .memory import load, load_numbers, row_pointer
-from .rules import normed
+from .rules import normed, unscaled
 
 
 @triton.jit
@@ -40,6 +40,7 @@ def squares_kernel(
     hyper_ptr,  # compute type [n_groups, N_HYPER]
     first_sum_ptr,  # int64 [n_tensors]: where the sums of each tensor begin
     sums_ptr,  # float64: a sum of squares for each chunk of every bucket
+    scalars_ptr,  # float64, as in step.py
     n_tensors,
     N_COMMON: tl.constexpr,
     N_HYPER: tl.constexpr,
@@ -52,7 +53,8 @@ def squares_kernel(
     chunk = tl.program_id(0)
     tensor = tl.load(chunk_tensor_ptr + chunk)
     start = tl.multiple_of(tl.load(chunk_start_ptr + chunk), CHUNK)
-    common = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, N_COMMON)
+    unscale = tl.load(scalars_ptr + 1).to(hyper_ptr.dtype.element_ty)
+    common = unscaled(load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, N_COMMON), unscale)
     ptr = row_pointer(addresses_ptr, 0, tensor, n_tensors, DTYPE, ALIGN) + start
     limit = tl.minimum(tl.load(numels_ptr + tensor) - start, CHUNK).to(tl.int32)
 

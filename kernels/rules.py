@@ -108,6 +108,12 @@ COMMON = {
 
 
 @jit
+def unscaled(common, factor):
+    """The numbers of COMMON, or a row that begins with them, for gradients that are to be multiplied by a factor first."""
+    return common[:1] + (common[1] * factor,) + common[2:]
+
+
+@jit
 def normed(grad, common):
     """What the norm is taken of."""
     _, grad_scale, _, _, _, clip_normed, _, _, _, _, _ = common

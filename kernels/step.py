@@ -6,7 +6,7 @@ from .lang import tl
 from .memory import load, load_numbers, store, value_pointers
 from .quant import moment_of
 from .rounding import chunk_keys
-from .rules import apply, variance_of
+from .rules import apply, unscaled, variance_of
 
 
 @triton.jit
@@ -14,7 +14,7 @@ def update_block(
     ptrs,
     first,
     limit,
-    start,
+    place,
     norm,
     common,
     args,
@@ -36,9 +36,9 @@ def update_block(
     param, state = apply(grad, param, state, norm, common, args, RULE)
     if VARIANCE:
         state = (variance_of(state[0], state[1]),) + state[1:]
-    store(ptrs[1], first, limit, param, start, keys, 0, STOCHASTIC)
+    store(ptrs[1], first, limit, param, place, keys, 0, STOCHASTIC)
     for s in tl.static_range(2, len(ptrs)):
-        store(ptrs[s], first, limit, state[s - 2], start, keys, s - 1, True)
+        store(ptrs[s], first, limit, state[s - 2], place, keys, s - 1, True)
 
 
 @triton.jit(do_not_specialize=["n_tensors", "n_chunks", "chunk_size"])
@@ -49,12 +49,13 @@ def step_kernel(
     chunk_tensor_ptr,  # int32 [n_chunks]
     chunk_start_ptr,  # int64 [n_chunks], elements, multiples of chunk_size
     hyper_ptr,  # compute type [n_groups, N_COMMON + N_ARGS]
-    norm_index_ptr,  # int32 [n_tensors]: which of norms_ptr
+    norm_index_ptr,  # int32 [n_tensors]: where in scalars_ptr the norm is that limits the gradient
     noise_ptr,  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
+    origin_ptr,  # int64 [n_tensors], elements: where in a parameter the tensor begins, that is a part of it
     n_tensors,
     n_chunks,
     chunk_size,  # elements, a multiple of BLOCK
-    norms_ptr,  # float64 [n_norms], L2 norms of gradients
+    scalars_ptr,  # float64: as for launch.prepare()
     RULE: tl.constexpr,
     N_COMMON: tl.constexpr,
     N_ARGS: tl.constexpr,
@@ -71,12 +72,14 @@ def step_kernel(
     while chunk < end:
         tensor = tl.load(chunk_tensor_ptr + chunk)
         start = tl.multiple_of(tl.load(chunk_start_ptr + chunk), BLOCK)
-        left = tl.load(numels_ptr + tensor) - start
+        left = tl.where(tl.load(scalars_ptr) == 0.0, tl.load(numels_ptr + tensor) - start, 0)
         row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS)
-        common = load_numbers(row_ptr, N_COMMON)
+        unscale = tl.load(scalars_ptr + 1).to(hyper_ptr.dtype.element_ty)
+        common = unscaled(load_numbers(row_ptr, N_COMMON), unscale)
         args = load_numbers(row_ptr + N_COMMON, N_ARGS)
-        norm = tl.load(norms_ptr + tl.load(norm_index_ptr + tensor)).to(hyper_ptr.dtype.element_ty)
-        keys = chunk_keys(load_numbers(noise_ptr + 3 * tensor, 3), start)
+        norm = tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(hyper_ptr.dtype.element_ty)
+        place = start + tl.load(origin_ptr + tensor)
+        keys = chunk_keys(load_numbers(noise_ptr + 3 * tensor, 3), place)
         ptrs = ()
         for v in tl.static_range(len(ROWS) - 1):
             ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], ROWS[v + 1], DTYPES, ALIGN),)
@@ -85,8 +88,8 @@ def step_kernel(
         whole = limit // BLOCK * BLOCK
         first = 0
         while first < whole:  # not range(0, whole): Triton 3.6's interpreter fails on it with NumPy 2.4
-            update_block(ptrs, first, None, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
+            update_block(ptrs, first, None, place, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
             first += BLOCK
         if whole < limit:
-            update_block(ptrs, whole, limit, start, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
+            update_block(ptrs, whole, limit, place, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
         chunk += tl.num_programs(0) if PERSISTENT else 1

@@ -53,7 +53,7 @@ def test_validation(option, value):
         (dict(lr=torch.tensor([0.1, 0.2])), "Tensor lr must be 1-element"),
         (dict(lr="fast"), "learning rate"),
         (dict(alpha=None), "alpha"),
-        (dict(capturable=True), "CUDA graph"),
+        (dict(capturable="yes"), "capturable='yes'"),
         (dict(differentiable=True), r"torch\.optim\.RMSprop"),
     ],
 )

@@ -140,6 +140,7 @@ def test_beyond_32_bits(device):
         start[-1:],
         np.array([recipe.common + recipe.args], np.float32),
         -start[-1:] // launch.norm_chunk_size(),
+        np.array([0.0, 1.0, 0.0]),
     )
     sums = np.zeros(1)
     if launch.uses_triton(device):

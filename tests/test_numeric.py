@@ -254,13 +254,14 @@ def test_beyond_32_bits(device):
         tensor[-1:],
         start[-1:],
         np.array([recipe.common + recipe.args], np.float32),
-        np.zeros(1, np.int32),
+        np.full(1, launch.FIRST_NORM, np.int32),
         np.zeros((1, 3), np.int32),
+        np.zeros(1, np.int64),
     )
-    norms = np.zeros(1)
+    scalars = np.array([0.0, 1.0, 0.0])
     if launch.uses_triton(device):
         tables = launch.Tables(*(torch.from_numpy(table).to(device) for table in tables))
-        norms = torch.from_numpy(norms).to(device)
-    launch.prepare("rmsprop", storage, False, tables, config)(norms)
+        scalars = torch.from_numpy(scalars).to(device)
+    launch.prepare("rmsprop", storage, False, tables, config)(scalars)
     expected.step()
     torch.testing.assert_close(memory[1], expected.param_groups[0]["params"][0].detach())

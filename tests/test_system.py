@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import F32
 from fusedrms import FusedRMSProp
@@ -122,7 +123,7 @@ def n_bytes(table):
 
 
 def test_memory(device):
-    """Exactly the states, and tables of 76 bytes a tensor and 12 a chunk."""
+    """Exactly the states, and tables of 84 bytes a tensor and 12 a chunk."""
     params = parameters([(1000,)] * 200 + [(100_000,)] * 3, device)
     optimizer = FusedRMSProp(params, centered=True, momentum=0.9)
     random_grads(params)
@@ -134,7 +135,7 @@ def test_memory(device):
     (bucket,) = optimizer._plan._buckets
     hyper = n_bytes(bucket._tables.hyper)
     assert hyper <= 96
-    assert sum(map(n_bytes, bucket._tables)) - hyper + bucket.steps.nbytes <= 76 * len(params) + 12 * len(bucket._tables.chunk_tensor)
+    assert sum(map(n_bytes, bucket._tables)) - hyper + bucket.steps.nbytes <= 84 * len(params) + 12 * len(bucket._tables.chunk_tensor)
 
 
 @natively
@@ -211,3 +212,53 @@ def test_capture_is_refused():
     graph = torch.cuda.CUDAGraph()
     with pytest.raises(RuntimeError, match="CUDA graph"), torch.cuda.graph(graph):
         optimizer.step()
+
+
+@natively
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile looks at that of the loss
+def test_torch_compile(monkeypatch):
+    """A compiled training step ends a graph before ours, without compiling anew at each; the model may be compiled beside it."""
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    torch.compiler.reset()
+    inputs = [torch.randn(4, 8) for _ in range(4)]
+    found = []
+    for how in ("not", "step", "model"):
+        torch.manual_seed(1)
+        model = torch.nn.Linear(8, 8)
+        optimizer = FusedRMSProp(model.parameters(), momentum=0.9)
+        called = torch.compile(model, backend="aot_eager") if how == "model" else model
+
+        def step(x, called=called, optimizer=optimizer):
+            loss = called(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss.detach()
+
+        run = torch.compile(step, backend="aot_eager") if how == "step" else step
+        losses = [run(x) for x in inputs]
+        found.append([*losses, *model.parameters()])
+    for other in found[1:]:
+        assert_close(found[0], other, steps=4)
+
+
+@natively
+def test_no_operation_of_torch_in_a_steady_step():
+    """Nothing is allocated, copied or sent."""
+    called = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.namespace == "aten":  # not the profiler
+                called.append(function)
+            return function(*args, **(kwargs or {}))
+
+    for options in ({}, dict(centered=True, momentum=0.9, clip_weights=1.0), dict(stochastic_rounding=True, state_dtype="8bit")):
+        params = parameters([(30,), (4, 5)], dtype=torch.bfloat16)
+        optimizer = FusedRMSProp(params, capturable=True, **options)
+        random_grads(params)
+        for _ in range(2):
+            called.clear()
+            with Seen():
+                optimizer.step()
+        assert not called
