@@ -192,15 +192,16 @@ class Bucket:
 
     def send(self) -> None:
         """Bring the tables on the device up to date."""
+        capturing = bool(self._sent) and torch.cuda.is_current_stream_capturing()
         if self._sent:
             keep(self._tables, self._stream)
-            if torch.cuda.is_current_stream_capturing():
+            if capturing:
                 self._captured.append(self._to_capture)
                 self._to_capture = {}
             elif self._captured and not self._to_capture:
                 self._to_capture = self._pinned()
         for name, sent in self._sent.items():
-            self._send(name, sent)
+            self._send(name, sent, capturing)
         for row, column, value in self._on_device:
             self._tables.hyper[row, column].copy_(value)
         if self.layout.storage.noisy and self._counts is None:
@@ -231,9 +232,9 @@ class Bucket:
     def _pinned(self) -> dict[str, Tensor]:
         return {name: torch.from_numpy(sent).pin_memory() for name, sent in self._sent.items()}
 
-    def _send(self, name: str, sent: np.ndarray) -> None:
+    def _send(self, name: str, sent: np.ndarray, capturing: bool) -> None:
         host, table = getattr(self._host, name), getattr(self._tables, name)
-        if torch.cuda.is_current_stream_capturing():
+        if capturing:
             if not self._captured[-1]:
                 raise RuntimeError("step() is captured in a second CUDA graph: make a step outside of graphs between the two")
             self._captured[-1][name].numpy()[:] = sent[:] = host

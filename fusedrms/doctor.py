@@ -97,8 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    warnings.simplefilter("ignore", UserWarning)  # of files that do not count: the table and the advice say so
-    devices = [device_report(device) for device in [torch.device("cpu"), *(torch.device("cuda", n) for n in range(n_gpus))]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of files that do not count: the table and the advice say so
+        devices = [device_report(device) for device in [torch.device("cpu"), *(torch.device("cuda", n) for n in range(n_gpus))]]
     versions = dict(
         fusedrms=__version__,
         python=platform.python_version(),

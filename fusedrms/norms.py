@@ -1,5 +1,7 @@
 """What scales all gradients of a step, on the devices of its launches: loss scale and L2 norms, and whether a step is left out."""
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor, distributed
@@ -18,21 +20,22 @@ class Scalars:
         skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
 
     Attributes:
-        on: device -> float64 [FIRST_NORM + n_norms], as the driver of that device reads it.
+        on: device -> float64 [FIRST_NORM + n_norms], as the driver of that device reads it; then, where parameters are DTensors, the
+            norm of each set of them whose sums are added up over the same processes.
     """
 
     def __init__(self, buckets: list[Bucket], limits: bool, skips: bool):
         devices = sorted({bucket.layout.device for bucket in buckets}, key=lambda device: (device.type == "cpu", device.index or 0))
         n_norms = 1 + sum(int(np.count_nonzero(bucket.norm_index > FIRST_NORM)) for bucket in buckets)
-        # what DTensors have in common by which their sums are added up over processes; () of other tensors
-        shared = [summed_over(owner) for bucket in buckets for owner in bucket.owners]
-        self._groups = list(dict.fromkeys(shared)) if any(shared) else []
+        wanted = buckets if limits or skips else []
+        shared = [[summed_over(owner) for owner in bucket.owners] for bucket in wanted]  # () of tensors that are no DTensors
+        self._groups = list(dict.fromkeys(itertools.chain(*shared))) if any(map(any, shared)) else []
         neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
         self.on = {device: on_device(neutral.copy(), device) for device in devices}
         self._limits, self._skips, self._scaled = limits, skips, False
         self._parts = []
-        if (limits or skips) and buckets:
-            self._prepare(buckets, devices, n_norms)
+        if wanted:
+            self._prepare(buckets, devices, n_norms, shared)
         made = [*self.on.values()]
         if self._parts:
             made += [self._spans, *self._sums.values(), *(table for tables in self._tables for table in tables)]
@@ -43,15 +46,15 @@ class Scalars:
             if device.type == "cuda"
         ]
 
-    def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int) -> None:
+    def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int, shared: list[list[tuple]]) -> None:
         # in the order of the parameters, so that nothing depends on who shares a launch
         n_sums, kind = (np.zeros(sum(len(bucket.params) for bucket in buckets), np.int64) for _ in range(2))
         norm = np.zeros_like(n_sums)
-        for bucket in buckets:
+        for bucket, groups in zip(buckets, shared, strict=True):
             n_sums[bucket.index] = -(-bucket.numels // norm_chunk_size())
             norm[bucket.index] = bucket.norm_index - FIRST_NORM
             if self._groups:
-                kind[bucket.index] = [self._groups.index(summed_over(owner)) for owner in bucket.owners]
+                kind[bucket.index] = list(map(self._groups.index, groups))
         order = np.argsort(kind, kind="stable")
         first = np.zeros_like(n_sums)
         first[order] = np.cumsum(n_sums[order]) - n_sums[order]
