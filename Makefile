@@ -3,16 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TRAINERS := $(VENV)/.installed-integrations
 OUT ?= bench/results
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # two makes at once install one after the other
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint fix tune bench gpu clean
+.PHONY: help install train test test-integrations lint fix tune bench gpu clean
 
 help:  ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 install: $(INSTALLED)  ## set up .venv with the tested versions
 
@@ -28,6 +29,14 @@ train: install  ## train a byte-level GPT, beside torch.optim.RMSprop
 test: install  ## all tests that need no GPU: natively, then the Triton kernels in the interpreter
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu"
+
+test-integrations: $(TRAINERS)  ## the optimizers in other projects' trainers, which it adds to .venv
+	$(BIN)/python -m pytest tests/integrations
+
+$(TRAINERS): $(INSTALLED)
+	$(LOCKED) sh -ec 'test $@ -nt $(INSTALLED) && exit 0; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[integrations]"; \
+		touch $@'
 
 lint: install  ## check style and types
 	$(BIN)/ruff check .
