@@ -3,20 +3,36 @@
 import pytest
 import torch
 
-import workers
+from fusedrms import FusedRMSProp
 from fusedrms.kernels import lang
 
-pytestmark = pytest.mark.skipif(
-    lang.interpreted() or not torch.distributed.is_available(), reason="about processes, which the interpreter only slows down"
-)
+if lang.interpreted() or not torch.distributed.is_available():
+    pytest.skip("about processes, which the interpreter only slows down", allow_module_level=True)
+
+import workers
+from ranks.checkpoints import OPTIONS, load, steps
+from ranks.models import STEPS, agree, layers
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def results(request, tmp_path_factory):
-    """Of all checks, in one start of the processes, which takes longer than they do."""
-    return workers.run(request.param, str(tmp_path_factory.mktemp("ranks")))
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks(world, tmp_path):
+    """All checks in one start of the processes, which takes longer than they do."""
+    found = workers.run(world, str(tmp_path), list(workers.CHECKS))
+    assert not any(found.values()), "\n".join(f"{name}: {reason}" for name, reason in found.items() if reason)
 
 
-@pytest.mark.parametrize("name", workers.CHECKS)
-def test_ranks(results, name):
-    assert not results[name], results[name]
+def test_killed_in_step(tmp_path):
+    assert workers.run(2, str(tmp_path), ["killed_in_step"], dies=1) == {"killed_in_step": ""}
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_killed_in_save(tmp_path):
+    assert workers.run(2, str(tmp_path), ["killed_in_save"], dies=1) == {"killed_in_save": ""}
+    model, plain = layers(), layers()
+    optimizer, expected = (FusedRMSProp(each.parameters(), **OPTIONS) for each in (model, plain))
+    load(str(tmp_path / "before"), model, optimizer)
+    steps(model, optimizer, STEPS, 2 * STEPS)
+    steps(plain, expected, 0, 2 * STEPS)
+    agree(model, plain)
+    with pytest.raises(torch.distributed.checkpoint.CheckpointException):
+        load(str(tmp_path / "killed"), model, optimizer)

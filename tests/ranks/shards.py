@@ -1,0 +1,136 @@
+"""FSDP2 and tensor parallel: each rank holds a part of each parameter."""
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+
+from fusedrms import FusedRMSProp, FusedSMORMS3
+from fusedrms.sharded import first_element, local
+
+from .models import STEPS, agree, check, even_layers, give_gradients, layers, sharded, tensor_parallel
+
+SHARDED = {
+    "plain": (FusedRMSProp, torch.float32, {}),
+    "everything": (FusedRMSProp, torch.float32, dict(centered=True, momentum=0.9, weight_decay=0.1, bias_correction=True)),
+    "SMORMS3": (FusedSMORMS3, torch.float32, {}),
+    "stochastic": (FusedRMSProp, torch.bfloat16, dict(stochastic_rounding=True, seed=3)),
+    "split": (FusedRMSProp, torch.bfloat16, dict(master_weights="split", momentum=0.9)),
+    "split, bfloat16 state": (FusedRMSProp, torch.bfloat16, dict(master_weights="split", state_dtype=torch.bfloat16, centered=True)),
+    "clip norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01)),
+    "clip each norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01, clip_norm_over="parameter")),
+}
+
+
+def compare(model: nn.Module, plain: nn.Module, cls, options: dict) -> None:
+    """Some steps of both: bit for bit the same, random bits included, but for norms, whose sums are others'."""
+    optimizer, expected = cls(model.parameters(), **options), cls(plain.parameters(), **options)
+    for step in range(STEPS):
+        give_gradients(step, model, plain)
+        optimizer.step()
+        expected.step()
+    agree(model, plain, exact="clip_grad_norm" not in options)
+    if "clip_grad_norm" in options:
+        torch.testing.assert_close(optimizer.last_grad_norm, expected.last_grad_norm)
+    for param, other in zip(model.parameters(), plain.parameters(), strict=True):
+        state = optimizer.state[param]
+        assert all(value.placements == param.placements for key, value in state.items() if value.dim())
+        assert state["step"] == expected.state[other]["step"]
+
+
+def fsdp(rank: int, world: int) -> None:
+    meshes = [init_device_mesh("cpu", (world,))]
+    if world == 4:  # replicas of shards
+        meshes.append(init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")))
+    for mesh in meshes:
+        for cls, dtype, options in SHARDED.values():
+            compare(sharded(mesh, dtype), layers(dtype), cls, options)
+
+
+def parallel_tensors(rank: int, world: int) -> None:
+    """Alone and, on four ranks, below FSDP2. The second layer's parts do not lie in a row there: other random bits."""
+    shape, names = ((2, 2), ("data", "tensor")) if world == 4 else ((world,), ("tensor",))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
+    for name, (cls, dtype, options) in SHARDED.items():
+        model, plain = tensor_parallel(mesh, dtype), even_layers(dtype)
+        if name in ("stochastic", "split, bfloat16 state"):
+            model, plain = model[0], plain[0]
+        compare(model, plain, cls, options)
+
+
+def parallel_tensors_training(rank: int, world: int) -> None:
+    """A forward and a backward, as one process has them of the same data."""
+    model, plain = tensor_parallel(init_device_mesh("cpu", (world,), mesh_dim_names=("tensor",))), even_layers()
+    optimizers = [FusedRMSProp(each.parameters(), lr=1e-3, momentum=0.9, clip_grad_norm=0.1) for each in (model, plain)]
+    for step in range(STEPS):
+        x = torch.randn(4, 8, generator=torch.Generator().manual_seed(step))
+        for each, optimizer in zip((model, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            each(x).square().mean().backward()
+            optimizer.step()
+    agree(model, plain, exact=False)
+
+
+def fsdp_8bit(rank: int, world: int) -> None:
+    """Groups of 64 elements begin anew in each shard: what begins the whole has the codes that it has by itself."""
+    model = sharded(init_device_mesh("cpu", (world,)))
+    shards = nn.ParameterList([local(param).clone() for param in model.parameters()])
+    optimizer, expected = (FusedRMSProp(each.parameters(), state_dtype="8bit", momentum=0.9) for each in (model, shards))
+    for step in range(STEPS):
+        give_gradients(step, model)
+        for param, shard in zip(model.parameters(), shards, strict=True):
+            shard.grad = local(param.grad).clone()
+        optimizer.step()
+        expected.step()
+    begins = [param for param in model.parameters() if local(param).numel() and first_element(param) == 0]
+    assert len(begins) == len(shards) if rank == 0 else not begins
+    again = FusedRMSProp(model.parameters(), state_dtype="8bit", momentum=0.9)
+    again.load_state_dict(optimizer.state_dict())
+    for param, shard in zip(model.parameters(), shards, strict=True):
+        assert rank or torch.equal(local(param), shard)
+        for key, value in expected.state[shard].items():
+            here = local(optimizer.state[param][key])
+            assert rank or torch.equal(here, value)
+            assert here.shape == value.shape
+            assert torch.equal(local(again.state[param][key]), here)
+
+
+def fsdp_training(rank: int, world: int) -> None:
+    """As torch's optimizer: the ranks' own data, torch's clipping; computation in bfloat16; gradients that go to the CPU."""
+    mesh = init_device_mesh("cpu", (world,))
+    mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for options in ({}, dict(mp_policy=mixed), dict(mp_policy=mixed, offload_policy=CPUOffloadPolicy(pin_memory=False))):
+        trained = []
+        for cls in (FusedRMSProp, torch.optim.RMSprop):
+            model = sharded(mesh, **options)
+            optimizer = cls(model.parameters(), lr=1e-3, momentum=0.9)
+            for step in range(STEPS):
+                optimizer.zero_grad()
+                x = torch.randn(4, 7, generator=torch.Generator().manual_seed(10 * step + rank))
+                model(x).square().mean().backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                optimizer.step()
+            trained.append([local(param) for param in model.parameters()])
+        check(*trained, exact=False)
+
+
+def nan_in_one_shard(rank: int, world: int) -> None:
+    """All ranks leave the step out, whether a scaler or the optimizer finds it."""
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=4.0)):
+        model, plain = sharded(init_device_mesh("cpu", (world,))), layers()
+        optimizer = FusedRMSProp(model.parameters(), skip_nonfinite=scaler is None)
+        give_gradients(0, model)
+        if rank == 0:
+            local(next(model.parameters()).grad)[0, 0] = float("nan")
+        if scaler:
+            scaler.scale(torch.ones(()))  # as a loss would be
+            scaler.step(optimizer)
+            scaler.update()
+            assert scaler.get_scale() == 2.0
+        else:
+            optimizer.step()
+        assert optimizer.skipped_steps == 1
+        agree(model, plain)
+
+
+CHECKS = (fsdp, parallel_tensors, parallel_tensors_training, fsdp_8bit, fsdp_training, nan_in_one_shard)
