@@ -10,7 +10,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-integrations lint fix tune bench gpu clean
+.PHONY: help install train test test-integrations lint fix tune bench gpu sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -57,6 +57,13 @@ gpu:  ## GPU tests, tuning, benchmarks and report, with $(PYTHON) as it is and n
 	$(PYTHON) -m pytest -p no:cacheprovider -m gpu
 	$(PYTHON) -m fusedrms tune --device cuda --budget 100 --output $(OUT)
 	FUSEDRMS_CONFIG_DIR=$(OUT) $(PYTHON) -m bench --device cuda --output $(OUT)
+
+sanitize:  ## every rule and precision mode under compute-sanitizer, with $(PYTHON) as it is
+	for tool in memcheck racecheck; do \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+			$(PYTHON) -m fusedrms compile --target cuda --dtypes $$($(PYTHON) -c 'import fusedrms.variants as v; print(*v.MODES, sep=",")') \
+			|| exit 1; \
+	done
 
 clean:  ## remove .venv and caches, but neither runs/ nor results
 	rm -rf $(VENV) $(VENV).lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

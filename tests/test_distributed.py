@@ -10,6 +10,7 @@ if lang.interpreted() or not torch.distributed.is_available():
     pytest.skip("about processes, which the interpreter only slows down", allow_module_level=True)
 
 import workers
+from ranks import shards
 from ranks.checkpoints import OPTIONS, load, steps
 from ranks.models import STEPS, agree, layers
 
@@ -18,6 +19,15 @@ from ranks.models import STEPS, agree, layers
 def test_ranks(world, tmp_path):
     """All checks in one start of the processes, which takes longer than they do."""
     found = workers.run(world, str(tmp_path), list(workers.CHECKS))
+    assert not any(found.values()), "\n".join(f"{name}: {reason}" for name, reason in found.items() if reason)
+
+
+@pytest.mark.gpu
+def test_ranks_on_gpu(tmp_path):
+    """NCCL, with as many GPUs as there are here, up to two."""
+    world = min(2, torch.cuda.device_count())
+    names = [check.__name__ for check in shards.CHECKS]
+    found = workers.run(world, str(tmp_path), names, device="cuda")
     assert not any(found.values()), "\n".join(f"{name}: {reason}" for name, reason in found.items() if reason)
 
 

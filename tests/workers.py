@@ -2,22 +2,27 @@
 
 import os
 import pathlib
+import time
 import traceback
 
 import torch
 from torch import distributed, multiprocessing
 
-from ranks import checkpoints, faults, replicas, shards
+from ranks import checkpoints, faults, models, replicas, shards
 
 CHECKS = {check.__name__: check for module in (replicas, shards, checkpoints) for check in module.CHECKS}
 FAULTS = {check.__name__: check for check in faults.CHECKS}
 
 
-def work(rank: int, world: int, folder: str, names: list[str]) -> None:
+def work(rank: int, world: int, folder: str, names: list[str], device: str) -> None:
     """Run checks one after the other; a file for each, with the reason if it failed."""
     os.chdir(folder)
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    models.DEVICE, backends = device, "gloo"
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+        backends = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backends, init_method=f"file://{folder}/store", rank=rank, world_size=world)
     for name in names:
         try:
             {**CHECKS, **FAULTS}[name](rank, world)
@@ -31,18 +36,18 @@ def work(rank: int, world: int, folder: str, names: list[str]) -> None:
     distributed.destroy_process_group()
 
 
-def run(world: int, folder: str, names: list[str], dies: int | None = None) -> dict[str, str]:
+def run(world: int, folder: str, names: list[str], dies: int | None = None, device: str = "cpu") -> dict[str, str]:
     """What each check had to say, "" where it passed on all ranks but the one that dies, as it must."""
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=work, args=(rank, world, folder, names)) for rank in range(world)]
+    ranks = [context.Process(target=work, args=(rank, world, folder, names, device)) for rank in range(world)]
     for process in ranks:
         process.start()
-    failed = False
+    failed, start = False, time.monotonic()
     while any(process.is_alive() for process in ranks):
         for rank, process in enumerate(ranks):
             process.join(0.1)
             failed |= rank != dies and process.exitcode not in (0, None)
-        if failed:
+        if failed or time.monotonic() > start + 300:
             for process in ranks:
                 process.kill()
     found = {}

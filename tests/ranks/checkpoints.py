@@ -9,7 +9,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from fusedrms import FusedRMSProp
 from fusedrms.sharded import local
 
-from .models import STEPS, agree, check, even_layers, give_gradients, layers, sharded, tensor_parallel
+from . import models
+from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, sharded, tensor_parallel
 
 OPTIONS = dict(centered=True, momentum=0.9, lr=1e-3)
 MODES = {
@@ -42,7 +43,7 @@ def other_numbers_of_ranks(rank: int, world: int) -> None:
     steps(plain, FusedRMSProp(plain.parameters(), **OPTIONS), 0, STEPS + 1)
     groups = {n: distributed.new_group(list(range(n))) for n in range(1, world + 1)}
     if rank < 2:
-        model = sharded(DeviceMesh.from_group(groups[2], "cpu"))
+        model = sharded(DeviceMesh.from_group(groups[2], models.DEVICE))
         optimizer = FusedRMSProp(model.parameters(), **OPTIONS)
         steps(model, optimizer, 0, STEPS)
         dcp.save(state(model, optimizer), checkpoint_id=folder, process_group=groups[2])
@@ -50,7 +51,7 @@ def other_numbers_of_ranks(rank: int, world: int) -> None:
     for n, group in groups.items():
         for cls in (FusedRMSProp, torch.optim.RMSprop):
             if rank < n:
-                model = sharded(DeviceMesh.from_group(group, "cpu"))
+                model = sharded(DeviceMesh.from_group(group, models.DEVICE))
                 optimizer = cls(model.parameters(), **OPTIONS)
                 load(folder, model, optimizer, group)
                 steps(model, optimizer, STEPS, STEPS + 1)
@@ -60,7 +61,7 @@ def other_numbers_of_ranks(rank: int, world: int) -> None:
 
 def every_mode(rank: int, world: int) -> None:
     """At the same number of ranks going on equals not stopping, whatever the precision; steps may go on while it is written."""
-    mesh = distributed.device_mesh.init_device_mesh("cpu", (world,))
+    mesh = mesh_of(world)
     for name, (dtype, options) in MODES.items():
         model, other = sharded(mesh, dtype), sharded(mesh, dtype)
         optimizer, loaded = (FusedRMSProp(each.parameters(), **OPTIONS, **options) for each in (model, other))
@@ -75,8 +76,8 @@ def every_mode(rank: int, world: int) -> None:
 
 def parallel_tensors_saved(rank: int, world: int) -> None:
     """From one way to divide a model to another."""
-    mesh = distributed.device_mesh.init_device_mesh("cpu", (world,), mesh_dim_names=("tensor",))
-    grid = distributed.device_mesh.init_device_mesh("cpu", (world // 2, 2), mesh_dim_names=("data", "tensor"))
+    mesh = mesh_of(world)
+    grid = mesh_of(world // 2, 2, names=("data", "tensor"))
     plain = even_layers()
     steps(plain, FusedRMSProp(plain.parameters(), **OPTIONS), 0, STEPS + 1)
     for here, there in (mesh, grid), (grid, mesh):

@@ -8,13 +8,12 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import distributed
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
-from torch.distributed.device_mesh import init_device_mesh
 
 from fusedrms import FusedRMSProp
 from fusedrms.sharded import local
 
 from .checkpoints import OPTIONS, state, steps
-from .models import STEPS, check, give_gradients, sharded
+from .models import STEPS, check, give_gradients, mesh_of, sharded
 
 
 def kill(*_, **__) -> None:
@@ -23,7 +22,7 @@ def kill(*_, **__) -> None:
 
 def killed_in_step(rank: int, world: int) -> None:
     """As it adds up the norm: step() of the others raises, and has changed nothing."""
-    model = sharded(init_device_mesh("cpu", (world,)))
+    model = sharded(mesh_of(world))
     optimizer = FusedRMSProp(model.parameters(), clip_grad_norm=0.01, momentum=0.9)
     steps(model, optimizer, 0, STEPS)
 
@@ -41,7 +40,7 @@ def killed_in_step(rank: int, world: int) -> None:
 
 def killed_in_save(rank: int, world: int) -> None:
     """The checkpoint that it began has no metadata, and the one before it is whole."""
-    model = sharded(init_device_mesh("cpu", (world,)))
+    model = sharded(mesh_of(world))
     optimizer = FusedRMSProp(model.parameters(), **OPTIONS)
     steps(model, optimizer, 0, STEPS)
     dcp.save(state(model, optimizer), checkpoint_id="before")

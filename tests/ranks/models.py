@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -11,18 +11,23 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from fusedrms.sharded import local
 
 STEPS = 3
+DEVICE = "cpu"  # of this rank
+
+
+def mesh_of(*shape: int, names: tuple[str, ...] | None = None) -> DeviceMesh:
+    return init_device_mesh(DEVICE, shape, mesh_dim_names=names)
 
 
 def layers(dtype=torch.float32) -> nn.Sequential:
     """Of 13, 5 and 1 rows: uneven shards, and empty ones."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(7, 13), nn.Tanh(), nn.Linear(13, 5), nn.Tanh(), nn.Linear(5, 1)).to(dtype)
+    return nn.Sequential(nn.Linear(7, 13), nn.Tanh(), nn.Linear(13, 5), nn.Tanh(), nn.Linear(5, 1)).to(DEVICE, dtype)
 
 
 def even_layers(dtype=torch.float32) -> nn.Sequential:
     """What tensor parallel can divide."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 8)).to(dtype)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 8)).to(DEVICE, dtype)
 
 
 def sharded(mesh: DeviceMesh, dtype=torch.float32, **options) -> nn.Sequential:
@@ -54,7 +59,7 @@ def part(whole: Tensor, param: Tensor) -> Tensor:
 def give_gradients(step: int, *models: nn.Module) -> None:
     """The same to all, placed as their parameters are."""
     for k, params in enumerate(zip(*(model.parameters() for model in models), strict=True)):
-        grad = torch.randn(params[0].shape, generator=torch.Generator().manual_seed(100 * step + k)).to(params[0].dtype)
+        grad = torch.randn(params[0].shape, generator=torch.Generator().manual_seed(100 * step + k)).to(DEVICE, params[0].dtype)
         for param in params:
             here = part(grad, param).clone()
             if isinstance(param, DTensor):

@@ -1,14 +1,17 @@
 """FSDP2 and tensor parallel: each rank holds a part of each parameter."""
 
+import timeit
+
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor, Shard
 
 from fusedrms import FusedRMSProp, FusedSMORMS3
 from fusedrms.sharded import first_element, local
 
-from .models import STEPS, agree, check, even_layers, give_gradients, layers, sharded, tensor_parallel
+from . import models
+from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, sharded, tensor_parallel
 
 SHARDED = {
     "plain": (FusedRMSProp, torch.float32, {}),
@@ -39,9 +42,9 @@ def compare(model: nn.Module, plain: nn.Module, cls, options: dict) -> None:
 
 
 def fsdp(rank: int, world: int) -> None:
-    meshes = [init_device_mesh("cpu", (world,))]
+    meshes = [mesh_of(world)]
     if world == 4:  # replicas of shards
-        meshes.append(init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")))
+        meshes.append(mesh_of(2, 2, names=("replicate", "shard")))
     for mesh in meshes:
         for cls, dtype, options in SHARDED.values():
             compare(sharded(mesh, dtype), layers(dtype), cls, options)
@@ -49,8 +52,7 @@ def fsdp(rank: int, world: int) -> None:
 
 def parallel_tensors(rank: int, world: int) -> None:
     """Alone and, on four ranks, below FSDP2. The second layer's parts do not lie in a row there: other random bits."""
-    shape, names = ((2, 2), ("data", "tensor")) if world == 4 else ((world,), ("tensor",))
-    mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
+    mesh = mesh_of(2, 2, names=("data", "tensor")) if world == 4 else mesh_of(world)
     for name, (cls, dtype, options) in SHARDED.items():
         model, plain = tensor_parallel(mesh, dtype), even_layers(dtype)
         if name in ("stochastic", "split, bfloat16 state"):
@@ -60,10 +62,10 @@ def parallel_tensors(rank: int, world: int) -> None:
 
 def parallel_tensors_training(rank: int, world: int) -> None:
     """A forward and a backward, as one process has them of the same data."""
-    model, plain = tensor_parallel(init_device_mesh("cpu", (world,), mesh_dim_names=("tensor",))), even_layers()
+    model, plain = tensor_parallel(mesh_of(world)), even_layers()
     optimizers = [FusedRMSProp(each.parameters(), lr=1e-3, momentum=0.9, clip_grad_norm=0.1) for each in (model, plain)]
     for step in range(STEPS):
-        x = torch.randn(4, 8, generator=torch.Generator().manual_seed(step))
+        x = torch.randn(4, 8, generator=torch.Generator().manual_seed(step)).to(models.DEVICE)
         for each, optimizer in zip((model, plain), optimizers, strict=True):
             optimizer.zero_grad()
             each(x).square().mean().backward()
@@ -73,7 +75,7 @@ def parallel_tensors_training(rank: int, world: int) -> None:
 
 def fsdp_8bit(rank: int, world: int) -> None:
     """Groups of 64 elements begin anew in each shard: what begins the whole has the codes that it has by itself."""
-    model = sharded(init_device_mesh("cpu", (world,)))
+    model = sharded(mesh_of(world))
     shards = nn.ParameterList([local(param).clone() for param in model.parameters()])
     optimizer, expected = (FusedRMSProp(each.parameters(), state_dtype="8bit", momentum=0.9) for each in (model, shards))
     for step in range(STEPS):
@@ -97,7 +99,7 @@ def fsdp_8bit(rank: int, world: int) -> None:
 
 def fsdp_training(rank: int, world: int) -> None:
     """As torch's optimizer: the ranks' own data, torch's clipping; computation in bfloat16; gradients that go to the CPU."""
-    mesh = init_device_mesh("cpu", (world,))
+    mesh = mesh_of(world)
     mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for options in ({}, dict(mp_policy=mixed), dict(mp_policy=mixed, offload_policy=CPUOffloadPolicy(pin_memory=False))):
         trained = []
@@ -106,7 +108,7 @@ def fsdp_training(rank: int, world: int) -> None:
             optimizer = cls(model.parameters(), lr=1e-3, momentum=0.9)
             for step in range(STEPS):
                 optimizer.zero_grad()
-                x = torch.randn(4, 7, generator=torch.Generator().manual_seed(10 * step + rank))
+                x = torch.randn(4, 7, generator=torch.Generator().manual_seed(10 * step + rank)).to(models.DEVICE)
                 model(x).square().mean().backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 0.1)
                 optimizer.step()
@@ -116,14 +118,14 @@ def fsdp_training(rank: int, world: int) -> None:
 
 def nan_in_one_shard(rank: int, world: int) -> None:
     """All ranks leave the step out, whether a scaler or the optimizer finds it."""
-    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=4.0)):
-        model, plain = sharded(init_device_mesh("cpu", (world,))), layers()
+    for scaler in (None, torch.amp.GradScaler(models.DEVICE, init_scale=4.0)):
+        model, plain = sharded(mesh_of(world)), layers()
         optimizer = FusedRMSProp(model.parameters(), skip_nonfinite=scaler is None)
         give_gradients(0, model)
         if rank == 0:
             local(next(model.parameters()).grad)[0, 0] = float("nan")
         if scaler:
-            scaler.scale(torch.ones(()))  # as a loss would be
+            scaler.scale(torch.ones((), device=models.DEVICE))  # as a loss would be
             scaler.step(optimizer)
             scaler.update()
             assert scaler.get_scale() == 2.0
@@ -133,4 +135,19 @@ def nan_in_one_shard(rank: int, world: int) -> None:
         agree(model, plain)
 
 
-CHECKS = (fsdp, parallel_tensors, parallel_tensors_training, fsdp_8bit, fsdp_training, nan_in_one_shard)
+def host_time(rank: int, world: int) -> None:
+    """Of a thousand parameters in shards; torch's optimizer asks DTensor for each operation on each."""
+    mesh, took = mesh_of(world), {}
+    for cls in (FusedRMSProp, torch.optim.RMSprop):
+        params = []
+        for _ in range(1000):
+            param, grad = (DTensor.from_local(torch.randn(16, device=models.DEVICE), mesh, [Shard(0)]) for _ in range(2))
+            params.append(nn.Parameter(param))
+            params[-1].grad = grad
+        optimizer = cls(params, foreach=True)
+        optimizer.step()
+        took[cls] = min(timeit.repeat(optimizer.step, number=1, repeat=3))
+    assert 10 * took[FusedRMSProp] < took[torch.optim.RMSprop]
+
+
+CHECKS = (fsdp, parallel_tensors, parallel_tensors_training, fsdp_8bit, fsdp_training, nan_in_one_shard, host_time)
