@@ -52,7 +52,7 @@ def states(steps: int = 200) -> dict[str, list[torch.Tensor]]:
     optimizer = FusedRMSProp(model.parameters(), lr=3e-4, centered=True, momentum=0.9)
     for step in range(steps):
         optimizer.zero_grad()
-        model.loss(*batch(train, 0, step, 12, 64)).backward()
+        model(*batch(train, 0, step, 12, 64)).backward()
         optimizer.step()
     return {key: [state[key] for state in optimizer.state.values()] for key in ("square_avg", *SIGNED)}
 

@@ -51,7 +51,7 @@ class Run:
 
     def loss(self, tokens, targets):
         wide = {name: param.float() for name, param in self.model.named_parameters()}
-        return torch.nn.functional.cross_entropy(functional_call(self.model, wide, (tokens,)).flatten(0, 1), targets.flatten())
+        return functional_call(self.model, wide, (tokens, targets))
 
     def step(self, tokens, targets) -> None:
         self.optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
     train, held_out = corpus()
     model = GPT(layers=2, width=64, context=32)
-    loss = model.loss(*batch(train, seed=0, step=0, size=8, context=32))
+    loss = model(*batch(train, seed=0, step=0, size=8, context=32))
 
 Importing it reads nothing and starts nothing.
 """
@@ -67,13 +67,13 @@ class GPT(nn.Module):
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor) -> Tensor:
         x = self.bytes(tokens) + self.places.weight[: tokens.shape[1]]
         return F.linear(self.norm(self.blocks(x)), self.bytes.weight)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats a byte, computed in float32 whatever the model's dtype."""
-        return F.cross_entropy(self(tokens).float().flatten(0, 1), targets.flatten())
+        return F.cross_entropy(self.logits(tokens).float().flatten(0, 1), targets.flatten())
 
 
 def sources(folder: str | Path) -> list[Path]:
