@@ -1,9 +1,11 @@
-"""The command line of train_gpt.py: its options, what they may be, and the checkpoint to resume from."""
+"""The command line of train_gpt.py: its options, and what they may be."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -12,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
+import checkpoint
 from gpt import corpus
 
 DEFAULTS = {
@@ -37,7 +41,10 @@ class Job(NamedTuple):
 
     settings: dict
     folder: Path
-    saved: dict | None
+    parallel: str | None
+    checkpoint: Path | None  # to resume from, after `step` steps, whose metrics are `rows`
+    step: int
+    rows: list[dict]
     stop_at: int
     train: np.ndarray
     held_out: np.ndarray
@@ -93,6 +100,12 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     add("compare", "train with torch.optim.RMSprop as well", action=argparse.BooleanOptionalAction)
     add("save_every", "steps from one checkpoint to the next", type=whole(1), metavar="N")
     add("device", "cpu, cuda or cuda:N", type=available)
+    result.add_argument(
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        help="share each step among the processes that torchrun started: each holds the whole model (DistributedDataParallel), "
+        "or a part of each block (fully_shard). The losses are those of one process, to rounding",
+    )
     result.add_argument("--stop-at", type=whole(1), metavar="N", help="save and stop after this step, to be resumed later")
     result.add_argument("--output", type=Path, metavar="FOLDER", help="new or empty folder to write to (default: runs/<time>)")
     result.add_argument(
@@ -100,28 +113,11 @@ def parser(about: str | None) -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="PATH",
-        help="continue the run in this folder or checkpoint file (default: the one in runs/ saved last), with its "
-        "settings; only --save-every, --stop-at and --device may be given anew. On the same machine, software and "
-        "number of threads, the result equals bit for bit that of a run never stopped",
+        help="continue the run in this folder (default: the one in runs/ saved last), with its settings; only --save-every, "
+        "--stop-at, --device, --parallel and the number of processes may be others. With the same machine, software, --parallel and "
+        "number of processes and threads, the result equals bit for bit that of a run never stopped",
     )
     return result
-
-
-def read_checkpoint(path: str) -> tuple[Path, dict]:
-    """The folder and content of the checkpoint at `path`; an empty path stands for the one saved last."""
-    if not path:
-        found = sorted(Path("runs").glob("*/checkpoint.pt"), key=lambda file: file.stat().st_mtime)
-        if not found:
-            raise ValueError(f"--resume: no checkpoint below {Path('runs').resolve()}; name a run's folder or its checkpoint.pt")
-        path = str(found[-1])
-    file = Path(path, "checkpoint.pt") if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise ValueError(f"--resume {path}: there is no file {file}; name a run's folder or its checkpoint.pt")
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-        return file.parent, {key: saved[key] for key in ("settings", "step", "trainers", "rows")}
-    except Exception as error:  # torch.load raises nearly anything on a file that it did not write
-        raise ValueError(f"--resume {path}: {file} is not a checkpoint of this program ({type(error).__name__})") from None
 
 
 def option(name: str, value: object) -> str:
@@ -149,13 +145,32 @@ def new_folder(path: Path | None) -> Path:
     return folder
 
 
+def check_processes(parallel: str | None, batch: int, device: str) -> None:
+    """Raise ValueError unless these options suit the processes that there are."""
+    count, torchrun = dist.get_world_size(), dist.is_torchelastic_launched()
+    if torchrun and not parallel:
+        raise ValueError(f"--parallel: choose ddp or fsdp for torchrun's {count} processes; without torchrun one process trains alone")
+    if parallel and not torchrun:
+        command = f"torchrun --standalone --nproc-per-node 2 {sys.argv[0]} --parallel {parallel}"
+        raise ValueError(f"--parallel {parallel}: needs processes that torchrun starts: {command}")
+    if batch % count:
+        raise ValueError(f"--batch {batch}: must be a multiple of the number of processes, {count}")
+    if torchrun and device != "cpu":
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        if device != "cuda" or here > torch.cuda.device_count():
+            raise ValueError(
+                f"--device {device}: each of {here} processes takes a GPU of its own: choose cuda, with no more processes than the "
+                f"{torch.cuda.device_count()} GPUs, or cpu"
+            )
+
+
 def prepare(given: dict) -> Job:
     """Check the options against each other, the checkpoint and the text; an error says which is wrong and what is allowed."""
-    resume, output, stop_at = (given.pop(name, None) for name in ("resume", "output", "stop_at"))
+    resume, output, stop_at, parallel = (given.pop(name, None) for name in ("resume", "output", "stop_at", "parallel"))
     if resume is not None and output:
         raise ValueError(f"--output {output}: not allowed with --resume, which continues in the run's own folder")
-    folder, saved = (output, None) if resume is None else read_checkpoint(resume)
-    settings = continued(given, saved["settings"]) if saved else {**DEFAULTS, **given}
+    found, saved = (None, {"step": 0, "rows": []}) if resume is None else checkpoint.find(resume)
+    settings = continued(given, saved["settings"]) if found else {**DEFAULTS, **given}
     width, heads, context, steps = (settings[name] for name in ("width", "heads", "context", "steps"))
     if width % heads:
         raise ValueError(f"--width {width}: must be a multiple of --heads {heads}")
@@ -165,10 +180,12 @@ def prepare(given: dict) -> Job:
         available(settings["device"])
     except argparse.ArgumentTypeError as error:
         raise ValueError(f"the run to resume used --device {error}; choose one with --device") from None
+    check_processes(parallel, settings["batch"], settings["device"])
     train, held_out = corpus()
     if context >= len(held_out):
         raise ValueError(f"--context {context}: must be below {len(held_out)}, the bytes of held-out text")
     text = zlib.crc32(held_out.data, zlib.crc32(train.data))
     if settings.setdefault("text", text) != text:
         raise ValueError("--resume: this Python's standard library is not the one that the run was trained on; use the same Python")
-    return Job(settings, folder if saved else new_folder(folder), saved, stop_at or steps, train, held_out)
+    folder = found.parent if found else new_folder(output)
+    return Job(settings, folder, parallel, found, saved["step"], saved["rows"], stop_at or steps, train, held_out)

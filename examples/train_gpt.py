@@ -3,9 +3,10 @@
     python examples/train_gpt.py                        # under two minutes on two CPU cores
     python examples/train_gpt.py --layers 12 --heads 12 --width 768 --context 1024 --lr 3e-4 --dtype bfloat16
     python examples/train_gpt.py --resume               # continue the run saved last, bit for bit
+    torchrun --standalone --nproc-per-node 2 examples/train_gpt.py --parallel fsdp
 
 Both optimizers start from the same weights and take turns on the same batches. A run writes metrics.csv, loss.png and
-checkpoint.pt to runs/<time>/. Ctrl-C finishes the step, saves and stops; a second Ctrl-C stops at once.
+checkpoint/ to runs/<time>/. Ctrl-C finishes the step, saves and stops; a second Ctrl-C stops at once.
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ import os
 import signal
 import sys
 import time
+from argparse import ArgumentParser
 from collections import deque
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
+import checkpoint
 from fusedrms import FusedRMSProp
 from gpt import GPT, batch, spread
 from options import Job, parser, prepare
+from parallel import first_decides, gathered, own_device, parallelized, process_group, share
 from report import plot, table, write_csv
 
 OPTIMIZERS = {"FusedRMSProp": FusedRMSProp, "torch.optim.RMSprop": torch.optim.RMSprop}
@@ -41,27 +47,27 @@ def rate(step: int, steps: int) -> float:
 
 
 class Trainer:
-    """One optimizer with its own model and learning-rate schedule."""
+    """One optimizer with its own model and learning-rate schedule; what state_dict returns is the same for any number of processes."""
 
-    def __init__(self, name: str, settings: dict):
-        self.name, self.device = name, torch.device(settings["device"])
+    def __init__(self, name: str, settings: dict, parallel: str | None):
+        self.name, self.device = name, own_device(settings["device"])
         half = settings["dtype"] == "float16"
         torch.manual_seed(settings["seed"])  # every trainer starts from the same weights
         model = GPT(settings["layers"], settings["width"], settings["context"], settings["heads"])
-        self.model = model.to(self.device, getattr(torch, settings["dtype"]))
+        self.model = parallelized(model.to(self.device, getattr(torch, settings["dtype"])), parallel, self.device)
         # Squared gradients underflow in float16; the step hardly depends on the gradient's scale, so it is raised for good.
         self.scale = 128 if half else 1
         self.optimizer = OPTIMIZERS[name](self.model.parameters(), lr=settings["lr"], eps=1e-3 if half else 1e-8)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate(step, settings["steps"]))
-        self.parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
         self.seconds: deque[float] = deque(maxlen=20)
 
-    def state(self) -> dict:
-        return {key: part.state_dict() for key, part in self.parts.items()}
+    def state_dict(self) -> dict:
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        return {"model": model, "optimizer": optimizer, "schedule": self.schedule.state_dict()}
 
-    def load(self, state: dict) -> None:
-        for key, part in self.parts.items():
-            part.load_state_dict(state[key])
+    def load_state_dict(self, state: dict) -> None:
+        set_state_dict(self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
 
     def clock(self) -> float:
         if self.device.type == "cuda":
@@ -69,9 +75,9 @@ class Trainer:
         return time.perf_counter()
 
     def step(self, tokens: Tensor, targets: Tensor) -> dict:
-        """Take one step; return its row of metrics."""
+        """Take one step; return its row of metrics, with the loss on this process's share of the batch."""
         start = self.clock()
-        loss = self.model.loss(tokens.to(self.device), targets.to(self.device))
+        loss = self.model(share(tokens).to(self.device), share(targets).to(self.device))
         self.optimizer.zero_grad()
         (loss * self.scale).backward()
         begin = self.clock()
@@ -84,9 +90,11 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, tokens: Tensor, targets: Tensor, size: int) -> float:
-        """Mean loss over all windows, `size` at a time."""
-        parts = zip(tokens.split(size), targets.split(size), strict=True)
-        return sum(len(x) * self.model.loss(x.to(self.device), y.to(self.device)).item() for x, y in parts) / len(tokens)
+        """Mean loss over all windows, about `size` at a time."""
+        count = max(1, len(tokens) // size)  # equal in all processes, which may have to meet in each part
+        parts = zip(share(tokens).tensor_split(count), share(targets).tensor_split(count), strict=True)
+        total = sum(len(x) * self.model(x.to(self.device), y.to(self.device)).item() for x, y in parts)
+        return gathered([total]).sum().item() / len(tokens)
 
 
 @contextmanager
@@ -106,19 +114,19 @@ def deferred_signals():
             signal.signal(number, handler)
 
 
-def save(job: Job, trainers: list[Trainer], step: int, rows: list[dict]) -> None:
-    """Write the metrics and the checkpoint, which is replaced only when the new one is complete."""
-    write_csv(rows, job.folder / "metrics.csv")
-    states = {trainer.name: trainer.state() for trainer in trainers}
-    partial = job.folder / "checkpoint.pt.partial"
-    torch.save({"settings": job.settings, "step": step, "trainers": states, "rows": rows}, partial)
-    os.replace(partial, job.folder / "checkpoint.pt")
+def save(job: Job, trainers: list[Trainer], step: int) -> None:
+    """Write the metrics and the checkpoint."""
+    if dist.get_rank() == 0:
+        write_csv(job.rows, job.folder / "metrics.csv")
+    about = {"settings": job.settings, "step": step, "rows": job.rows}
+    checkpoint.save(job.folder, {trainer.name: trainer for trainer in trainers}, about)
 
 
-def train(job: Job, trainers: list[Trainer], step: int, rows: list[dict], console: Console) -> tuple[int, int]:
-    """Train on from `step`, adding to `rows`; return the last step and the number of the signal that stopped it, or 0."""
+def train(job: Job, trainers: list[Trainer], console: Console) -> tuple[int, int]:
+    """Train on, adding to the rows; return the last step and the number of the signal that stopped it, or 0."""
+    step, stopped = job.step, 0
     steps, size, context, seed, save_every = (job.settings[name] for name in ("steps", "batch", "context", "seed", "save_every"))
-    held_out = spread(job.held_out, HELD_OUT_WINDOWS, context)
+    held_out = spread(job.held_out, max(HELD_OUT_WINDOWS, size), context)
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(None),
@@ -130,53 +138,67 @@ def train(job: Job, trainers: list[Trainer], step: int, rows: list[dict], consol
     )
     with deferred_signals() as signals, progress:
         bars = [progress.add_task(trainer.name, completed=step, total=steps, state="") for trainer in trainers]
-        while step < job.stop_at and not signals:
+        while step < job.stop_at and not stopped:
             tokens, targets = batch(job.train, seed, step, size, context)
             step += 1
-            for trainer, bar in zip(trainers, bars, strict=True):
-                row = {"step": step, **trainer.step(tokens, targets)}
-                rows.append(row)
-                state = f"loss {row['train_loss']:.3f} {len(trainer.seconds) / sum(trainer.seconds):6.2f} steps/s"
+            rows = [{"step": step, **trainer.step(tokens, targets)} for trainer in trainers]
+            everyone = gathered([*(row["train_loss"] for row in rows), signals[0] if signals else 0])
+            stopped = int(everyone[:, -1].max())
+            for row, loss, trainer, bar in zip(rows, everyone.mean(0).tolist(), trainers, bars, strict=False):
+                row["train_loss"] = loss
+                state = f"loss {loss:.3f} {len(trainer.seconds) / sum(trainer.seconds):6.2f} steps/s"
                 progress.update(bar, completed=step, state=state)
                 if step % max(1, steps // EVALUATIONS) == 0 or step == steps:
                     row["held_out_loss"] = trainer.evaluate(*held_out, size)
                     console.print(f"{step:6} {trainer.name:19} {state}  held-out {row['held_out_loss']:.3f}", highlight=False)
-            if step % save_every == 0:
-                save(job, trainers, step, rows)
-        save(job, trainers, step, rows)
-    return step, signals[0] if signals else 0
+            job.rows.extend(rows)
+            if step % save_every == 0 or step == job.stop_at or stopped:
+                save(job, trainers, step)
+    return step, stopped
 
 
-def main(argv: list[str] | None = None) -> int:
-    command, console = parser(__doc__), Console()
+def start(command: ArgumentParser, argv: list[str] | None) -> Job:
     try:
-        job = prepare(vars(command.parse_args(argv)))
+        return prepare(vars(command.parse_args(argv)))
     except (ValueError, OSError) as error:
         command.error(str(error))
+
+
+def run(command: ArgumentParser, job: Job) -> int:
+    console = Console(quiet=dist.get_rank() > 0)
     if job.settings["device"] != "cpu":  # else attention's backward pass is free to add up in any order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    trainers = [Trainer(name, job.settings) for name in list(OPTIMIZERS)[: 1 + job.settings["compare"]]]
-    step, rows, stopped = 0, [], 0
-    if job.saved:
-        step, rows = job.saved["step"], job.saved["rows"]
-        console.print(f"Resuming {job.folder} after step {step} of {job.settings['steps']}", highlight=False, soft_wrap=True)
-        for trainer in trainers:
-            trainer.load(job.saved["trainers"][trainer.name])
-    steps = job.settings["steps"]
+    trainers = [Trainer(name, job.settings, job.parallel) for name in list(OPTIMIZERS)[: 1 + job.settings["compare"]]]
+    steps, step, stopped = job.settings["steps"], job.step, 0
+    if job.checkpoint:
+        console.print(f"Resuming {job.folder} after step {step} of {steps}", highlight=False, soft_wrap=True)
+        try:
+            checkpoint.load(job.checkpoint, {trainer.name: trainer for trainer in trainers})
+        except ValueError as error:
+            wrong = str(error)
+            first_decides(lambda: command.error(wrong))
     parameters = sum(parameter.numel() for parameter in trainers[0].model.parameters())
-    console.print(f"{parameters:,} parameters, {len(job.train):,} bytes of text, on {job.settings['device']}", highlight=False)
+    where = f"{job.settings['device']}, {dist.get_world_size()} processes" if job.parallel else job.settings["device"]
+    console.print(f"{parameters:,} parameters, {len(job.train):,} bytes of text, on {where}", highlight=False)
     if step < steps:
-        step, stopped = train(job, trainers, step, rows, console)
+        step, stopped = train(job, trainers, console)
     if step < steps:
         console.print(f"Stopped at step {step} of {steps}. Continue with --resume {job.folder}", highlight=False, soft_wrap=True)
         return 128 + stopped if stopped else 0
-    plot(rows, job.folder / "loss.png")
-    table(rows, console)
-    for name in ("metrics.csv", "loss.png", "checkpoint.pt"):
+    if dist.get_rank() == 0:
+        plot(job.rows, job.folder / "loss.png")
+        table(job.rows, console)
+    for name in ("metrics.csv", "loss.png", checkpoint.CURRENT):
         console.print(job.folder / name, highlight=False, soft_wrap=True)
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    command = parser(__doc__)
+    with process_group():
+        return run(command, first_decides(lambda: start(command, argv)))
 
 
 if __name__ == "__main__":

@@ -1,31 +1,52 @@
-"""The main job, at a size that takes seconds: it trains, compares, writes its files, and resumes bit for bit."""
+"""The main job, at a size that takes seconds: it trains, compares, writes its files, and resumes, in one process or several."""
 
 import csv
+import itertools
+import math
+import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
+from rich.console import Console
 
+from fusedrms import FusedRMSProp
 from fusedrms.kernels import lang
 
-SCRIPT = pathlib.Path(__file__).parent.parent / "examples" / "train_gpt.py"
-pytest.importorskip("rich")
+ROOT = pathlib.Path(__file__).parent.parent
+SCRIPT = ROOT / "examples" / "train_gpt.py"
+sys.path.append(str(SCRIPT.parent))
+pytest.importorskip("matplotlib")
+checkpoint, compare_runs, gpt, options, parallel, train_gpt = (
+    pytest.importorskip(name) for name in ("checkpoint", "compare_runs", "gpt", "options", "parallel", "train_gpt")
+)
 pytestmark = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TINY = ("--layers", 1, "--width", 16, "--heads", 2, "--context", 16, "--batch", 4, "--device", "cpu")
 
-def train(*options, expect=0) -> str:
-    result = subprocess.run(
-        [sys.executable, SCRIPT, *map(str, options)],
-        env={"PYTHONPATH": str(SCRIPT.parent.parent), "PATH": "/usr/bin:/bin", "HOME": str(pathlib.Path.home())},
-        capture_output=True,
+
+def started(*options, processes=1) -> subprocess.Popen:
+    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    return subprocess.Popen(
+        [sys.executable, *(TORCHRUN if processes > 1 else ()), SCRIPT, *map(str, options)],
+        env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "HOME": str(pathlib.Path.home()), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
-        check=False,
     )
-    assert result.returncode == expect, result.stdout + result.stderr
-    return result.stdout + result.stderr
+
+
+def train(*options, processes=1, expect=0) -> str:
+    process = started(*options, processes=processes)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == expect, out
+    return out
 
 
 def metrics(folder):
@@ -33,8 +54,12 @@ def metrics(folder):
         return [{key: value for key, value in row.items() if key != "optimizer_ms"} for row in csv.DictReader(file)]
 
 
+def step_saved(folder) -> int:
+    return checkpoint.find(str(folder))[1]["step"]
+
+
 def test_resume_is_exact(tmp_path):
-    tiny = ("--layers", 1, "--width", 16, "--heads", 2, "--context", 16, "--batch", 2, "--steps", 6, "--device", "cpu")
+    tiny = (*TINY, "--steps", 6)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     out = train(*tiny, "--output", whole)
     assert "FusedRMSProp" in out
@@ -44,16 +69,227 @@ def test_resume_is_exact(tmp_path):
     train("--resume", halves)
     assert metrics(whole) == metrics(halves)
     assert len(metrics(whole)) == 12
-    a, b = (torch.load(folder / "checkpoint.pt", weights_only=True)["trainers"] for folder in (whole, halves))
-    for name in a:
-        for key, value in a[name]["model"].items():
-            assert torch.equal(value, b[name]["model"][key])
+    assert metrics(whole)[-1]["held_out_loss"]
     losses = {row["optimizer"]: float(row["train_loss"]) for row in metrics(whole)}  # of the last step
     assert losses["FusedRMSProp"] == pytest.approx(losses["torch.optim.RMSprop"], rel=1e-3)
 
 
+def until(process, condition) -> None:
+    """Wait for what the process is to bring about."""
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def kill(process) -> None:
+    """At once: the ranks too, which torchrun can no longer tell to stop."""
+    ranks = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, ranks)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def alone(parts: list[int], steps: int) -> tuple[list[float], float]:
+    """The losses of one process, which adds up the gradients of so many parts of each batch, one after the other, and the held-out loss.
+
+    A sum of two has one order: of two parts it is bit for bit what two processes add up.
+    """
+    text, held_out = gpt.corpus()
+    torch.manual_seed(0)
+    model = gpt.GPT(1, 16, 16, 2)
+    optimizer = FusedRMSProp(model.parameters(), lr=1e-3)
+    losses = []
+    for step, count in enumerate(parts):
+        tokens, targets = gpt.batch(text, 0, step, 4, 16)
+        optimizer.param_groups[0]["lr"] = 1e-3 * train_gpt.rate(step, steps)
+        optimizer.zero_grad()
+        shares = [model(tokens[part::count], targets[part::count]) for part in range(count)]
+        for loss in shares:
+            (loss / count).backward()
+        optimizer.step()
+        losses.append(math.fsum(loss.item() for loss in shares) / count)
+    with torch.no_grad():
+        return losses, model(*gpt.spread(held_out, 256, 16)).item()
+
+
+@pytest.fixture
+def one_thread():
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
+def test_several_processes(tmp_path, one_thread):
+    """Begun by fsdp, stopped by SIGTERM, resumed by ddp, killed while it saves, resumed by fsdp, and alone: every loss is that of
+    one process which adds up the same parts and is never stopped, bit for bit."""
+    folder, copy, steps, between = tmp_path / "run", tmp_path / "copy", 400, 40  # steps from one held-out loss to the next
+    process = started(*TINY, "--steps", steps, "--no-compare", "--save-every", 2, "--output", folder, "--parallel", "fsdp", processes=2)
+    until(process, (folder / "checkpoint").exists)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=100)
+    stopped = step_saved(folder)
+    assert out.count(f"Stopped at step {stopped} of {steps}") == 1, out
+
+    process = started("--resume", folder, "--save-every", 1, "--parallel", "ddp", processes=2)
+    until(process, (folder / "checkpoint.new").exists)
+    until(process, lambda: not (folder / "checkpoint.new").exists())
+    until(process, (folder / "checkpoint.new").exists)
+    kill(process)
+    killed = step_saved(folder)
+    shutil.copytree(folder, copy)
+    last = between * math.ceil((killed + 1) / between)
+    assert 0 < stopped < killed < last < steps
+
+    train("--resume", folder, "--stop-at", last, "--parallel", "fsdp", processes=2)
+    losses, held_out = alone([2] * last, steps)
+    rows = metrics(folder)
+    assert [float(row["train_loss"]) for row in rows] == losses
+    assert float(rows[-1]["held_out_loss"]) == pytest.approx(held_out, rel=compare_runs.BOUND)
+
+    train("--resume", copy, "--stop-at", killed + 3)
+    losses, _ = alone([2] * killed + [1] * 3, steps)
+    assert [float(row["train_loss"]) for row in metrics(copy)] == losses
+
+
+class Count:
+    """Something to save."""
+
+    def __init__(self, value: int = 0):
+        self.value = value
+
+    def state_dict(self) -> dict:
+        return {"value": torch.tensor([self.value])}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.value = int(state["value"])
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_at_any_time(tmp_path, monkeypatch):
+    """A save that is cut off, after another that was, leaves what was saved last, or what it was to save, whole."""
+    left = math.inf
+
+    def cutting(function, halfway):
+        def called(*args, **kwargs):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                halfway(*args)
+                raise Killed
+            return function(*args, **kwargs)
+
+        return called
+
+    def save(step: int, calls: float) -> bool:
+        nonlocal left
+        left = calls
+        try:
+            checkpoint.save(tmp_path, {"count": Count(step)}, {"settings": {}, "step": step, "rows": []})
+        except (Killed, checkpoint.CheckpointException):
+            return False
+        finally:
+            left = math.inf
+        return True
+
+    for owner, name, halfway in (
+        (pathlib.Path, "rename", lambda *_: None),
+        (pathlib.Path, "write_text", lambda path, text: path.write_bytes(text.encode()[: len(text) // 2])),
+        (checkpoint.shutil, "rmtree", lambda path: [os.remove(file) for file in sorted(pathlib.Path(path).glob("*"))[:1]]),
+    ):
+        monkeypatch.setattr(owner, name, cutting(getattr(owner, name), halfway))
+    with parallel.process_group():
+        assert save(1, math.inf)
+        step = newest = 1
+        undone = 0
+        for calls in itertools.chain(*itertools.product(range(8), repeat=2)):
+            step += 1
+            done = save(step, calls)
+            undone += not done
+            found, about = checkpoint.find(str(tmp_path))
+            count = Count()
+            checkpoint.load(found, {"count": count})
+            assert count.value == about["step"]
+            assert newest <= count.value <= step
+            assert not done or count.value == step
+            newest = count.value
+    assert 64 < undone < 128  # some were not: a save has fewer parts
+
+
+def test_foreign_checkpoints(tmp_path):
+    with parallel.process_group():
+        checkpoint.save(tmp_path, {"count": Count(5)}, {"settings": {}, "step": 5, "rows": []})
+        (data,) = (tmp_path / "checkpoint").glob("*.distcp")
+        data.write_bytes(data.read_bytes()[:-100])
+        with pytest.raises(ValueError, match=f"{tmp_path}.*damaged"):
+            checkpoint.load(tmp_path / "checkpoint", {"count": Count()})
+    for name in (".metadata", "run.json"):
+        whole = (tmp_path / "checkpoint" / name).read_bytes()
+        for content in (b"", whole[:-5], b"[]"):
+            (tmp_path / "checkpoint" / name).write_bytes(content)
+            with pytest.raises(ValueError, match=f"{tmp_path}.*is not a checkpoint"):
+                checkpoint.find(str(tmp_path))
+        (tmp_path / "checkpoint" / name).write_bytes(whole)
+    assert checkpoint.find(str(tmp_path / "checkpoint"))[1]["step"] == 5
+    with pytest.raises(ValueError, match=f"{tmp_path.parent}.*no checkpoint"):
+        checkpoint.find(str(tmp_path.parent))
+
+
 @pytest.mark.parametrize(
-    ("options", "message"), [(("--width", 10, "--heads", 4), "--width"), (("--steps", -1), "--steps"), (("--resume", "nowhere"), "nowhere")]
+    ("processes", "given", "message"),
+    [
+        (None, ("--width", "10", "--heads", "4"), "--width 10"),
+        (None, ("--steps", "-1"), "'-1' is not a whole number"),
+        (None, ("--resume", "nowhere"), "nowhere"),
+        (None, ("--parallel", "ddp"), "torchrun --standalone --nproc-per-node 2"),
+        (2, ("--device", "cpu"), "--parallel"),
+        (5, ("--parallel", "fsdp", "--batch", "12", "--device", "cpu"), "--batch 12: must be a multiple of the number of processes, 5"),
+    ],
 )
-def test_wrong_options(options, message):
-    assert message in train(*options, expect=2)
+def test_wrong_options(monkeypatch, capsys, tmp_path, processes, given, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: processes or 1)
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: processes is not None)
+    with pytest.raises(SystemExit, match="2"):
+        train_gpt.start(options.parser(None), given)
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_processes_than_gpus(monkeypatch, capsys):
+    for owner, name, value in (
+        (torch.cuda, "is_available", True),
+        (torch.cuda, "device_count", 1),
+        (torch.distributed, "get_world_size", 2),
+        (torch.distributed, "is_torchelastic_launched", True),
+    ):
+        monkeypatch.setattr(owner, name, lambda value=value: value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="2"):
+        train_gpt.start(options.parser(None), ("--parallel", "ddp", "--device", "cuda"))
+    assert "1 GPUs" in capsys.readouterr().err
+
+
+def test_one_process_speaks(tmp_path):
+    out = train(*TINY, "--output", tmp_path / "run", processes=2, expect=1)
+    assert out.count("error: --parallel") == 1
+
+
+def test_compare(tmp_path):
+    def written(name: str, *losses: float) -> str:
+        (tmp_path / name).mkdir()
+        rows = [f"{step},FusedRMSProp,{loss},{loss}" for step, loss in enumerate(losses, 1)]
+        (tmp_path / name / "metrics.csv").write_text("\n".join(("step,optimizer,train_loss,held_out_loss", *rows)))
+        return str(tmp_path / name)
+
+    one, console = written("one", 5.0, 4.0), Console(quiet=True)
+    assert compare_runs.compare(one, written("near", 5.0 + 1e-6, 4.0), console)
+    assert not compare_runs.compare(one, written("far", 5.0, 4.0 + 1e-5), console)
+    assert not compare_runs.compare(one, written("nan", 5.0, math.nan), console)
+    with pytest.raises(ValueError, match="same losses"):
+        compare_runs.compare(one, written("short", 5.0), console)
