@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRAINERS := $(VENV)/.installed-integrations
 OUT ?= bench/results
+PARALLEL ?= ddp
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # two makes at once install one after the other
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-integrations lint fix tune bench gpu sanitize clean
+.PHONY: help install train train-distributed test test-integrations lint fix tune bench gpu sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -25,6 +26,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 train: install  ## train a byte-level GPT, beside torch.optim.RMSprop
 	$(BIN)/python examples/train_gpt.py $(ARGS)
+
+train-distributed: FOLDER := runs/$(shell date +%Y-%m-%d_%H-%M-%S)
+train-distributed: OPTIONS = --steps 40 --lr 1e-4 --no-compare $(ARGS)
+train-distributed: export OMP_NUM_THREADS := 1
+train-distributed: install  ## train in 2 processes (PARALLEL=ddp or fsdp), then in one, and compare the losses
+	$(BIN)/python -m torch.distributed.run --standalone --nproc-per-node 2 \
+		examples/train_gpt.py --parallel $(PARALLEL) $(OPTIONS) --output $(FOLDER)/$(PARALLEL)
+	$(BIN)/python examples/train_gpt.py $(OPTIONS) --output $(FOLDER)/one
+	$(BIN)/python examples/compare_runs.py $(FOLDER)/$(PARALLEL) $(FOLDER)/one
 
 test: install  ## all tests that need no GPU: natively, then the Triton kernels in the interpreter
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
