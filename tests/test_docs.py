@@ -1,7 +1,10 @@
 """The code in the documents runs as it stands there."""
 
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -22,6 +25,16 @@ def run_blocks(page: str) -> dict:
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks(page):
     assert run_blocks(page)
+
+
+def test_block_of_several_processes(tmp_path):
+    (block,) = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    (tmp_path / "block.py").write_text(block)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "block.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "checkpoint").glob("*.distcp"))) == 2
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
