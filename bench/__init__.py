@@ -1,4 +1,7 @@
-"""How fast a step is, beside torch's (`make bench`), and what precision modes cost: see bench/precision.py, bench/group_size.py."""
+"""How fast a step is, beside torch's (`make bench`), what precision modes cost, what GPUs that share a model hold.
+
+See bench/precision.py, bench/group_size.py, bench/scaling.py.
+"""
 
 import pathlib
 import sys

@@ -6,6 +6,7 @@
 import pathlib
 from collections.abc import Callable
 
+from bench import shards
 from bench.store import BASELINE, BIG, CACHED, COMPILED, OURS, SMALL, Row, load, rows, write
 from bench.text import figure, ratio, table
 
@@ -111,7 +112,14 @@ def _host(results: dict) -> list[str]:
     return table(("tensors", "gradients unmoved, µs", "µs a tensor", "all gradients moved, µs", "µs a tensor"), lines)
 
 
-TABLES: dict[str, Callable[[dict], list[str]]] = {"torch": _torch, "family": _family, "models": _models, "modes": _modes, "host": _host}
+TABLES: dict[str, Callable[[dict], list[str]]] = {
+    "torch": _torch,
+    "family": _family,
+    "models": _models,
+    "modes": _modes,
+    "host": _host,
+    **shards.TABLES,
+}
 
 
 def marked(line: str) -> tuple[str, str] | None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bench.limits import synchronize
 from bench.machine import taken_by_others
@@ -87,3 +89,24 @@ def held_and_moved(step: Step) -> tuple[float, float] | None:
     states = [value for state in optimizer.state.values() for key, value in state.items() if isinstance(value, Tensor) and key != "step"]
     held = sum(tensor.nbytes for tensor in (*params, *states)) / numel
     return held, 2 * held + sum(param.grad.nbytes for param in params) / numel
+
+
+class _Traffic(TorchDispatchMode):
+    """Adds up what operators read and write: each tensor that one is given, and once more what it changes or makes."""
+
+    n_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        changed = [value for argument, value in zip(func._schema.arguments, args, strict=False) if argument.is_write]
+        for tensors in ((args, kwargs), (changed, made)):
+            different = {id(tensor): tensor for tensor in tree_leaves(tensors) if isinstance(tensor, Tensor) and tensor.numel() > 1}
+            self.n_bytes += sum(tensor.nbytes for tensor in different.values())
+        return made
+
+
+def moved_by_operators(step: Step) -> int:
+    """Bytes that a step reads and writes whose operators find nothing in caches; single numbers are left out."""
+    with _Traffic() as traffic:
+        step()
+    return traffic.n_bytes

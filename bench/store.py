@@ -57,11 +57,11 @@ def rows(results: dict, kind: str = "workload") -> list[Row]:
     return [{**entry["params"], **entry["extra_info"]} for entry in results["benchmarks"] if kind in entry["params"]]
 
 
-def dumped(results: dict) -> str:
-    """JSON with one line for each timing."""
-    head = json.dumps({**results, "benchmarks": None}, indent=1)
-    lines = ",\n".join(json.dumps(entry) for entry in results["benchmarks"])
-    return head.replace('"benchmarks": null', f'"benchmarks": [\n{lines}\n ]') + "\n"
+def dumped(results: dict, key: str = "benchmarks") -> str:
+    """JSON with one line for each entry of a list."""
+    head = json.dumps({**results, key: None}, indent=1)
+    lines = ",\n".join(json.dumps(entry) for entry in results[key])
+    return head.replace(f'"{key}": null', f'"{key}": [\n{lines}\n ]') + "\n"
 
 
 def load(path: pathlib.Path) -> dict:

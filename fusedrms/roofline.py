@@ -40,6 +40,7 @@ class Multiprocessor(NamedTuple):
 class GPU(NamedTuple):
     name: str
     target: str
+    memory: float  # bytes
     bandwidth: float  # bytes a second
     multiprocessors: int
     clock: float  # boost, in Hz

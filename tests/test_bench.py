@@ -14,6 +14,7 @@ algorithms = pytest.importorskip("bench.algorithms")
 documents = pytest.importorskip("bench.documents")
 report = pytest.importorskip("bench.report")
 selection = pytest.importorskip("bench.selection")
+shards = pytest.importorskip("bench.shards")
 store = pytest.importorskip("bench.store")
 workloads = pytest.importorskip("bench.workloads")
 
@@ -169,12 +170,13 @@ def test_report(results, tmp_path):
 
 def test_tables_are_refilled(results, tmp_path):
     store.write(tmp_path / "results/step.json", store.dumped(results))
-    empty = "\n".join(["Text", *(f"<!-- from results/step.json: {name} -->\n| old |\n\nmore" for name in documents.TABLES), ""])
+    names = [name for name in documents.TABLES if name not in shards.TABLES]
+    empty = "\n".join(["Text", *(f"<!-- from results/step.json: {name} -->\n| old |\n\nmore" for name in names), ""])
     (tmp_path / "README.md").write_text(empty)
     assert documents.refill(tmp_path) == [tmp_path / "README.md"]
     text = (tmp_path / "README.md").read_text()
     assert "| old |" not in text
-    assert text.count("\n\nmore") == len(documents.TABLES)
+    assert text.count("\n\nmore") == len(names)
     assert documents.refill(tmp_path) == []
     edited = text.replace("| 1.00 |", "| 0.50 |").replace("1.0×", "2.0×")
     assert edited != text
@@ -191,6 +193,7 @@ def test_documents_say_what_was_measured():
         found |= {(page, marker[1]) for line in text.split("\n") if (marker := documents.marked(line))}
         assert documents.filled(text) == text, f"{page} says other figures than its files: python -m bench.report --documents"
     assert found >= {("README.md", "torch"), ("README.md", "family"), ("docs/precision.md", "modes")}
+    assert found >= {("docs/scaling.md", name) for name in shards.TABLES}
 
 
 def test_files_are_written_whole(tmp_path):

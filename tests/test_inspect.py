@@ -174,7 +174,7 @@ def test_resident_warps(target, registers, threads, shared, warps):
 
 
 def test_limit():
-    gpu = roofline.GPU("X", "sm_90", bandwidth=1e12, multiprocessors=100, clock=1e9)
+    gpu = roofline.GPU("X", "sm_90", memory=1e10, bandwidth=1e12, multiprocessors=100, clock=1e9)
     assert roofline.limit(gpu, 10, 64) == roofline.Limit("X", 128, "memory", 0.01, 1)
     assert roofline.limit(gpu, 10, 256) == roofline.Limit("X", 128, "arithmetic", 0.02, 0.5)
 
