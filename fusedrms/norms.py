@@ -1,6 +1,7 @@
 """What scales all gradients of a step, on the devices of its launches: loss scale and L2 norms, and whether a step is left out."""
 
 import itertools
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -29,7 +30,10 @@ class Scalars:
         n_norms = 1 + sum(int(np.count_nonzero(bucket.norm_index > FIRST_NORM)) for bucket in buckets)
         wanted = buckets if limits or skips else []
         shared = [[summed_over(owner) for owner in bucket.owners] for bucket in wanted]  # () of tensors that are no DTensors
-        self._groups = list(dict.fromkeys(itertools.chain(*shared))) if any(map(any, shared)) else []
+        # in the order of the parameters, which is the same in all processes; that of the buckets depends on addresses
+        numbered = zip(itertools.chain(*(bucket.index for bucket in wanted)), itertools.chain(*shared), strict=True)
+        ordered = [groups for _, groups in sorted(numbered, key=itemgetter(0))]
+        self._groups = list(dict.fromkeys(ordered)) if any(ordered) else []
         neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
         self.on = {device: on_device(neutral.copy(), device) for device in devices}
         self._limits, self._skips, self._scaled = limits, skips, False

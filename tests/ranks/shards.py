@@ -5,7 +5,7 @@ import timeit
 import torch
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from fusedrms import FusedRMSProp, FusedSMORMS3
 from fusedrms.sharded import first_element, local
@@ -135,6 +135,26 @@ def nan_in_one_shard(rank: int, world: int) -> None:
         agree(model, plain)
 
 
+def norms_over_several_groups(rank: int, world: int) -> None:
+    """Added up in the same order on all ranks, however the addresses on each divide parameters into launches."""
+    if world < 4:
+        return
+    mesh, params, wholes = mesh_of(2, 2, names=("data", "tensor")), [], []
+    for k, placements in enumerate(([Shard(0), Replicate()], [Replicate(), Shard(0)], [Shard(0), Shard(1)])):
+        memory = torch.ones(17, device=models.DEVICE)
+        here = memory[1:] if rank == 0 and k == 1 else memory[:16]
+        params.append(nn.Parameter(DTensor.from_local(here.view(4, 4), mesh, placements)))
+        wholes.append(nn.Parameter(torch.ones(params[-1].shape, device=models.DEVICE)))
+        params[-1].grad = DTensor.from_local(torch.full((4, 4), 2.0 + k, device=models.DEVICE), mesh, placements)
+        wholes[-1].grad = torch.full_like(wholes[-1], 2.0 + k)
+    options = dict(eps=1.0, clip_grad_norm=1.0, clip_norm_over="parameter")
+    optimizer, expected = FusedRMSProp(params, **options), FusedRMSProp(wholes, **options)
+    optimizer.step()
+    expected.step()
+    torch.testing.assert_close(optimizer.last_grad_norm, expected.last_grad_norm)
+    check([local(param) for param in params], [other[:4, :4] for other in wholes], exact=False)
+
+
 def host_time(rank: int, world: int) -> None:
     """Of parameters in shards; torch's optimizer asks DTensor for each operation on each."""
     mesh, took = mesh_of(world), {}
@@ -150,4 +170,13 @@ def host_time(rank: int, world: int) -> None:
     assert 10 * took[FusedRMSProp] < took[torch.optim.RMSprop]
 
 
-CHECKS = (fsdp, parallel_tensors, parallel_tensors_training, fsdp_8bit, fsdp_training, nan_in_one_shard, host_time)
+CHECKS = (
+    fsdp,
+    parallel_tensors,
+    parallel_tensors_training,
+    fsdp_8bit,
+    fsdp_training,
+    nan_in_one_shard,
+    norms_over_several_groups,
+    host_time,
+)
