@@ -19,9 +19,11 @@ import time
 from argparse import ArgumentParser
 from collections import deque
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -195,10 +197,30 @@ def run(command: ArgumentParser, job: Job) -> int:
     return 0
 
 
+@contextmanager
+def held(command: ArgumentParser, folder: Path):
+    """Keep other runs from writing to the folder; an error if one does."""
+    lock = FileLock(folder / "run.lock")
+
+    def hold() -> None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            command.error(f"{folder}: another run is writing to it; wait until it ends, or name another folder with --output")
+
+    first_decides(hold)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def main(argv: list[str] | None = None) -> int:
     command = parser(__doc__)
     with process_group():
-        return run(command, first_decides(lambda: start(command, argv)))
+        job = first_decides(lambda: start(command, argv))
+        with held(command, job.folder):
+            return run(command, job)
 
 
 if __name__ == "__main__":

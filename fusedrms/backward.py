@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from .optimizer import FusedOptimizer
 
@@ -38,19 +39,28 @@ class _Part:
         _check(own)
         if param in self._whole.state:  # perhaps loaded since
             self._optimizer.state[param] = self._whole.state[param]
+        else:
+            self._optimizer.state.clear()
         type(self._whole).step(self._optimizer)
         self._whole.state[param] = self._optimizer.state[param]
         param.grad = None
 
 
 def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any:
-    """The steps were made in the backward: nothing is left to do."""
+    """Update what no backward has: parameters of groups that were added since, gradients that were set by hand."""
     if getattr(self, "found_inf", None) is not None:
         raise RuntimeError("a GradScaler cannot unscale gradients that a backward has used already: train in bfloat16, or step() as usual")
+    loss = None
     if closure is not None:
         with torch.enable_grad():
-            return closure()
-    return None
+            loss = closure()
+    number = 0
+    for g, group in enumerate(self.param_groups):
+        for param in group["params"]:
+            if param.grad is not None:
+                self._parts.setdefault(param, _Part(self, g, number, param)).step(param)
+            number += 1
+    return loss
 
 
 def apply_in_backward(
@@ -68,19 +78,27 @@ def apply_in_backward(
         options: its own.
 
     Returns:
-        The optimizer, for schedules, ``state_dict()`` and ``load_state_dict()``; its ``step()`` does nothing.
+        The optimizer, for schedules, ``state_dict()`` and ``load_state_dict()``; its ``step()`` updates only what still has a gradient,
+        as parameters of groups have that were added later. Hooks of steps are called once for each parameter.
 
     Excluded is what needs several gradients at once: clip_grad_norm over the optimizer and skip_nonfinite (ValueError); a
     ``GradScaler`` (RuntimeError from its step); gradient accumulation, and hooks that finish gradients after the backward, as
     DistributedDataParallel's do.
     """
+    if isinstance(module, DistributedDataParallel):
+        raise ValueError("DistributedDataParallel averages gradients after these steps have used them: use FSDP2's fully_shard, or step()")
     whole = optimizer_class(module.parameters() if isinstance(module, torch.nn.Module) else module, **options)
+    if not isinstance(whole, FusedOptimizer):
+        raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
     for group in whole.param_groups:
         _check(group)
-    number = 0
+    parts, number = {}, 0
     for g, group in enumerate(whole.param_groups):
         for param in group["params"]:
-            param.register_post_accumulate_grad_hook(_Part(whole, g, number, param).step)
+            parts[param] = _Part(whole, g, number, param)
+            if param.requires_grad:
+                param.register_post_accumulate_grad_hook(parts[param].step)
             number += 1
+    whole._parts = parts
     whole.step = MethodType(_step, whole)
     return whole

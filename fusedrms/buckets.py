@@ -13,7 +13,7 @@ from .kernels.rules import COMMON
 from .kernels.storage import Storage
 from .options import STORED
 from .recipe import Recipe
-from .sharded import local_grad
+from .sharded import local
 from .storage import dense_like
 
 NAMES = {**STORED, torch.uint8: "uint8", torch.int8: "int8", torch.int16: "int16"}
@@ -152,14 +152,18 @@ class Bucket:
             return True
         return np.array_equal(self._counts[self._corrected], self._counts[self._counted_with])
 
-    def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray) -> bool:
-        """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout."""
+    def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray, placed_grads: dict[Tensor, Tensor]) -> bool:
+        """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout.
+
+        Of the gradients in placed_grads take what these are.
+        """
         rows = self._host.addresses
         rows[0] = grad_addresses[self.index]
         rows[1] = param_addresses[self.index]
         for row, columns in self._staged.items():
             for c in columns:
-                source = self.params[c] if row else local_grad(self.owners[c])
+                owner = self.owners[c]
+                source = local(owner) if row else placed_grads[owner] if owner in placed_grads else local(owner.grad)
                 copy = self._copies[row, c] = dense_like(self.params[c], dtype=source.dtype).copy_(source)
                 rows[row, c] = copy.data_ptr()
         return self.layout.aligned == (np.bitwise_or.reduce(rows, axis=None) % ALIGNMENT == 0)
@@ -215,7 +219,7 @@ class Bucket:
         else:
             self._counts += float(scalars[0]) == 0
         for c in self._staged[1]:
-            self.params[c].copy_(self._copies[1, c])
+            local(self.owners[c]).copy_(self._copies[1, c])
         self._copies.clear()
 
     def norm_tables(self, first_sum: np.ndarray, scalars: Tensor | np.ndarray) -> NormTables:

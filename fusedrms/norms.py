@@ -1,15 +1,12 @@
 """What scales all gradients of a step, on the devices of its launches: loss scale and L2 norms, and whether a step is left out."""
 
-import itertools
-from operator import itemgetter
-
 import numpy as np
 import torch
 from torch import Tensor, distributed
 
 from .buckets import Bucket, keep, on_device
 from .kernels.launch import FIRST_NORM, norm_chunk_size, prepare_norms
-from .sharded import summed_over
+from .sharded import local, summed_over
 
 
 class Scalars:
@@ -17,6 +14,7 @@ class Scalars:
 
     Args:
         buckets: of a plan.
+        numbers: of each parameter of the optimizer, in its order, which norm limits it.
         limits: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
         skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
 
@@ -25,23 +23,22 @@ class Scalars:
             norm of each set of them whose sums are added up over the same processes.
     """
 
-    def __init__(self, buckets: list[Bucket], limits: bool, skips: bool):
+    def __init__(self, buckets: list[Bucket], numbers: dict[Tensor, int], limits: bool, skips: bool):
         devices = sorted({bucket.layout.device for bucket in buckets}, key=lambda device: (device.type == "cpu", device.index or 0))
-        n_norms = 1 + sum(int(np.count_nonzero(bucket.norm_index > FIRST_NORM)) for bucket in buckets)
-        wanted = buckets if limits or skips else []
-        shared = [[summed_over(owner) for owner in bucket.owners] for bucket in wanted]  # () of tensors that are no DTensors
-        # in the order of the parameters, which is the same in all processes; that of the buckets depends on addresses
-        numbered = zip(itertools.chain(*(bucket.index for bucket in wanted)), itertools.chain(*shared), strict=True)
-        ordered = [groups for _, groups in sorted(numbered, key=itemgetter(0))]
-        self._groups = list(dict.fromkeys(ordered)) if any(ordered) else []
+        n_norms = 1 + max(numbers.values(), default=0)
+        wanted = limits or skips
+        shared = {param: summed_over(param) for param in numbers} if wanted else {}  # () of tensors that are no DTensors
+        self._groups = list(dict.fromkeys(shared.values())) if any(shared.values()) else []
+        if self._groups and not devices:  # others may have gradients
+            devices = [local(next(iter(numbers))).device]
         neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
         self.on = {device: on_device(neutral.copy(), device) for device in devices}
         self._limits, self._skips, self._scaled = limits, skips, False
         self._parts = []
-        if wanted:
-            self._prepare(buckets, devices, n_norms, shared)
+        if wanted and devices:
+            self._prepare(buckets, devices, n_norms, numbers, shared)
         made = [*self.on.values()]
-        if self._parts:
+        if self._parts or self._groups:
             made += [self._spans, *self._sums.values(), *(table for tables in self._tables for table in tables)]
         self.table_bytes = sum(table.nbytes for table in made)
         self._on_streams = [
@@ -50,25 +47,23 @@ class Scalars:
             if device.type == "cuda"
         ]
 
-    def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int, shared: list[list[tuple]]) -> None:
+    def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int, numbers: dict, shared: dict) -> None:
         # in the order of the parameters, so that nothing depends on who shares a launch
         n_sums, kind = (np.zeros(sum(len(bucket.params) for bucket in buckets), np.int64) for _ in range(2))
-        norm = np.zeros_like(n_sums)
-        for bucket, groups in zip(buckets, shared, strict=True):
+        for bucket in buckets:
             n_sums[bucket.index] = -(-bucket.numels // norm_chunk_size())
-            norm[bucket.index] = bucket.norm_index - FIRST_NORM
             if self._groups:
-                kind[bucket.index] = list(map(self._groups.index, groups))
+                kind[bucket.index] = [self._groups.index(shared[owner]) for owner in bucket.owners]
         order = np.argsort(kind, kind="stable")
         first = np.zeros_like(n_sums)
         first[order] = np.cumsum(n_sums[order]) - n_sums[order]
         spans = np.zeros((n_norms + len(self._groups), 2), np.int64)
         spans[0] = 0, n_sums.sum()
-        for k in range(len(self._groups)):
+        for k in np.unique(kind) if self._groups else ():
             spans[n_norms + k] = first[kind == k].min(), (first + n_sums)[kind == k].max()
         self._reduced = [
-            torch.from_numpy(np.append(np.unique(norm[(kind == k) & (norm > 0)]), n_norms + k)).to(devices[0])
-            for k in range(len(self._groups))
+            torch.tensor([*(n for param, n in numbers.items() if n and shared[param] == groups), n_norms + k], device=devices[0])
+            for k, groups in enumerate(self._groups)
         ]
         self._of_groups = slice(n_norms, None)
         for bucket in buckets:
@@ -98,7 +93,7 @@ class Scalars:
                 values[0] = 0.0 if found_inf is None else found_inf.reshape(())
                 values[1] = 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal()
         self._scaled = scaled
-        if not self._parts:
+        if not self._parts and not self._groups:
             return
         for write_squares, sums in self._parts:
             write_squares(sums)

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import is_
 from typing import Any
 
@@ -21,11 +21,12 @@ from .options import (
     check_positive,
     check_precision,
     check_precision_options,
+    check_shards,
     check_state,
 )
 from .plan import Plan, named_parameters
 from .recipe import Recipe
-from .sharded import is_sharded, local, locals_of, placed
+from .sharded import local, locals_of, placed, placed_grads, sharded
 from .storage import Memory, fit, fitted, obsolete, whole
 
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
@@ -52,6 +53,7 @@ class FusedOptimizer(Optimizer):
     _step_supports_amp_scaling = True
     _plan: Plan | None = None
     _skipped: Tensor | None = None
+    _parts: dict[Tensor, Any]  # of apply_in_backward(), by parameter
     _first_number = 0  # of its parameters, among those that it is a part of
     _captured: tuple[Plan, ...] = ()  # whose tables are read by CUDA graphs
     _made: tuple[tuple[list[Any], Recipe], ...] = ()  # by parameter group: the options that a recipe was made of, and the recipe
@@ -125,8 +127,18 @@ class FusedOptimizer(Optimizer):
         Raises:
             RuntimeError: a parameter or gradient that cannot be updated; no parameter has changed then.
         """
+        try:
+            return self._step(closure)
+        except BaseException:  # else a later step would take what a GradScaler has left for this one
+            for name in ("grad_scale", "found_inf"):
+                self.__dict__.pop(name, None)
+            raise
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
+            if getattr(self, "found_inf", None) is not None:
+                raise RuntimeError("a GradScaler looks for infinities before step() calls the closure: call it before scaler.step()")
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
@@ -137,10 +149,10 @@ class FusedOptimizer(Optimizer):
             recipes = self._recipes()
             plan, self._plan = self._plan, None  # a step that fails leaves no tables behind
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-            if found_inf is not None and is_sharded(found_inf):
-                found_inf = found_inf.full_tensor()
+            shards = sharded(self._params()) if plan is None else plan.sharded
+            elsewhere = placed_grads(shards)
             on_device = capturable or found_inf is not None or any(recipe.skip_nonfinite for recipe in recipes)  # it alone knows of a step
-            if plan is None or plan.counts_on_device < on_device or not plan.holds(self.param_groups, recipes, self.state):
+            if plan is None or plan.counts_on_device < on_device or not plan.holds(self.param_groups, recipes, self.state, elsewhere):
                 if capturing:
                     self._plan = plan
                     raise RuntimeError(
@@ -148,8 +160,10 @@ class FusedOptimizer(Optimizer):
                         "options and attributes (grad_scale, found_inf), and gradients of the same shapes and strides"
                     )
                 plan = None  # free the old tables first
-                plan = Plan(type(self).__name__, self.param_groups, recipes, self.state, on_device, self._first_number)
-                if not plan.holds(self.param_groups, recipes, self.state):
+                known = set(shards)
+                elsewhere |= placed_grads([param for param in sharded(self._params()) if param not in known])
+                plan = Plan(type(self).__name__, self.param_groups, recipes, self.state, elsewhere, on_device, self._first_number)
+                if not plan.holds(self.param_groups, recipes, self.state, elsewhere):
                     raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
             skipped = plan.step(recipes, grad_scale, found_inf)
             if skipped is not None:
@@ -160,6 +174,9 @@ class FusedOptimizer(Optimizer):
             if capturing:
                 self._captured = *self._captured, plan
         return loss
+
+    def _params(self) -> Iterator[Tensor]:
+        return (param for group in self.param_groups for param in group["params"])
 
     def _recipes(self) -> list[Recipe]:
         """One for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
@@ -202,7 +219,11 @@ class FusedOptimizer(Optimizer):
             index: whole(params[index], values) if isinstance(index, int) and isinstance(values, dict) else values
             for index, values in state_dict["state"].items()
         }
-        return {**state_dict, "state": state}
+        # what torch.distributed.checkpoint refuses in a full state_dict, and no load takes
+        groups = [
+            {key: value for key, value in group.items() if not isinstance(value, torch.dtype)} for group in state_dict["param_groups"]
+        ]
+        return {**state_dict, "state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of an optimizer of this class or, where it has the same states, of torch's.
@@ -255,6 +276,7 @@ class FusedOptimizer(Optimizer):
                 owner, param, values = param, local(param), locals_of(values)
                 check_precision(name, param, precision)
                 if any(isinstance(value, _Kept) for value in states[owner].values()):
+                    check_shards(name, owner, new[owner], initial)
                     check_complete(type(self).__name__, name, values, initial)
                 check_state(name, param, values, initial)
                 kept = fit(param, values, initial, precision)

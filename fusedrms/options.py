@@ -193,6 +193,18 @@ def _refuse_state(name: str, param: Tensor, key: str, value: object, expected: t
     )
 
 
+def check_shards(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
+    """ValueError unless a loaded state is divided where its parameter is: alike on all processes, which else would wait for each other."""
+    for key in (*keys, "master_param"):
+        value = state.get(key)
+        if isinstance(value, Tensor) and value.dim() and is_sharded(value) != is_sharded(param):
+            which = ("a DTensor", "no DTensor") if is_sharded(param) else ("no DTensor", "one")
+            raise ValueError(
+                f"{name} is {which[0]}, but the {key} in the checkpoint is {which[1]}: load it with set_optimizer_state_dict of "
+                "torch.distributed.checkpoint.state_dict, which divides states as parameters are"
+            )
+
+
 def check_complete(optimizer: str, name: str, state: dict, keys: Collection[str]) -> None:
     """ValueError unless a loaded state is of this optimizer's rule: another one's would silently start from zeros, or go on wrongly."""
     if "mem" in state and "mem" not in keys:

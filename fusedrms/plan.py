@@ -15,7 +15,7 @@ from .kernels.launch import Config
 from .norms import Scalars
 from .options import check_placement, check_precision, check_state, check_tensors
 from .recipe import Recipe
-from .sharded import first_element, local, local_grad, locals_of, placed, same_placement
+from .sharded import finish, first_element, local, locals_of, placed, sharded
 from .storage import WIDE, Precision, dense_like, fit, is_lazy, obsolete, order, rows
 
 
@@ -57,6 +57,7 @@ class Plan:
         groups: its parameter groups.
         recipes: one for each.
         state: the optimizer's, which gets what is missing.
+        elsewhere: placed_grads() of all parameters.
         count_on_device: steps of parameters on GPUs are counted there.
         first_number: of the parameters, by which their random bits differ.
 
@@ -66,18 +67,31 @@ class Plan:
     """
 
     def __init__(
-        self, name: str, groups: list[dict], recipes: list[Recipe], state: defaultdict, count_on_device: bool = False, first_number: int = 0
+        self,
+        name: str,
+        groups: list[dict],
+        recipes: list[Recipe],
+        state: defaultdict,
+        elsewhere: dict[Tensor, Tensor],
+        count_on_device: bool = False,
+        first_number: int = 0,
     ):
         self.counts_on_device = count_on_device
+        finish(param for group in groups for param in group["params"])
+        self._replaced = frozenset(elsewhere)
+        self.sharded = sharded(param for group in groups for param in group["params"])
         steps = _steps(state)
         active = []  # (its number, parameter group, parameter, gradient, steps it has had), where there is a gradient
         idle = []
-        for n, (g, parameter, param) in enumerate(named_parameters(groups), first_number):
+        alone, everything = count(1), list(named_parameters(groups))
+        # of all parameters, so that processes agree in what they add up, whichever have gradients
+        norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
+        for n, (g, parameter, param) in enumerate(everything, first_number):
             if param.grad is None:
                 idle.append(param)
                 continue
             check_placement(parameter, param, param.grad)
-            grad = local_grad(param)
+            grad = elsewhere[param] if param in elsewhere else local(param.grad)
             check_tensors(name, parameter, local(param), grad)
             check_precision(parameter, local(param), recipes[g].precision)
             check_state(parameter, local(param), locals_of(state.get(param, {})), recipes[g].states)
@@ -86,17 +100,15 @@ class Plan:
             raise RuntimeError(f"a parameter is listed twice; {name} would update it twice at once: list it once")
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
-        alone = count(1)
         kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it)
         for index, (n, g, param, grad, step) in enumerate(active):
-            norm = next(alone) if recipes[g].norm_over == "parameter" else 0
             values = state.setdefault(param, {})
             tensors = fit(local(param), locals_of(values), recipes[g].states, recipes[g].precision)
             for key in obsolete(values, recipes[g].states, tensors):
                 del values[key]
             values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
             kept += [(values, key) for key in tensors]
-            member = self._member(index, n, g, param, grad, step, norm, recipes[g], tensors)
+            member = self._member(index, n, g, param, grad, step, norms[param], recipes[g], tensors, param in elsewhere)
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group, count_on_device) for (rule, layout), group in members.items()]
@@ -105,7 +117,7 @@ class Plan:
                 state[param]["step"] = step
 
         limits, skips = any(recipe.norm_over for recipe in recipes), any(recipe.skip_nonfinite for recipe in recipes)
-        self._scalars = Scalars(self._buckets, limits, skips)
+        self._scalars = Scalars(self._buckets, norms, limits, skips)
         self._kinds = [recipe.kind for recipe in recipes]
         self._active = [param for _, _, param, _, _ in active]
         # a dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be
@@ -114,13 +126,26 @@ class Plan:
         self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.kept)]
         counters = [(state[param], "step") for param in self._active]
         self._snapshot = Snapshot(self._active, idle, _lists(groups), state, kept, counters, local)
-        # of a DTensor also what is here
-        self._counted = [*self._active, *(local(param) for param in self._active if local(param) is not param)]
-        self._versions, self._addresses = Versions(self._counted), self._snapshot.address[0].copy()
+        self._filled = np.flatnonzero([local(param).numel() for param in self._active])
+        self._note_versions()
+
+    def _note_versions(self) -> None:
+        here = (local(param) for param in self._active)  # of a DTensor also what is here
+        self._versions = Versions([*self._active, *(part for part, param in zip(here, self._active, strict=True) if part is not param)])
+        self._addresses = self._snapshot.address[0].copy()
 
     @staticmethod
     def _member(
-        index: int, number: int, group: int, owner: Tensor, grad: Tensor, step: float, norm: int, recipe: Recipe, tensors: dict[str, Tensor]
+        index: int,
+        number: int,
+        group: int,
+        owner: Tensor,
+        grad: Tensor,
+        step: float,
+        norm: int,
+        recipe: Recipe,
+        tensors: dict[str, Tensor],
+        elsewhere: bool = False,
     ) -> Member:
         beside, states = rows(tensors)
         param = local(owner)
@@ -141,12 +166,16 @@ class Plan:
             norm,
             step if recipe.bias_decay else None,
             order(param) != dense,
-            is_lazy(grad) or order(grad) != dense or not same_placement(owner, owner.grad),
+            is_lazy(grad) or order(grad) != dense or elsewhere,
         )
 
-    def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict) -> bool:
-        """Whether the tables can be used for this step; reads all addresses."""
-        if [recipe.kind for recipe in recipes] != self._kinds or not self._snapshot.same(_lists(groups), state):
+    def _same(self, groups: list[dict], state: defaultdict) -> bool:
+        """Whether all is as it was, and has memory of its own: what is none of torch's own tensors has not."""
+        return self._snapshot.same(_lists(groups), state) and bool(self._snapshot.address[:, self._filled].all())
+
+    def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, elsewhere: dict[Tensor, Tensor]) -> bool:
+        """Whether the tables can be used for this step; reads all addresses; elsewhere as for a Plan."""
+        if elsewhere.keys() != self._replaced or [recipe.kind for recipe in recipes] != self._kinds or not self._same(groups, state):
             return False
         if any(is_lazy(local(param.grad)) for param in self._may_be_lazy) or any(is_lazy(tensor) for tensor in self._complex):
             return False
@@ -154,8 +183,9 @@ class Plan:
             return False
         moved = self._snapshot.moved()
         if moved and not np.array_equal(self._snapshot.address[0], self._addresses):  # perhaps other tensors, with counters of their own
-            self._versions, self._addresses = Versions(self._counted), self._snapshot.address[0].copy()
-        return all(bucket.point_at(*self._snapshot.address) for bucket in self._buckets if moved or bucket.uses_copies)
+            self._note_versions()
+        params, grads = self._snapshot.address
+        return all(bucket.point_at(params, grads, elsewhere) for bucket in self._buckets if moved or bucket.uses_copies)
 
     def _send(self, recipes: list[Recipe]) -> None:
         for bucket in self._buckets:

@@ -1,6 +1,7 @@
 """Shards: what this process holds of a DTensor, and a DTensor of what it holds."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -38,24 +39,50 @@ def placed(param: Tensor, tensor: Any) -> Any:
     )
 
 
-def same_placement(param: Any, grad: Any) -> bool:
-    if not is_sharded(param):
-        return not is_sharded(grad)
-    return is_sharded(grad) and (grad.device_mesh, grad.placements) == (param.device_mesh, param.placements)
+def finish(params: Iterable[Any]) -> None:
+    """Wait for gradients that are still under way: their memory is not theirs before."""
+    for param in params:
+        if hasattr(grad := param.grad, "wait"):
+            param.grad = grad.wait()
+        elif is_sharded(grad) and hasattr(grad._local_tensor, "wait"):
+            grad._local_tensor = grad._local_tensor.wait()
 
 
-def local_grad(param: Any) -> Tensor:
-    """What this process holds of the gradient, placed as the parameter is; shares its memory unless it was placed otherwise."""
-    grad = param.grad
-    if is_sharded(grad) and not same_placement(param, grad):
-        grad = grad.redistribute(param.device_mesh, param.placements)
-    shown = local(grad)
-    return shown.wait() if hasattr(shown, "wait") else shown
+def sharded(params: Iterable[Any]) -> list[Any]:
+    return [param for param in params if is_sharded(param)]
+
+
+def placed_grads(params: list[Any]) -> dict[Any, Tensor]:
+    """Of the gradients that are placed otherwise than their parameters what this process holds once they are placed alike.
+
+    Args:
+        params: DTensors.
+
+    That takes collectives: every process calls this once a step, for the same parameters in the same order, whatever tables it has.
+
+    Raises:
+        RuntimeError: a gradient on a mesh from which torch cannot bring it to the parameter's.
+    """
+    found = {}
+    for param in params:
+        if (grad := param.grad) is None or not hasattr(grad, "_spec"):
+            continue
+        here, there = grad._spec, param._spec  # of FSDP2 the same object
+        same_mesh = here is there or here.mesh is there.mesh or here.mesh == there.mesh
+        if not same_mesh or (here is not there and here.placements != there.placements):
+            try:
+                found[param] = local(grad.redistribute(param.device_mesh, param.placements))
+            except NotImplementedError:
+                raise RuntimeError(
+                    f"the gradient of a parameter of shape {tuple(param.shape)} is on {grad.device_mesh}, the parameter on "
+                    f"{param.device_mesh}: redistribute the gradient to that mesh before step()"
+                ) from None
+    return found
 
 
 def summed_over(param: Any) -> tuple[Any, ...]:
     """The process groups over which a sum over the parameter's elements must be added up."""
-    if not is_sharded(param):
+    if not is_sharded(param) or param.device_mesh.get_coordinate() is None:  # none of it is here
         return ()
     return tuple(param.device_mesh.get_group(dim) for dim, placement in enumerate(param.placements) if not placement.is_replicate())
 

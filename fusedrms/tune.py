@@ -93,8 +93,8 @@ class Scratch:
         self._optimizer = make(rule, mode, self._params)
         self._recipes = self._optimizer._recipes()
         groups, state = self._optimizer.param_groups, self._optimizer.state
-        self._plan = Plan(type(self._optimizer).__name__, groups, self._recipes, state)
-        assert self._plan.holds(groups, self._recipes, state)
+        self._plan = Plan(type(self._optimizer).__name__, groups, self._recipes, state, {})
+        assert self._plan.holds(groups, self._recipes, state, {})
         self._tensors = [*self._params, *(state[param][name] for param in self._params for name in state[param] if name != "step")]
         self._start = [tensor.detach().clone() for tensor in self._tensors]
         self._expected: list[Tensor] = []

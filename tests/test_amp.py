@@ -259,3 +259,25 @@ def test_no_sync():
         finally:
             torch.cuda.set_sync_debug_mode("default")
         scale.update()
+
+
+def test_a_step_that_fails_leaves_nothing_of_the_scaler(device):
+    """Neither the scale, which the next try would take away twice, nor the infinity, by which all later steps would be left out."""
+    param = parameters([(5,)], device)
+    other = twins(param)
+    optimizer, plain = FusedRMSProp(param), FusedRMSProp(other)
+    random_grads(param)
+    used = scaler(device)
+    used.scale(torch.ones((), device=device))
+    param[0].grad.fill_(float("inf"))
+    optimizer.param_groups[0]["momentum"] = -1
+    with pytest.raises(ValueError, match="momentum"):
+        used.step(optimizer)
+    with pytest.raises(RuntimeError, match="closure"):
+        used.step(optimizer, lambda: None)
+    optimizer.param_groups[0]["momentum"] = 0
+    random_grads(param)
+    copy_grads(param, other)
+    optimizer.step()
+    plain.step()
+    assert same(optimizer, plain)

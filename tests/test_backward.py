@@ -132,3 +132,37 @@ def test_grad_scaler():
     scaler.scale(loss(model, 0)).backward()
     with pytest.raises(RuntimeError, match="GradScaler"):
         scaler.step(optimizer)
+
+
+def test_frozen_cleared_and_added():
+    """Frozen parameters have no hooks, cleared states begin anew, and step() updates groups that were added later."""
+    ours, plain = models("cpu")
+    for model in (ours, plain):
+        model[0].requires_grad_(False)
+        model[0].bias.requires_grad_(True)
+    late = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    in_backward, optimizer = apply_in_backward(ours, FusedRMSProp, momentum=0.9), FusedRMSProp(plain.parameters(), momentum=0.9)
+    for seed in range(4):
+        if seed == 1:
+            for each, param in zip((in_backward, optimizer), late, strict=True):
+                each.add_param_group(dict(params=[param], lr=0.1))
+        if seed == 2:
+            for each in (in_backward, optimizer):
+                each.state.clear()
+        for model, each, param in zip((ours, plain), (in_backward, optimizer), late, strict=True):
+            (loss(model, seed) + (param * param).sum()).backward()
+            each.step()
+            each.zero_grad()
+        assert same(ours, plain)
+        assert torch.equal(*late)
+    assert {float(state["step"]) for state in in_backward.state.values()} == {2.0}
+
+
+def test_what_cannot_step_in_a_backward(monkeypatch):
+    model = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"torch\.optim\.\S*RMSprop.*FusedRMSProp"):
+        apply_in_backward(model, torch.optim.RMSprop)
+    wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    with pytest.raises(ValueError, match="fully_shard"):
+        apply_in_backward(wrapped, FusedRMSProp)
+    assert not any(param._post_accumulate_grad_hooks for param in model.parameters())

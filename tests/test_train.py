@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+from filelock import FileLock
 from rich.console import Console
 
 from fusedrms import FusedRMSProp
@@ -66,6 +67,8 @@ def test_resume_is_exact(tmp_path):
     assert "torch.optim.RMSprop" in out
     assert (whole / "loss.png").stat().st_size > 1000
     assert "--resume" in train(*tiny, "--output", halves, "--stop-at", 3)
+    with FileLock(halves / "run.lock"):
+        assert "another run" in train("--resume", halves, expect=2)
     train("--resume", halves)
     assert metrics(whole) == metrics(halves)
     assert len(metrics(whole)) == 12

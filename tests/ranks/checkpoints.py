@@ -3,14 +3,15 @@
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import distributed, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 
 from fusedrms import FusedRMSProp
-from fusedrms.sharded import local
+from fusedrms.sharded import local, locals_of
+from fusedrms.storage import whole
 
 from . import models
-from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, sharded, tensor_parallel
+from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, part, sharded, tensor_parallel
 
 OPTIONS = dict(centered=True, momentum=0.9, lr=1e-3)
 MODES = {
@@ -72,6 +73,13 @@ def every_mode(rank: int, world: int) -> None:
         load(name, other, loaded)
         steps(other, loaded, STEPS, STEPS + 2)
         check(map(local, other.parameters()), map(local, model.parameters()))
+        _, complete = get_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))
+        for key, values in complete["state"].items():
+            param = model.get_parameter(key)
+            assert all(isinstance(value, torch.Tensor) and value.shape in ((), param.shape) for value in values.values())
+            assert torch.equal(
+                part(values["square_avg"], param), local(whole(local(param), locals_of(optimizer.state[param]))["square_avg"])
+            )
 
 
 def parallel_tensors_saved(rank: int, world: int) -> None:

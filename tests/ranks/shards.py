@@ -167,7 +167,7 @@ def host_time(rank: int, world: int) -> None:
         optimizer = cls(params, foreach=True)
         optimizer.step()
         took[cls] = min(timeit.repeat(optimizer.step, number=1, repeat=3))
-    assert 10 * took[FusedRMSProp] < took[torch.optim.RMSprop]
+    assert 5 * took[FusedRMSProp] < took[torch.optim.RMSprop]
 
 
 CHECKS = (
