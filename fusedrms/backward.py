@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from .optimizer import FusedOptimizer
+from .plan import named_parameters
 
 
 def _check(group: dict[str, Any]) -> None:
@@ -54,12 +55,11 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     if closure is not None:
         with torch.enable_grad():
             loss = closure()
-    number = 0
-    for g, group in enumerate(self.param_groups):
-        for param in group["params"]:
-            if param.grad is not None:
-                self._parts.setdefault(param, _Part(self, g, number, param)).step(param)
-            number += 1
+    for number, (g, _, param) in enumerate(named_parameters(self.param_groups)):
+        if param.grad is not None:
+            if param not in self._parts:
+                self._parts[param] = _Part(self, g, number, param)
+            self._parts[param].step(param)
     return loss
 
 
@@ -92,13 +92,10 @@ def apply_in_backward(
         raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
     for group in whole.param_groups:
         _check(group)
-    parts, number = {}, 0
-    for g, group in enumerate(whole.param_groups):
-        for param in group["params"]:
-            parts[param] = _Part(whole, g, number, param)
-            if param.requires_grad:
-                param.register_post_accumulate_grad_hook(parts[param].step)
-            number += 1
-    whole._parts = parts
+    whole._parts = {}
+    for number, (g, _, param) in enumerate(named_parameters(whole.param_groups)):
+        if param.requires_grad:
+            whole._parts[param] = _Part(whole, g, number, param)
+            param.register_post_accumulate_grad_hook(whole._parts[param].step)
     whole.step = MethodType(_step, whole)
     return whole

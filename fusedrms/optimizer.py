@@ -214,7 +214,7 @@ class FusedOptimizer(Optimizer):
             widen.remove()
 
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        params = [param for _, _, param in named_parameters(self.param_groups)]
+        params = list(self._params())
         state = {
             index: whole(params[index], values) if isinstance(index, int) and isinstance(values, dict) else values
             for index, values in state_dict["state"].items()

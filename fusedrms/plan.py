@@ -77,13 +77,14 @@ class Plan:
         first_number: int = 0,
     ):
         self.counts_on_device = count_on_device
-        finish(param for group in groups for param in group["params"])
-        self._replaced = frozenset(elsewhere)
-        self.sharded = sharded(param for group in groups for param in group["params"])
+        everything = list(named_parameters(groups))
+        params = [param for _, _, param in everything]
+        finish(params)
+        self._replaced, self.sharded = frozenset(elsewhere), sharded(params)
         steps = _steps(state)
         active = []  # (its number, parameter group, parameter, gradient, steps it has had), where there is a gradient
         idle = []
-        alone, everything = count(1), list(named_parameters(groups))
+        alone = count(1)
         # of all parameters, so that processes agree in what they add up, whichever have gradients
         norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
         for n, (g, parameter, param) in enumerate(everything, first_number):

@@ -27,15 +27,14 @@ def locals_of(values: dict) -> dict:
     return {key: local(value) for key, value in values.items()}
 
 
-def placed(param: Tensor, tensor: Any) -> Any:
+def placed(param: Any, tensor: Any) -> Any:
     """A DTensor placed as the parameter is, of what this process holds of it; what has another shape stays as it is."""
     if not is_sharded(param) or not isinstance(tensor, Tensor) or is_sharded(tensor):
         return tensor
     if tensor.shape != local(param).shape or not tensor.dim():
         return tensor
-    mesh: Any = param
     return _module().DTensor.from_local(
-        tensor, mesh.device_mesh, mesh.placements, run_check=False, shape=param.shape, stride=param.stride()
+        tensor, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
     )
 
 
@@ -68,15 +67,15 @@ def placed_grads(params: list[Any]) -> dict[Any, Tensor]:
         if (grad := param.grad) is None or not hasattr(grad, "_spec"):
             continue
         here, there = grad._spec, param._spec  # of FSDP2 the same object
-        same_mesh = here is there or here.mesh is there.mesh or here.mesh == there.mesh
-        if not same_mesh or (here is not there and here.placements != there.placements):
-            try:
-                found[param] = local(grad.redistribute(param.device_mesh, param.placements))
-            except NotImplementedError:
-                raise RuntimeError(
-                    f"the gradient of a parameter of shape {tuple(param.shape)} is on {grad.device_mesh}, the parameter on "
-                    f"{param.device_mesh}: redistribute the gradient to that mesh before step()"
-                ) from None
+        if here is there or (here.placements == there.placements and (here.mesh is there.mesh or here.mesh == there.mesh)):
+            continue
+        try:
+            found[param] = local(grad.redistribute(param.device_mesh, param.placements))
+        except NotImplementedError:
+            raise RuntimeError(
+                f"the gradient of a parameter of shape {tuple(param.shape)} is on {grad.device_mesh}, the parameter on "
+                f"{param.device_mesh}: redistribute the gradient to that mesh before step()"
+            ) from None
     return found
 
 

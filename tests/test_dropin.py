@@ -10,21 +10,13 @@ import torch
 from torch.optim import lr_scheduler
 
 from fusedrms import FusedRMSProp
-from tools import assert_close, copy_grads, parameter, parameters, random_grads, step_and_check, twins
+from tools import assert_close, parameter, parameters, random_grads, step_and_check, step_both, twins
 
 
 def pair(shapes=((3, 4), (5,)), device="cpu", **options):
     ours = parameters(shapes, device)
     theirs = twins(ours)
     return FusedRMSProp(ours, **options), torch.optim.RMSprop(theirs, **options), ours, theirs
-
-
-def run(a, b, ours, theirs, steps=1):
-    for _ in range(steps):
-        random_grads(ours)
-        copy_grads(ours, theirs)
-        a.step()
-        b.step()
 
 
 def test_signature():
@@ -65,7 +57,7 @@ def test_unsupported_options(options, message):
 def test_accepted_without_effect():
     for foreach in (None, False, True):
         a, b, *params = pair(foreach=foreach)
-        run(a, b, *params)
+        step_both(a, b, *params)
         assert_close(*params, steps=1)
     FusedRMSProp(parameters([(2,)]), alpha=1.5)  # torch allows it
 
@@ -87,12 +79,12 @@ def test_parameter_collections():
 
 def test_add_param_group(device):
     a, b, ours, theirs = pair(device=device, momentum=0.9)
-    run(a, b, ours, theirs, 2)
+    step_both(a, b, ours, theirs, 2)
     more = parameters([(7,)], device)
     more_twins = twins(more)
     a.add_param_group(dict(params=more, lr=1e-3, centered=True))
     b.add_param_group(dict(params=more_twins, lr=1e-3, centered=True))
-    run(a, b, ours + more, theirs + more_twins, 2)
+    step_both(a, b, ours + more, theirs + more_twins, 2)
     assert_close(ours + more, theirs + more_twins, steps=4)
     with pytest.raises(ValueError, match="Invalid momentum"):
         a.add_param_group(dict(params=parameters([(1,)]), momentum=-1))
@@ -125,7 +117,7 @@ def test_closure_and_hooks(device):
 def test_zero_grad(device):
     a, b, ours, theirs = pair(device=device)
     for set_to_none in (True, False, False, True):
-        run(a, b, ours, theirs)
+        step_both(a, b, ours, theirs)
         for optimizer in (a, b):
             optimizer.zero_grad(set_to_none=set_to_none)
         assert all((p.grad is None) == set_to_none for p in ours)
@@ -144,12 +136,12 @@ def test_tensor_lr(device, shape):
     for value in (None, 0.01, 0.0, 0.5):
         if value is not None:
             lr.fill_(value)
-        run(a, b, ours, theirs)
+        step_both(a, b, ours, theirs)
         assert_close(ours, theirs, steps=5)
     for optimizer in (a, b):
         optimizer.param_groups[0]["lr"] = 0.0
     before = [p.detach().clone() for p in ours]
-    run(a, b, ours, theirs)
+    step_both(a, b, ours, theirs)
     assert all(torch.equal(p, q) for p, q in zip(ours, before, strict=True))
 
 
@@ -184,7 +176,7 @@ def test_schedulers(device, scheduler, tensor_lr):
     a, b, ours, theirs = pair(device=device, momentum=0.5, lr=torch.tensor(1e-2, device=device) if tensor_lr else 1e-2)
     schedules = scheduler(a), scheduler(b)
     for step in range(8):
-        run(a, b, ours, theirs)
+        step_both(a, b, ours, theirs)
         for schedule in schedules:
             schedule.step(*([1.0 + step] if isinstance(schedule, lr_scheduler.ReduceLROnPlateau) else []))
         assert float(a.param_groups[0]["lr"]) == float(b.param_groups[0]["lr"])

@@ -8,7 +8,7 @@ from cases import BF16, DTYPES, F16, F32, F64, FAMILY, OPTIONS, SHAPES
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from fusedrms.kernels import launch
 from fusedrms.kernels.storage import Storage
-from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
+from tools import assert_close, parameter, parameters, random_grads, set_grad, step_and_check, step_both, twins
 
 pytestmark = pytest.mark.interpret
 options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -53,11 +53,7 @@ def test_torch(device, options, dtype):
     ours = parameters(SHAPES, device, dtype)
     theirs = twins(ours)
     a, b = FusedRMSProp(ours, **options), torch.optim.RMSprop(theirs, **options)
-    for _ in range(5):
-        random_grads(ours)
-        copy_grads(ours, theirs)
-        a.step()
-        b.step()
+    step_both(a, b, ours, theirs, steps=5)
     assert_close(ours, theirs, steps=5)
     for p, q in zip(ours, theirs, strict=True):
         assert a.state[p].keys() == b.state[q].keys()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusedrms import FusedRMSProp
-from tools import assert_close, copy_grads, parameters, random_grads, twins
+from tools import assert_close, parameters, step_both, twins
 
 common_optimizers = pytest.importorskip("torch.testing._internal.common_optimizers")
 (info,) = (info for info in common_optimizers.optim_db if info.optim_cls is torch.optim.RMSprop)
@@ -19,11 +19,7 @@ def test_inputs(device, dtype):
         ours = parameters([(2, 3), (5,), (), (0, 4)], device, dtype)
         theirs = twins(ours)
         a, b = FusedRMSProp(ours, **each.kwargs), torch.optim.RMSprop(theirs, **each.kwargs)
-        for _ in range(3):
-            random_grads(ours)
-            copy_grads(ours, theirs)
-            a.step()
-            b.step()
+        step_both(a, b, ours, theirs, steps=3)
         assert_close(ours, theirs, steps=3)
 
 

@@ -47,6 +47,15 @@ def copy_grads(source, target) -> None:
         b.grad = None if a.grad is None else a.grad.detach().clone()
 
 
+def step_both(a, b, ours, theirs, steps: int = 1) -> None:
+    """Two optimizers, each with its own copies of the same parameters, with the same random gradients."""
+    for _ in range(steps):
+        random_grads(ours)
+        copy_grads(ours, theirs)
+        a.step()
+        b.step()
+
+
 def exact(tensor: Tensor) -> np.ndarray:
     """Every number of a tensor in float64, complex elements as pairs."""
     tensor = tensor.detach().cpu()

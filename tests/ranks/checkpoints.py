@@ -7,7 +7,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.device_mesh import DeviceMesh
 
 from fusedrms import FusedRMSProp
-from fusedrms.sharded import local, locals_of
+from fusedrms.sharded import local
 from fusedrms.storage import whole
 
 from . import models
@@ -77,9 +77,7 @@ def every_mode(rank: int, world: int) -> None:
         for key, values in complete["state"].items():
             param = model.get_parameter(key)
             assert all(isinstance(value, torch.Tensor) and value.shape in ((), param.shape) for value in values.values())
-            assert torch.equal(
-                part(values["square_avg"], param), local(whole(local(param), locals_of(optimizer.state[param]))["square_avg"])
-            )
+            assert torch.equal(part(values["square_avg"], param), local(whole(param, optimizer.state[param])["square_avg"]))
 
 
 def parallel_tensors_saved(rank: int, world: int) -> None:
