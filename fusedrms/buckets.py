@@ -67,11 +67,18 @@ class Member(NamedTuple):
         """What is updated beside the parameter, in the order of its rows."""
         return [*self.beside, *(tensor for state in self.states for tensor in state)]
 
+    @property
+    def numel(self) -> int:
+        """Of the numbers to update, two of which make a complex element."""
+        return self.param.numel() * (1 + self.param.is_complex())
+
     def layout(self) -> Layout:
         read = [*self.kept, *([] if self.stage_param else [self.param]), *([] if self.stage_grad else [self.grad])]
         values = (self.grad,), (self.param, *self.beside), *self.states
         dtypes = tuple(tuple(NAMES[tensor.dtype] for tensor in rows) for rows in values)
-        storage = Storage(dtypes, self.stochastic, self.variance)
+        storage, lower = Storage(dtypes, self.stochastic, self.variance), self.origin % 2**32
+        if storage.noisy and lower and lower + self.numel > 2**32:
+            storage = storage._replace(wraps=True)
         return Layout(self.param.device, storage, not any(tensor.data_ptr() % ALIGNMENT for tensor in read))
 
 
@@ -101,7 +108,7 @@ class Bucket:
         self._first = np.array([row.index(r) for r in range(len(rows))])  # parameter of each row
         self._corrected = np.flatnonzero([member.corrected_from is not None for member in members])
         self._counted_with = self._first[np.array(row)[self._corrected]]
-        self.numels = np.array([p.numel() * (1 + p.is_complex()) for p in self.params], np.int64)  # a complex element is two numbers
+        self.numels = np.array([member.numel for member in members], np.int64)
         kept = np.array([[tensor.data_ptr() for tensor in member.kept] for member in members], np.int64).T
         self._host = Tables(
             np.concatenate([np.zeros((2, len(members)), np.int64), kept]),

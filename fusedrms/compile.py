@@ -56,28 +56,30 @@ class _Absent:
         self.get_current_stream = lambda device: 0
 
 
+def warm(kernel: Any, arguments: tuple, constants: dict[str, Any], target: Any) -> Any:
+    """What a launch on a GPU of a target compiles, that need not be here; arguments: tensors, dtypes in their place, and integers."""
+    from triton import runtime
+
+    driver: Any = runtime.driver
+    driver.set_active(_Absent(target))
+    try:
+        return kernel.warmup(*arguments, grid=(1,), **constants)
+    finally:
+        driver.set_active(None)  # the next launch looks for the real one
+
+
 def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[[], None]]]:
     """What compiles each variant for a target that need not be here, by the way that a launch there takes."""
     from .machine_code import target_of
 
     target = target_of(name)
-    from triton import runtime
-
     from .kernels.norm import norms_kernel, squares_kernel
     from .kernels.step import step_kernel
 
     i32, i64, f64 = torch.int32, torch.int64, torch.float64
     device = torch.device("cuda")
 
-    def build(kernel, arguments, constants):
-        driver: Any = runtime.driver
-        driver.set_active(_Absent(target))
-        try:
-            kernel.warmup(*arguments, grid=(1,), **constants)
-        finally:
-            driver.set_active(None)  # the next launch looks for the real one
-
-    yield "norms", lambda: build(norms_kernel, (f64, i64, f64), launch.norms_constants())
+    yield "norms", lambda: warm(norms_kernel, (f64, i64, f64), launch.norms_constants(), target)
     for rule, mode, storage, n_hyper in wanted:
         hyper = getattr(torch, storage.compute)
         for aligned in (True, False):
@@ -86,8 +88,9 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
 
             def run(rule=rule, storage=storage, aligned=aligned, config=config, n_hyper=n_hyper, tables=tables):
                 constants = launch.constants(rule, storage, aligned, n_hyper, config, target.warp_size)
-                build(step_kernel, (*tables, i32, i32, i64, 1, 1, config.chunk, f64), constants)
-                build(squares_kernel, (*tables, i64, f64, f64, 1), launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper))
+                warm(step_kernel, (*tables, i32, i32, i64, 1, 1, config.chunk, f64), constants, target)
+                squares = launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper)
+                warm(squares_kernel, (*tables, i64, f64, f64, 1), squares, target)
 
             yield f"{rule}, {mode}, {'aligned' if aligned else 'unaligned'}", run
 

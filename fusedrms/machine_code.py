@@ -1,10 +1,12 @@
 """Compiles kernels for targets that need not be here, and reads what came out: registers, spills, the unmasked loop."""
 
 import functools
+import inspect
 import itertools
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -75,21 +77,18 @@ def target_of(name: str) -> Any:
     return GPUTarget("cuda", int(kind[1]), 32)
 
 
-def _tool(name: str) -> str:
-    from triton import knobs
-
+def _tool(find: Callable[[], Any]) -> str:
     try:
-        return getattr(knobs.nvidia, name).path
-    except RuntimeError:
-        raise UserError(
-            f"{name.replace('_', '-')} is missing: reinstall triton, whose wheel brings it, or set TRITON_{name.upper()}_PATH to CUDA's"
-        ) from None
+        return find().path
+    except RuntimeError as error:  # it names the tool
+        raise UserError(f"{error}: reinstall triton, whose wheel brings it, or set TRITON_<TOOL>_PATH to CUDA's") from None
 
 
 def _ptxas(number: int) -> str:
-    from triton import knobs
+    """The one that Triton compiles for an architecture with; it has had two since 3.6."""
+    from triton.backends.nvidia.compiler import get_ptxas
 
-    return _tool("ptxas_blackwell" if number >= 100 and hasattr(type(knobs.nvidia), "ptxas_blackwell") else "ptxas")
+    return _tool(functools.partial(get_ptxas, *[number][: len(inspect.signature(get_ptxas).parameters)]))
 
 
 @functools.cache
@@ -113,7 +112,7 @@ def build(kernel: Any, constants: dict[str, Any], target: Any, compute: str = "f
     from triton.compiler import ASTSource
 
     constants = dict(constants)
-    options = {name: constants.pop(name) for name in ("num_warps", "maxnreg") if name in constants}
+    options = {name: constants.pop(name) for name in ("num_warps", "maxnreg", "enable_fp_fusion") if name in constants}
     types = {**ARGUMENTS, "hyper_ptr": "*fp64" if compute == "float64" else "*fp32"}
     names = kernel.arg_names
     source = ASTSource(
@@ -143,10 +142,12 @@ def disassembled(binary: Any) -> str:
 
 
 def _of_cubin(cubin: bytes, tool: str, *options: str) -> str:
+    from triton import knobs
+
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return _run.__wrapped__(_tool(tool), *options, file.name)
+        return _run.__wrapped__(_tool(lambda: getattr(knobs.nvidia, tool)), *options, file.name)
 
 
 def read(binary: Any) -> Code:

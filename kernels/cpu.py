@@ -11,11 +11,11 @@ from numba.core import types as nt
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from . import quant, rules
+from . import fma, quant, rules  # noqa: F401 - tl.fma
 from .c_api import cached_njit
 from .cpu_memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_codes, store_row
 from .cpu_threads import Loop, Threads, compile_loop
-from .lang import clip, is_rule, quotient, tl
+from .lang import clip, is_rule, normal, quotient, reciprocal, rounded_quotient, tl
 from .quant import GROUP, LEAST_SCALE
 from .storage import Storage
 
@@ -23,7 +23,7 @@ CHUNK = 1 << 14  # elements: small enough to share among threads, large enough t
 MIN_WORK = 1 << 16  # elements a thread must have before waking it pays
 
 # Numba's disk cache looks at one file only; a change in any of these must give another key
-_SOURCES = ("rules.py", "rounding.py", "quant.py", "cpu.py", "cpu_memory.py", "cpu_norm.py", "cpu_trace.py")
+_SOURCES = ("rules.py", "rounding.py", "quant.py", "cpu.py", "cpu_memory.py", "cpu_norm.py", "cpu_trace.py", "fma.py")
 DIGEST = hashlib.sha256(b"".join((pathlib.Path(__file__).parent / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
 
 INT32, INT64, FLOAT64 = (nt.Array(dtype, 1, "C") for dtype in (nt.int32, nt.int64, nt.float64))
@@ -50,7 +50,40 @@ def _quotient(x, y):
     return x / y
 
 
-_BUILT_IN = {clip: _clip, quotient: _quotient}  # written otherwise for GPUs
+@numba.njit(error_model="numpy")
+def _reciprocal(y):
+    return _one_over(y)
+
+
+def _one_over(y):
+    """Replaced by its overload: lang.reciprocal."""
+
+
+@overload(_one_over)
+def _(y):
+    if y == nt.float64:
+        return lambda y: 1 / y
+    one, most, mask = np.float32(1), np.float32(2.0**126), np.uint32(0xFFFFFFFE)
+
+    def reciprocal(y):
+        y = most if y > most else y
+        return one / np.uint32(np.float32(y).view(np.uint32) & mask).view(np.float32)
+
+    return reciprocal
+
+
+def _normal(x):
+    """Replaced by its overload: lang.normal."""
+
+
+@overload(_normal)
+def _(x):
+    least = np.finfo(x.name).tiny
+    return lambda x: x if x > least else least
+
+
+# written otherwise for GPUs
+_BUILT_IN = {clip: _clip, quotient: _quotient, rounded_quotient: _quotient, reciprocal: _reciprocal, normal: _normal}
 
 
 def compile_rule(function, compute: nt.Float):
@@ -61,7 +94,7 @@ def compile_rule(function, compute: nt.Float):
     code = function.fn.__code__
     scope = {"__name__": function.fn.__module__}  # the disk cache imports it
     scope |= {
-        name: compile_rule(value, compute) if is_rule(value) or value is clip or value is quotient else value
+        name: compile_rule(value, compute) if is_rule(value) or (callable(value) and value in _BUILT_IN) else value
         for name, value in function.fn.__globals__.items()
         if name in code.co_names
     }
@@ -207,7 +240,7 @@ def _step(
         bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
         row = unscaled(variant, row, hyper.dtype.type(scalars[1]))
         norm = hyper.dtype.type(scalars[norm_index[tensor]])
-        keys = chunk_keys((noise[tensor, 0], noise[tensor, 1], noise[tensor, 2]), start, origin[tensor])
+        keys = chunk_keys(variant, (noise[tensor, 0], noise[tensor, 1], noise[tensor, 2]), start, origin[tensor])
         end = min(start + chunk, numels[tensor])
         plain = _changes_nothing(variant, row)
         begin = start

@@ -94,7 +94,7 @@ class _Rows:
 
 
 def _random(builder, index, keys, stream: int) -> Value:
-    *words, origin = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(3))
+    *words, origin = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
     return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + origin, words, stream)
 
 
@@ -109,20 +109,18 @@ def scratch_of(typing_context, variant):
     return nt.intp(variant), build
 
 
-KEYS = nt.UniTuple(nt.uint32, 3)
-
-
 @intrinsic
-def chunk_keys(typing_context, noise, start, origin):
+def chunk_keys(typing_context, variant, noise, start, origin):
     """rounding.chunk_keys, of three int32, and where in a parameter the tensor begins that is a part of it."""
+    wraps = variant.storage.wraps
 
     def build(context, builder, signature, args):
-        noise = [Value(builder, builder.extract_value(args[0], k), "int32") for k in range(3)]
-        start, origin = (Value(builder, arg, "int64") for arg in args[1:])
-        keys = traced(rounding.chunk_keys)(noise, start + origin)
+        noise = [Value(builder, builder.extract_value(args[1], k), "int32") for k in range(3)]
+        start, origin = (Value(builder, arg, "int64") for arg in args[2:])
+        keys = traced(rounding.chunk_keys)(noise, start + origin, wraps)
         return cgutils.pack_array(builder, [key.value for key in (*keys, origin.to("uint32"))])
 
-    return KEYS(nt.UniTuple(nt.int32, 3), nt.int64, nt.int64), build
+    return nt.UniTuple(nt.uint32, 6 if wraps else 3)(variant, nt.UniTuple(nt.int32, 3), nt.int64, nt.int64), build
 
 
 @intrinsic
@@ -180,7 +178,7 @@ def store_row(typing_context, variant, bases, index, values, keys, scratch):
                 rows.store(v, 1, value)
         return context.get_dummy_value()
 
-    return nt.none(variant, bases, nt.intp, values, KEYS, nt.intp), build
+    return nt.none(variant, bases, nt.intp, values, keys, nt.intp), build
 
 
 @intrinsic
@@ -216,4 +214,4 @@ def store_codes(typing_context, variant, bases, first, last, peaks, keys, scratc
                 rows.store(v, 0, code)
         return context.get_dummy_value()
 
-    return nt.none(variant, bases, nt.intp, nt.intp, peaks, KEYS, nt.intp), build
+    return nt.none(variant, bases, nt.intp, nt.intp, peaks, keys, nt.intp), build

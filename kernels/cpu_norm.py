@@ -13,6 +13,7 @@ from .c_api import cached_njit
 from .cpu import DIGEST, FLOAT64, INT32, INT64, MIN_WORK, compile_rule, fixed, unscaled
 from .cpu_memory import Variant, load_row
 from .cpu_threads import Loop, Threads, compile_loop
+from .fma import fma
 from .storage import Storage
 
 LEVELS = 10
@@ -20,20 +21,20 @@ LANES = 1 << LEVELS
 CHUNK = 16 * LANES  # elements whose squares make one sum
 
 
-def _square(variant, values, hyper):
-    """Replaced by its overload: the square of what `rules.normed` makes of the gradient."""
+def _with_square(variant, squares, values, hyper):
+    """Replaced by its overload: squares, and that of what `rules.normed` makes of the gradient."""
 
 
-@overload(_square)
-def _(variant, values, hyper):
+@overload(_with_square)
+def _(variant, squares, values, hyper):
     normed = compile_rule(rules.normed, variant.compute)
     n_common = len(rules.COMMON)
 
-    def square(variant, values, hyper):
+    def with_square(variant, squares, values, hyper):
         grad = normed(values[0], hyper[:n_common])
-        return grad * grad
+        return fma(grad, grad, squares)
 
-    return square
+    return with_square
 
 
 @numba.njit
@@ -70,7 +71,7 @@ def _squares(variant, addresses, numels, groups, chunk_tensor, chunk_start, hype
             lanes[i] = 0
         for begin in range(start, end, LANES):
             for i in range(min(LANES, end - begin)):
-                lanes[i] += _square(variant, load_row(variant, bases, begin + i, ()), row)
+                lanes[i] = _with_square(variant, lanes[i], load_row(variant, bases, begin + i, ()), row)
         for i in range(width):
             scratch[i] = lanes[i]
         sums[first_sum[tensor] + start // chunk] = _pairwise_sum(scratch, width)

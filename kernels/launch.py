@@ -15,8 +15,7 @@ from .storage import Storage
 THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
 CHUNK = 16384  # elements a program updates
 FIRST_NORM = 2  # among the scalars of a step
-# of a thread where states are kept as codes, with every address aligned and not: left to itself the compiler takes up to 160
-REGISTERS = {True: 80, False: 128}
+OPTIONS = dict(enable_fp_fusion=False)  # contractions are written: a compiler's differ between lanes, blocks and versions
 
 
 def multiprocessors(device: torch.device) -> int:
@@ -51,11 +50,20 @@ class CPUConfig(NamedTuple):
 Config = GPUConfig | CPUConfig
 
 
+def registers(storage: Storage, aligned: bool) -> int:
+    """Most of a thread where nobody has tuned it; with codes the compiler, left to itself, takes up to 160, and with 96 it spills some."""
+    if not storage.coded:
+        return 0
+    if not aligned:
+        return 128
+    return 80 if len(storage.coded) == 1 else 104
+
+
 def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int | None = None) -> Config:
     """What a launch takes that nobody has tuned; n_elements: in all of its tensors together, if that is known."""
     if not uses_triton(device):
         return CPUConfig(cpu.CHUNK, cpu.MIN_WORK)
-    config = GPUConfig(CHUNK, THREADS, 1, 0, REGISTERS[aligned] if storage.coded else 0)
+    config = GPUConfig(CHUNK, THREADS, 1, 0, registers(storage, aligned))
     if n_elements is not None:
         enough = max(config.block(storage), n_elements // (4 * multiprocessors(device)))  # for none to be idle
         while config.chunk > enough:
@@ -129,10 +137,12 @@ def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, config: 
         ROWS=tuple(itertools.accumulate(map(len, storage.dtypes), initial=0)),
         STOCHASTIC=storage.stochastic,
         VARIANCE=storage.variance,
+        WRAPS=storage.wraps,
         ALIGN=16 if aligned else 1,
         BLOCK=config.block(storage),
         PERSISTENT=config.programs > 0,
         num_warps=config.threads // warp_size,
+        **OPTIONS,
         **limit,
     )
 
@@ -147,12 +157,13 @@ def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
         CHUNK=cpu_norm.CHUNK,
         LEVELS=cpu_norm.LEVELS,
         num_warps=4,
+        **OPTIONS,
     )
 
 
 def norms_constants() -> dict:
     """What norm.norms_kernel is compiled for."""
-    return dict(LEVELS=cpu_norm.LEVELS, num_warps=4)
+    return dict(LEVELS=cpu_norm.LEVELS, num_warps=4, **OPTIONS)
 
 
 class _Kernel:

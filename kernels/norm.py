@@ -27,7 +27,7 @@ def add_squares(squares, ptr, first, limit, common):
     grad = normed(load((ptr,), first, limit, LANES, squares.dtype), common)
     if limit is not None:
         grad = tl.where(first + tl.arange(0, LANES) < limit, grad, 0.0)
-    return squares + grad * grad
+    return tl.fma(grad, grad, squares)
 
 
 @triton.jit(do_not_specialize=["n_tensors"])

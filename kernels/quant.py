@@ -31,7 +31,7 @@ def level_of(size, scale, noise, top):
     square = tl.where(square < top * top, square, top * top)
     low = tl.floor(tl.sqrt(square))
     chance = noise.to(tl.float32) * 0.000030502676963806152  # twice 0 to 1 - 2**-11
-    return low.to(tl.int32) + (chance * (low + 0.5) < square - low * low).to(tl.int32)
+    return low.to(tl.int32) + (chance * (low + 0.5) < tl.fma(-low, low, square)).to(tl.int32)
 
 
 @jit
@@ -48,4 +48,4 @@ def encoded(value, scale, noise, dtype: tl.constexpr):
 @jit
 def moment_of(variance, grad_avg):
     """The square average of what is kept as a variance: as codes, neither it nor grad_avg² could be subtracted from the other."""
-    return variance + grad_avg * grad_avg
+    return tl.fma(grad_avg, grad_avg, variance)

@@ -99,13 +99,34 @@ def mixed(x, key):
 
 @jit
 def random_bits(index, keys, stream: tl.constexpr):
-    """16 random bits, as uint32, for an element in one of several independent streams, two of which share a hash."""
-    word = mixed(index ^ keys[0], keys[1] + 0x9E3779B9 * (stream // 2))
+    """16 random bits, as uint32, for an element in one of several independent streams, two of which share a hash.
+
+    index: the lower 32 bits of the element's place in its parameter, as uint32; keys: chunk_keys() of its chunk.
+    """
+    if len(keys) == 2:
+        first, second = keys
+    else:
+        beyond = index < keys[4]
+        first, second = tl.where(beyond, keys[2], keys[0]), tl.where(beyond, keys[3], keys[1])
+    word = mixed(index ^ first, second + 0x9E3779B9 * (stream // 2))
     return (word >> 16) if stream % 2 else (word & 0xFFFF)
 
 
 @jit
-def chunk_keys(noise, start):
-    """What random_bits() takes; noise: two words that no other parameter or seed has, and its steps; start: int64, in elements."""
-    step, beyond = noise[2].to(tl.uint32), (start >> 32).to(tl.uint32)
-    return mixed(noise[0].to(tl.uint32) ^ step, beyond), mixed(noise[1].to(tl.uint32) ^ step, beyond)
+def keys_of(noise, upper):
+    """For places with these upper 32 bits; noise: two words that no other parameter or seed has, and its steps."""
+    step = noise[2].to(tl.uint32)
+    return mixed(noise[0].to(tl.uint32) ^ step, upper), mixed(noise[1].to(tl.uint32) ^ step, upper)
+
+
+@jit
+def chunk_keys(noise, place, WRAPS: tl.constexpr):
+    """What random_bits() takes for a chunk; place: int64, of its first element in its parameter.
+
+    With WRAPS also the keys beyond the next multiple of 2**32, which are those of elements whose lower bits are less than the first's.
+    """
+    upper = (place >> 32).to(tl.uint32)
+    if WRAPS:
+        return keys_of(noise, upper) + keys_of(noise, upper + 1) + (place.to(tl.uint32),)
+    else:
+        return keys_of(noise, upper)

@@ -8,20 +8,20 @@ An option that only changes arithmetic is a number here, with a neutral value.
 
 import math
 
-from .lang import clip, jit, quotient, tl
+from .lang import clip, jit, normal, quotient, reciprocal, rounded_quotient, tl
 
 
 @jit
 def ema(avg, x, decay, weight):
     """decay * avg + weight * x; weight is 1 - decay, subtracted in float64 by the host: in float32 it would lose digits."""
-    return decay * avg + weight * x
+    return tl.fma(avg, decay, weight * x)
 
 
 @jit
 def variance_of(square_avg, grad_avg):
     """E[g²] - E[g]². Of a constant gradient it rounds below 0, where a square root is NaN; of a huge one it is inf - inf."""
-    variance = square_avg - grad_avg * grad_avg
-    variance = tl.where(variance < 0.0, 0.0, variance)
+    variance = tl.fma(-grad_avg, grad_avg, square_avg)
+    variance = tl.where(variance <= 0.0, 0.0, variance)  # -0 too, which a fused product that underflows gives
     return tl.where(square_avg == 1e999, square_avg, variance)  # infinity; a NaN stays one
 
 
@@ -31,7 +31,7 @@ def rmsprop(grad, state, lr, correction, args):
     (square_avg,) = state
     alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
     square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
-    denominator = tl.sqrt(square_avg * correction + eps_inside) + eps_outside
+    denominator = tl.sqrt(tl.fma(square_avg, correction, eps_inside)) + normal(eps_outside)
     return quotient(lr * grad, denominator), (square_avg,)
 
 
@@ -43,7 +43,7 @@ def rmsprop_centered(grad, state, lr, correction, args):
     square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
     grad_avg = ema(grad_avg, grad, alpha, one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
-    denominator = tl.sqrt(variance + eps_inside) + eps_outside
+    denominator = tl.sqrt(variance + eps_inside) + normal(eps_outside)
     return quotient(lr * grad, denominator), (square_avg, grad_avg)
 
 
@@ -54,8 +54,8 @@ def with_momentum(momentum_buffer, grad, state, lr, correction, args, RULE: tl.c
     lr_inside = tl.where(lr_in_momentum == 0.0, 1.0, lr)
     lr_outside = tl.where(lr_in_momentum == 0.0, lr, 1.0)
     update, state = RULE(grad, state, lr_inside, correction, args)
-    momentum_buffer = momentum * momentum_buffer + update
-    ahead = tl.where(nesterov == 0.0, momentum_buffer, momentum * momentum_buffer + update)
+    momentum_buffer = tl.fma(momentum_buffer, momentum, update)
+    ahead = tl.where(nesterov == 0.0, momentum_buffer, tl.fma(momentum_buffer, momentum, update))
     return lr_outside * ahead, state + (momentum_buffer,)
 
 
@@ -75,19 +75,19 @@ def rmsprop_centered_momentum(grad, state, lr, correction, args):
 def smorms3(grad, state, lr, correction, args):
     """Funk 2015: a memory as long as the gradient's noise asks for, a rate as high as its signal allows."""
     square_avg, grad_avg, mem = state
-    (eps,) = args
-    r = quotient(1.0, mem + 1.0)
+    eps = normal(args[0])
+    r = reciprocal(mem + 1.0)
     square_avg = ema(square_avg, grad * grad, 1.0 - r, r)
     grad_avg = ema(grad_avg, grad, 1.0 - r, r)
     signal = grad_avg * quotient(grad_avg, square_avg + eps)  # of a huge gradient both squares are infinite
     update = quotient(grad * tl.where(signal < lr, signal, lr), tl.sqrt(square_avg) + eps)
-    return update, (square_avg, grad_avg, 1.0 + mem * (1.0 - signal))
+    return update, (square_avg, grad_avg, tl.fma(mem, 1.0 - signal, 1.0))
 
 
 @jit
 def norm_scale(norm, limit):
     """What brings a norm down to its limit; a NaN gives NaN, but for an infinite limit."""
-    return tl.where(limit == 1e999, 1.0, tl.where(norm <= limit, 1.0, limit / norm))
+    return tl.where(limit == 1e999, 1.0, tl.where(norm <= limit, 1.0, rounded_quotient(limit, norm)))
 
 
 # The first columns of every hyperparameter row, before the rule's args, and the value of each that changes nothing; None where
@@ -126,9 +126,9 @@ def apply(grad, param, state, norm, common, args, RULE: tl.constexpr):
     lr, grad_scale, weight_decay, correction, clip_grad, _, clip_grad_norm, clip_decayed, decoupled, clip_update_norm, clip_weights = common
     grad = clip(grad * grad_scale, clip_grad) * norm_scale(norm, clip_grad_norm)
     # not a plain fma: 0 * inf is NaN, and a parameter may hold -inf (an attention mask, say)
-    grad = clip(tl.where(weight_decay == 0.0, grad, grad + weight_decay * param), clip_decayed)
+    grad = clip(tl.where(weight_decay == 0.0, grad, tl.fma(param, weight_decay, grad)), clip_decayed)
     update, state = RULE(grad, state, lr * norm_scale(norm, clip_update_norm), correction, args)
     # not param * (1 - lr * decay): in float32 that factor rounds, to the same side at every step
     shrink = lr * decoupled
-    param = tl.where(shrink == 0.0, param, param - shrink * param)
+    param = tl.where(shrink == 0.0, param, tl.fma(param, -shrink, param))
     return clip(param - update, clip_weights), state

@@ -63,6 +63,7 @@ def step_kernel(
     ROWS: tl.constexpr,  # where the rows of grad, param, state 0, ... begin, and their number
     STOCHASTIC: tl.constexpr,  # parameters are rounded stochastically
     VARIANCE: tl.constexpr,  # state 0 is kept as the variance about state 1
+    WRAPS: tl.constexpr,  # as in Storage
     ALIGN: tl.constexpr,  # bytes that divide every address
     BLOCK: tl.constexpr,
     PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
@@ -79,7 +80,7 @@ def step_kernel(
         args = load_numbers(row_ptr + N_COMMON, N_ARGS)
         norm = tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(hyper_ptr.dtype.element_ty)
         place = start + tl.load(origin_ptr + tensor)
-        keys = chunk_keys(load_numbers(noise_ptr + 3 * tensor, 3), place)
+        keys = chunk_keys(load_numbers(noise_ptr + 3 * tensor, 3), place, WRAPS)
         ptrs = ()
         for v in tl.static_range(len(ROWS) - 1):
             ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], ROWS[v + 1], DTYPES, ALIGN),)

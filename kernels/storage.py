@@ -13,11 +13,12 @@ class Storage(NamedTuple):
     dtypes: tuple[tuple[str, ...], ...]  # of grad, param, state 0, ...: the dtypes of their rows of addresses, as torch names them
     stochastic: bool = False  # 16-bit parameters are rounded stochastically
     variance: bool = False  # state 0 is kept as the variance about state 1
+    wraps: bool = False  # the lower 32 bits of places in a parameter begin anew within a chunk; random bits depend on all 64
 
     @property
     def label(self) -> str:
         """All of it in words, such as "bfloat16, bfloat16+int16, uint8+float32, stochastic"."""
-        flags = [name for name in ("stochastic", "variance") if getattr(self, name)]
+        flags = [name for name in ("stochastic", "variance", "wraps") if getattr(self, name)]
         return ", ".join([*map("+".join, self.dtypes), *flags])
 
     @property
