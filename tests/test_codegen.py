@@ -85,7 +85,7 @@ def registers(rule, storage, target, aligned=True):
     More only where a parameter has more to compute with, or an address for each element; AMD's wider waves share 512.
     """
     if storage.coded:
-        return 112 if target == "gfx942" else launch.REGISTERS[aligned]
+        return 112 if target == "gfx942" else launch.registers(storage, aligned)
     return 80 if storage.compute == "float64" or not aligned or target == "gfx942" else 72
 
 

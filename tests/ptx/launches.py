@@ -1,0 +1,278 @@
+"""Launches of the step: tables and values that are as bad as they may be, run as PTX and by the CPU driver."""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fusedrms.buckets import chunks
+from fusedrms.kernels import cpu, launch
+from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.step import step_kernel
+from fusedrms.machine_code import build, target_of
+from fusedrms.variants import RULES, parse_mode, variant
+
+from .machine import run
+from .memory import Memory
+from .stored import narrow, nearest, wide
+
+NUMELS = (1, 63, 64, 65, 0, 70, 1000, 1541, 4 * 1024 + 3)
+CHUNK = 2048  # elements, of the default configuration: several to the largest tensor
+STATES = dict(rmsprop=["square_avg"], rmsprop_momentum=["square_avg", "momentum_buffer"], rmsprop_centered=["square_avg", "grad_avg"])
+STATES |= dict(rmsprop_centered_momentum=["square_avg", "grad_avg", "momentum_buffer"], smorms3=["square_avg", "grad_avg", "mem"])
+LEAST = np.float32(2.0**-100)
+# options of the parameter groups, beside the rule's own
+GROUPS = (
+    dict(lr=1e-2),
+    dict(lr=3e-3, weight_decay=0.1, clip_grad_value=2.0, clip_grad_norm=1.0, rescale_grad=0.5),
+    dict(
+        lr=0.5, weight_decay=0.05, decoupled_weight_decay=True, clip_weights=1.5, maximize=True, clip_grad_value=1.0, clip_after_decay=True
+    ),
+)
+FURTHER = (
+    dict(),
+    dict(eps_placement="both", eps=1e-3, alpha=0.9),
+    dict(eps_placement="inside", eps=1e-4, clip_grad_norm=1.0, clip_norm_on="update"),
+)
+MOMENTUM = (dict(), dict(nesterov=True, lr_in_momentum=True, momentum=0.5), dict(lr_in_momentum=True))
+
+
+class Row(NamedTuple):
+    """A row of addresses."""
+
+    value: int  # of grad, param, state 0, ...
+    which: int  # of its two rows
+    dtype: str
+    name: str
+
+
+class Launch:
+    """What a launch reads: its tables but for addresses and chunks, and the contents of all rows.
+
+    Args:
+        rule, mode: as of variants.variant().
+        kind: "random": all sorts of numbers; "exact": no operation rounds, so that all drivers must give the same bits; "edge": zeros,
+            infinities, NaN, numbers that overflow or vanish.
+        eps: in place of that of the options.
+        left_out: the step is.
+        grad_dtype: in place of the mode's.
+        wraps: as in Storage; every tensor begins less than its length before the 2**32nd element of its parameter.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        mode: str,
+        kind: str,
+        seed: int = 0,
+        numels=NUMELS,
+        eps: float | None = None,
+        left_out: bool = False,
+        grad_dtype: str | None = None,
+        wraps: bool = False,
+    ):
+        self.rule, self.mode, self.kind, self.rng = rule, mode, kind, np.random.default_rng(seed)
+        _, _, self.storage, n_hyper = variant(rule, mode)
+        if grad_dtype:
+            self.storage = self.storage._replace(dtypes=((grad_dtype,), *self.storage.dtypes[1:]))
+        self.storage = self.storage._replace(wraps=wraps)
+        self.compute = np.dtype(self.storage.compute)
+        names = ["grad", "param", *STATES[rule]]
+        if self.storage.variance:
+            names[2] = "variance"
+        self.rows = [
+            Row(v, w, dtype, names[v] + ("" if w == 0 else "_2"))
+            for v, rows in enumerate(self.storage.dtypes)
+            for w, dtype in enumerate(rows)
+        ]
+        self.numels = np.array(numels, np.int64)
+        n = len(numels)
+        self.hyper = np.array([self._recipe(g, eps) for g in range(1 if kind == "exact" else 3)], self.compute)
+        assert self.hyper.shape[1] == n_hyper
+        self.groups = (np.arange(n) % len(self.hyper)).astype(np.int32)
+        self.norm_index = np.array([launch.FIRST_NORM + k % 2 for k in range(n)], np.int32)
+        words = self.rng.integers(0, 2**32, (n, 3), np.uint32)
+        words[:, 2] = self.rng.integers(1, 2**24, n)
+        self.noise = words.view(np.int32)
+        self.origin = self.rng.integers(0, 2**20, n) * 1024 * 16 + (2**32 if kind == "random" else 0)
+        self.origin[0] = 7
+        if wraps:
+            self.origin = 2**32 - self.rng.integers(1, np.maximum(self.numels, 2))
+        self.scalars = np.array([float(left_out), 1.0 if kind == "exact" else 1 / 3, 1.7, 0.4])
+        with np.errstate(all="ignore"):
+            self.memory = [[self._contents(row, int(n)) for n in numels] for row in self.rows]
+            self._finish()
+
+    def _recipe(self, group: int, eps: float | None):
+        options = dict(RULES[self.rule][1])
+        if self.kind == "exact":
+            # nothing enters the averages, and the parameter shrinks by a power of two
+            options |= dict(lr=2.0**-9, weight_decay=1.0, decoupled_weight_decay=True)
+            options |= dict(alpha=1.0) if self.rule != "smorms3" else {}
+            options |= dict(momentum=1.0) if "momentum" in self.rule else {}
+        else:
+            options |= GROUPS[group]
+            options |= (FURTHER[group] | MOMENTUM[group] if "momentum" in self.rule else FURTHER[group]) if self.rule != "smorms3" else {}
+        options |= {} if eps is None else dict(eps=eps)
+        param = torch.nn.Parameter(torch.zeros(1, dtype=parse_mode(self.mode)[0]))
+        optimizer = RULES[self.rule][0]([param], **options, **parse_mode(self.mode)[1])
+        recipe = optimizer.recipe(optimizer.param_groups[0])
+        assert recipe.rule == self.rule
+        with np.errstate(over="ignore"):
+            return [*recipe.common, *recipe.args]
+
+    def _contents(self, row: Row, n: int) -> np.ndarray:
+        rng, coded = self.rng, row.value in self.storage.coded
+        if coded and row.which:
+            scale = np.exp2(rng.uniform(-12, 3, -(-n // GROUP))).astype(np.float32)
+            if self.kind != "random":
+                scale[rng.random(scale.shape) < 0.3] = LEAST
+            if self.kind == "edge":
+                pick = rng.random(scale.shape)
+                scale[pick < 0.05] = rng.choice(np.array([3e38, 1e30, 2.0**-90, np.inf, np.nan], np.float32), (pick < 0.05).sum())
+            return scale
+        if coded:
+            limits = (0, 256) if row.dtype == "uint8" else (-127, 128)
+            codes = rng.integers(*limits, n).astype(row.dtype)
+            codes[:: GROUP // 2] = limits[1] - 1  # so that the scale is what it was
+            codes[rng.random(n) < (1 if row.name == "grad_avg" and self.kind == "exact" else 0.1)] = 0
+            return codes
+        if row.dtype == "int16":
+            return rng.integers(-(2**15), 2**15, n).astype(np.int16)
+        values = rng.standard_normal(n) * 10 ** rng.uniform(-3, 1, n)
+        if self.kind == "exact" and (row.name == "grad" or (row.name == "grad_avg" and (self.storage.variance or self.rule == "smorms3"))):
+            values[:] = 0
+        if row.name == "mem":
+            values = 1 + rng.exponential(5, n) if self.kind != "exact" else rng.choice([0.0, 3.0, 15.0], n)
+        if row.name in ("square_avg", "variance"):
+            values = values**2
+        elif row.name == "grad":
+            values[rng.random(n) < 0.05] = 0
+        if self.kind == "edge":
+            odd = {
+                "grad": [0, -0.0, 1e-30, 1e-38, 1e-42, -1e-20, 1e19, 1e30, -1e30, 3e38, np.inf, -np.inf, np.nan],
+                "param": [0, -0.0, 1e-40, -1e-38, 3e38, np.inf, -np.inf, np.nan, 6.5e4],
+                "square_avg": [0, 1e-45, 1e-40, 1e-38, 1e30, 3.4e38, np.inf, np.nan],
+                "variance": [0, 1e-40, 1e-38, 1e30, 3.3e38, np.inf, np.nan],
+                "mem": [0, 1, 1e-30, 1e10, 1e30, 3e38, np.inf, np.nan],
+            }.get(row.name, [0, -0.0, 1e-40, 1e-30, 1e18, 3e38, np.inf, -np.inf, np.nan])
+            mixed = rng.random(n) < 0.5
+            if self.storage.coded and row.name in ("grad", "grad_avg", "momentum_buffer"):
+                # an infinity makes a whole group infinite: in some groups only
+                calm = (np.arange(n) // GROUP) % 4 != 0
+                odd = np.array(odd)
+                fine = odd[np.abs(odd) < 1e20]
+                values = np.where(mixed, np.where(calm, rng.choice(fine, n), rng.choice(odd, n)), values)
+                values = np.where((np.arange(n) // GROUP) % 8 == 1, 0, values)  # and some of zeros
+            else:
+                values = np.where(mixed, rng.choice(odd, n), values)
+        if row.name == "param_2":  # a master
+            return values.astype(np.float32)
+        return narrow(values, row.dtype)
+
+    def _finish(self) -> None:
+        """What belongs together: masters with their parameters, averages with each other."""
+        rows = {row.name: r for r, row in enumerate(self.rows)}
+        for t in range(len(self.numels)):
+            if "param_2" in rows and self.rows[rows["param_2"]].dtype == "float32":
+                dtype = self.rows[rows["param"]].dtype
+                shown = nearest(self.memory[rows["param_2"]][t], dtype, away=True)
+                changed = self.rng.random(len(shown)) < 0.1  # by something else
+                self.memory[rows["param"]][t] = np.where(changed, self.memory[rows["param"]][t], narrow(shown, dtype))
+            if self.kind == "random" and "grad_avg" in rows and "square_avg" in rows:
+                mean, square = self.memory[rows["grad_avg"]][t], self.memory[rows["square_avg"]][t]
+                square += mean.astype(square.dtype) ** 2
+
+    # runs
+
+    def tables(self, addresses: np.ndarray, chunk: int) -> launch.Tables:
+        return launch.Tables(
+            addresses, self.numels, self.groups, *chunks(self.numels, chunk), self.hyper, self.norm_index, self.noise, self.origin
+        )
+
+    def on_cpu(self, chunk: int = cpu.CHUNK) -> list[list[np.ndarray]]:
+        """The rows after a step by the library's own driver."""
+        memory = [[array.copy() for array in row] for row in self.memory]
+        addresses = np.array([[array.ctypes.data for array in row] for row in memory], np.int64)
+        tables = self.tables(addresses, chunk)
+        launch.prepare(self.rule, self.storage, False, tables, launch.CPUConfig(chunk, 1 << 40))(self.scalars)
+        return memory
+
+    def default(self, aligned: bool = True) -> launch.GPUConfig:
+        config = launch.default_config(torch.device("cuda"), self.storage, aligned)
+        assert isinstance(config, launch.GPUConfig)
+        return config._replace(chunk=CHUNK)
+
+    def binary(self, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
+        return compiled(self.rule, self.storage, self.hyper.shape[1], config._replace(chunk=0), aligned, target)
+
+    def on_gpu(
+        self,
+        config: launch.GPUConfig | None = None,
+        aligned: bool = True,
+        target: str = "sm_90",
+        seed: int | None = None,
+        ptx: str | None = None,
+    ) -> list[list[np.ndarray]]:
+        """The same by the PTX, or by another in its place; programs of a config are those of the launch; seed as of machine.run().
+
+        Raises:
+            Fault: as machine.run().
+            AssertionError: it has written what it must not, or left out what it must.
+        """
+        config = config or self.default(aligned)
+        binary = self.binary(config, aligned, target)
+        memory, rng = Memory(), np.random.default_rng(1)
+        addresses = np.zeros((len(self.rows), len(self.numels)), np.int64)
+        for r, row in enumerate(self.rows):
+            for t in range(len(self.numels)):
+                array = self.memory[r][t]
+                beyond = 16 * int(rng.integers(0, 64)) + (0 if aligned else array.itemsize * int(rng.integers(1, 16 // array.itemsize)))
+                addresses[r, t] = memory.add(f"{row.name} of tensor {t}", array, beyond)
+        tables = self.tables(addresses, config.chunk)
+        args = [memory.add(name, table, 16) for name, table in tables._asdict().items()]
+        args += [len(self.numels), len(tables.chunk_tensor), config.chunk, memory.add("scalars", self.scalars)]
+        run(ptx or binary.asm["ptx"], min(config.programs or 1 << 30, len(tables.chunk_tensor)), args, memory, binary.metadata.shared, seed)
+        for name in (*tables._fields, "scalars"):
+            assert not memory.stored(name).any(), f"{name} was written"
+        for row in self.rows:
+            for t in range(len(self.numels)):
+                stored, wanted = memory.stored(f"{row.name} of tensor {t}"), bool(row.value) and self.scalars[0] == 0
+                assert (stored == wanted).all(), f"bytes of {row.name} of tensor {t} were {'not ' if wanted else ''}written"
+        return [[memory.get(f"{row.name} of tensor {t}") for t in range(len(self.numels))] for row in self.rows]
+
+
+@functools.cache
+def compiled(rule: str, storage, n_hyper: int, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
+    return build(step_kernel, launch.constants(rule, storage, aligned, n_hyper, config, 32), target_of(target), storage.compute)
+
+
+def same(a: np.ndarray, b: np.ndarray, dtype: str) -> np.ndarray:
+    """Bit for bit, but for what kind of NaN it is."""
+    bits = np.dtype(f"u{a.itemsize}")
+    equal = a.view(bits) == b.view(bits)
+    return equal | (np.isnan(wide(a, dtype)) & np.isnan(wide(b, dtype))) if "float" in dtype else equal
+
+
+def differing(made: Launch, a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> dict[str, int]:
+    """Elements of each row whose bits are others in two runs."""
+    found = {row.name: sum(int((~same(x, y, row.dtype)).sum()) for x, y in zip(a[r], b[r], strict=True)) for r, row in enumerate(made.rows)}
+    return {name: n for name, n in found.items() if n}
+
+
+def of_other_classes(made: Launch, a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> dict[str, int]:
+    """Elements of each row that are finite, infinite or NaN in one run and something else in the other."""
+    found = {}
+    for r, row in enumerate(made.rows):
+        for before, x, y in zip(made.memory[r], a[r], b[r], strict=True):
+            if "float" in row.dtype:
+                other = classes(wide(x, row.dtype)) != classes(wide(y, row.dtype))
+                if row.name == "mem":  # an infinite one is multiplied by what may round to 0
+                    other &= ~np.isinf(before)
+                found[row.name] = found.get(row.name, 0) + int(other.sum())
+    return {name: n for name, n in found.items() if n}
+
+
+def classes(values: np.ndarray) -> np.ndarray:
+    return np.select([np.isnan(values), values == np.inf, values == -np.inf], [3, 2, 1], 0)

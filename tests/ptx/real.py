@@ -1,0 +1,45 @@
+"""An optimizer's own launches: compiled as on a GPU, and run on the memory of its tensors."""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from fusedrms import buckets
+from fusedrms.compile import warm
+from fusedrms.kernels import launch
+from fusedrms.machine_code import target_of
+
+from .machine import run
+from .memory import Memory
+
+
+def use(monkeypatch, tensors: Callable[[], Iterable[Tensor]], launched: list[str], target: str = "sm_90") -> None:
+    """Let CPU tensors count as a GPU's, whose launches may touch nothing but their arguments and what tensors() gives.
+
+    The names of their kernels are added to `launched`.
+    """
+
+    class Kernel:
+        """In place of launch._Kernel."""
+
+        spills = 0
+
+        def __init__(self, kernel, n_programs, constants):
+            self._kernel, self._n_programs, self._constants = kernel, n_programs, constants
+
+        def __call__(self, *args):
+            binary = warm(self._kernel, args, self._constants, target_of(target))
+            memory, values = Memory(), []
+            for name, arg in zip(self._kernel.arg_names, args, strict=False):
+                if isinstance(arg, Tensor):
+                    memory.add_real(name, arg.data_ptr(), arg.nbytes)
+                values.append(arg.data_ptr() if isinstance(arg, Tensor) else arg)
+            for number, tensor in enumerate(tensors()):
+                memory.add_real(f"tensor {number}", tensor.data_ptr(), tensor.nbytes)
+            run(binary.asm["ptx"], self._n_programs, values, memory, binary.metadata.shared)
+            memory.write_back()
+            launched.append(self._kernel.__name__)
+
+    monkeypatch.setattr(launch, "_Kernel", Kernel)
+    for module in (launch, buckets):
+        monkeypatch.setattr(module, "uses_triton", lambda device: True)

@@ -1,0 +1,177 @@
+"""The compiled kernels, executed: no bad access, the CPU driver's bits where nothing is approximated, the same in all configurations."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fusedrms.kernels import lang, launch
+from fusedrms.variants import MODES, RULES
+
+if lang.interpreted():
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+from ptx.launches import Launch, differing, of_other_classes
+from ptx.norms import Squares
+from ptx.verdict import check
+
+TARGETS = ("sm_80", "sm_90", "sm_100")
+CASES = list(itertools.product(RULES, (*MODES, "float16+master")))
+ALL = [pytest.param(*case, target, marks=pytest.mark.exhaustive) for target in TARGETS for case in CASES]
+SOME = [
+    (rule, mode, "sm_90")
+    for rule, mode in CASES
+    if rule == "rmsprop_centered_momentum" or mode in ("float32", "float64", "bfloat16+split+8bit")
+]
+# every way in which a program may be cut to pieces; each rule and mode takes two of them
+CONFIGS = [
+    launch.GPUConfig(0, threads, vectors, programs, 0)
+    for (threads, vectors), programs in zip(itertools.product((64, 128, 256, 512, 1024), (1, 2, 4)), itertools.cycle((0, 3)), strict=False)
+]
+
+
+def averages(made: Launch) -> set[str]:
+    """The rows in which nothing is approximated: where they are not kept as codes, the averages; in float64, all."""
+    coded = made.storage.coded
+    exact = ("square_avg", "grad_avg", "variance") if made.storage.compute == "float32" else [row.name for row in made.rows]
+    return {row.name for row in made.rows if row.value not in coded and row.name in exact}
+
+
+@pytest.mark.parametrize(("rule", "mode", "target"), SOME + ALL)
+def test_step(rule, mode, target):
+    exact, random = Launch(rule, mode, "exact"), Launch(rule, mode, "random")
+    cpu_exact, cpu_random = exact.on_cpu(), random.on_cpu()
+    check(random, cpu_random, approximate=False)
+    found = {aligned: random.on_gpu(aligned=aligned, target=target) for aligned in (True, False)}
+    check(random, found[True], approximate=False)
+    assert not differing(random, found[True], found[False])
+    assert not averages(random) & differing(random, found[True], cpu_random).keys()
+    for aligned in (True, False):
+        assert not differing(exact, exact.on_gpu(aligned=aligned, target=target), cpu_exact)
+    check(random, random.on_gpu(target=target, seed=1))
+
+
+@pytest.mark.parametrize(("rule", "mode", "target"), SOME + ALL)
+def test_odd_values(rule, mode, target):
+    """Zeros, infinities, NaN, what overflows or vanishes; and steps that are left out."""
+    edge = Launch(rule, mode, "edge")
+    cpu, gpu = edge.on_cpu(), edge.on_gpu(target=target)
+    check(edge, cpu, approximate=False)
+    check(edge, gpu, approximate=False)
+    assert not of_other_classes(edge, gpu, cpu)
+    assert not differing(edge, edge.on_gpu(aligned=False, target=target), gpu)
+    for value in (1.0, np.nan, np.inf, -0.5):
+        edge.scalars[0] = value
+        assert not differing(edge, edge.on_gpu(target=target), edge.memory)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("rule", "mode"), CASES)
+def test_configurations(rule, mode, target):
+    number = CASES.index((rule, mode)) + 5 * TARGETS.index(target)
+    made = Launch(rule, mode, "random")
+    for k in (number, number + 8):
+        config = CONFIGS[k % len(CONFIGS)]
+        config = config._replace(chunk=max(config.block(made.storage), 1024))
+        assert launch.is_valid(config, made.storage)
+        made = Launch(rule, mode, "random", numels=(1, 65, 0, 70, 1000, 2 * config.chunk + config.block(made.storage) // 2 + 3))
+        assert not differing(made, made.on_gpu(config, aligned=number % 2 == 0, target=target), made.on_gpu(target=target)), config
+
+
+@pytest.mark.parametrize(
+    ("rule", "mode", "config"),
+    [
+        ("rmsprop", "float32", launch.GPUConfig(2048, 256, 2, 0, 0)),
+        ("rmsprop_centered", "float32", launch.GPUConfig(1024, 128, 1, 3, 0)),
+        ("rmsprop_centered", "bfloat16+split+8bit", launch.GPUConfig(2048, 512, 1, 1, 0)),
+        ("smorms3", "bfloat16+stochastic", launch.GPUConfig(4096, 64, 4, 0, 0)),
+    ],
+)
+def test_some_configurations(rule, mode, config):
+    made = Launch(rule, mode, "random")
+    for aligned in (True, False):
+        assert not differing(made, made.on_gpu(config, aligned), made.on_gpu())
+
+
+def test_whole_blocks_and_the_last():
+    """Equal elements of one tensor come out equal, wherever they lie."""
+    made = Launch("rmsprop_centered", "float32", "random", numels=(2 * 1024 + 513,))
+    for (array,) in made.memory:
+        array[:] = array[5]
+    for (array,) in made.on_gpu():
+        assert len(set(array.view(np.int32).tolist())) == 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_masters_give_the_same_run(rule):
+    from ptx.stored import joined
+
+    split, whole = (Launch(rule, f"bfloat16+{kind}+8bit", "random") for kind in ("split", "master"))
+    for t in range(len(split.numels)):
+        for r in range(len(split.rows)):
+            whole.memory[r][t] = split.memory[r][t]
+        whole.memory[2][t] = joined([split.memory[1][t], split.memory[2][t]])
+    for run in (Launch.on_cpu, Launch.on_gpu):
+        a, b = run(split), run(whole)
+        for t in range(len(split.numels)):
+            assert np.array_equal(joined([a[1][t], a[2][t]]).view(np.int32), b[2][t].view(np.int32))
+
+
+def test_a_variance_of_0_has_code_0():
+    """Beside a tiny grad_avg, whose square underflows."""
+    made = Launch("rmsprop_centered", "float32+8bit", "edge", numels=(64,))
+    for row, (array,) in zip(made.rows, made.memory, strict=True):
+        array[:] = dict(grad=0, param=0, variance=200, variance_2=1, grad_avg=100, grad_avg_2=2.0**-90)[row.name]
+    made.memory[2][0][0] = 0
+    made.groups[:] = 0
+    assert made.on_cpu()[2][0][0] == made.on_gpu()[2][0][0] == 0
+
+
+@pytest.mark.parametrize("mode", ["bfloat16+stochastic", "float16+stochastic", "bfloat16+stochastic+bf16", "bfloat16+split+8bit"])
+def test_random_bits_beyond_2_to_the_32(mode):
+    """They hang on the element's place alone, also where a chunk reaches over a multiple of 2**32."""
+    made = Launch("rmsprop_momentum", mode, "random", wraps=True)
+    cpu, gpu = made.on_cpu(), made.on_gpu()
+    check(made, cpu, approximate=False)
+    check(made, gpu, approximate=False)
+    for chunk in (256, 1 << 14):
+        assert not differing(made, made.on_cpu(chunk), cpu)
+    for chunk in (1024, 1 << 14):
+        assert not differing(made, made.on_gpu(made.default()._replace(chunk=chunk)), gpu)
+
+
+@pytest.mark.parametrize(("rule", "eps"), list(itertools.product(RULES, (0.0, 1e-45, 1e-39))))
+def test_no_eps_is_too_small(rule, eps):
+    """A gradient of 0 beside an average of 0 moves nothing, on either driver."""
+    made = Launch(rule, "float32", "exact", eps=eps)
+    for row, arrays in zip(made.rows, made.memory, strict=True):
+        for array in arrays:
+            array[:] = dict(param=3, mem=1).get(row.name, 0)
+    made.hyper[:, 8] = 0  # decoupled weight decay
+    for after in (made.on_cpu(), made.on_gpu(), made.on_gpu(seed=2)):
+        assert all((array == 3).all() for array in after[1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "target"),
+    [("float32", "sm_90"), ("bfloat16", "sm_90")]
+    + [
+        pytest.param(dtype, target, marks=pytest.mark.exhaustive)
+        for dtype in ("float32", "bfloat16", "float16", "float64")
+        for target in TARGETS
+    ],
+)
+@pytest.mark.parametrize("odd", [False, True])
+def test_norms(dtype, target, odd):
+    """The CPU's bits, whatever the warps and the alignment; the sums to float32's rounding."""
+    made = Squares(dtype, odd=odd)
+    with np.errstate(all="ignore"):
+        sums, norms = made.on_cpu()
+        right = made.exact()
+        fine = np.abs(sums - right) <= 40 * 2.0 ** (-53 if dtype == "float64" else -24) * right + 16 * 2.0**-149
+        assert (fine | (sums == right) | ~np.isfinite(right.astype(made.compute))).all()
+        np.testing.assert_allclose(norms, made.exact_norms(sums), rtol=1e-14)
+        for warps, aligned in itertools.product((1, 4, 8), (True, False)):
+            for a, b in zip(made.on_gpu(warps, aligned, target), (sums, norms), strict=True):
+                assert np.array_equal(a.view(np.int64), b.view(np.int64)) or np.array_equal(a, b, equal_nan=True)
