@@ -1,6 +1,6 @@
 """How fast a step is, beside torch's (`make bench`), what precision modes cost, what GPUs that share a model hold.
 
-See bench/precision.py, bench/group_size.py, bench/scaling.py.
+See bench/precision.py, bench/group_size.py, bench/scaling.py, bench/bits.py.
 """
 
 import pathlib

@@ -83,6 +83,8 @@ NAN, INF = np.nan, np.inf
         ("max.f32", [floats(NAN, 1, -0.0, 0, 5), floats(2, NAN, 0, -0.0, 6)], floats(2, 1, 0, 0, 6)),
         ("min.NaN.f32", [floats(NAN, 1, -0.0, 3), floats(2, NAN, 0, 4)], floats(NAN, NAN, -0.0, 3)),
         ("max.NaN.f32", [floats(NAN, 1, -0.0, 3), floats(2, NAN, 0, 4)], floats(NAN, NAN, 0, 4)),
+        ("min.NaN.xorsign.abs.f32", [floats(NAN, -1, 3, -3, -0.0), floats(2, 2, -2, -4, 1)], floats(NAN, -1, -2, 3, -0.0)),
+        ("div.rn.ftz.f32", [floats(1, 1e-40, 1e-38, 1), floats(3, 1, 8, 1e-40)], floats(1 / 3, 0, 0, INF)),
         ("cvt.rmi.ftz.f32.f32", [floats(1.5, -1.5, 1e-40, -1e-40, INF, -0.5)], floats(1, -2, 0, -0.0, INF, -1)),
         ("fma.rn.f32", [floats(1 + 2**-12, 1e30, INF), floats(1 - 2**-12, 1e30, 0), floats(-1, -INF, 1)], floats(-(2.0**-24), -INF, NAN)),
         ("neg.f32", [floats(0, -0.0, 1e-40)], floats(-0.0, 0, -1e-40)),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fusedrms.buckets import chunks
-from fusedrms.kernels import cpu, launch
+from fusedrms.kernels import cpu, lang, launch
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.step import step_kernel
 from fusedrms.machine_code import build, target_of
@@ -125,7 +125,7 @@ class Launch:
     def _contents(self, row: Row, n: int) -> np.ndarray:
         rng, coded = self.rng, row.value in self.storage.coded
         if coded and row.which:
-            scale = np.exp2(rng.uniform(-12, 3, -(-n // GROUP))).astype(np.float32)
+            scale = some(rng, -(-n // GROUP), 2**23, -34, -20).astype(np.float32)
             if self.kind != "random":
                 scale[rng.random(scale.shape) < 0.3] = LEAST
             if self.kind == "edge":
@@ -140,11 +140,11 @@ class Launch:
             return codes
         if row.dtype == "int16":
             return rng.integers(-(2**15), 2**15, n).astype(np.int16)
-        values = rng.standard_normal(n) * 10 ** rng.uniform(-3, 1, n)
+        values = some(rng, n, -(2**24), -34, -20)
         if self.kind == "exact" and (row.name == "grad" or (row.name == "grad_avg" and (self.storage.variance or self.rule == "smorms3"))):
             values[:] = 0
         if row.name == "mem":
-            values = 1 + rng.exponential(5, n) if self.kind != "exact" else rng.choice([0.0, 3.0, 15.0], n)
+            values = 1 + some(rng, n, 0, -28, -19) if self.kind != "exact" else rng.choice([0.0, 3.0, 15.0], n)
         if row.name in ("square_avg", "variance"):
             values = values**2
         elif row.name == "grad":
@@ -199,10 +199,18 @@ class Launch:
         launch.prepare(self.rule, self.storage, False, tables, launch.CPUConfig(chunk, 1 << 40))(self.scalars)
         return memory
 
+    def _interpreted(self, config: launch.GPUConfig) -> list[list[np.ndarray]]:
+        memory = [[array.copy() for array in row] for row in self.memory]
+        addresses = np.array([[array.ctypes.data for array in row] for row in memory], np.int64)
+        tables = launch.Tables(*map(torch.from_numpy, self.tables(addresses, config.chunk)))
+        with np.errstate(all="ignore"):
+            launch.prepare(self.rule, self.storage, False, tables, config)(torch.from_numpy(self.scalars))
+        return memory
+
     def default(self, aligned: bool = True) -> launch.GPUConfig:
         config = launch.default_config(torch.device("cuda"), self.storage, aligned)
         assert isinstance(config, launch.GPUConfig)
-        return config._replace(chunk=CHUNK)
+        return config._replace(chunk=max(CHUNK, config.block(self.storage)))
 
     def binary(self, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
         return compiled(self.rule, self.storage, self.hyper.shape[1], config._replace(chunk=0), aligned, target)
@@ -217,11 +225,15 @@ class Launch:
     ) -> list[list[np.ndarray]]:
         """The same by the PTX, or by another in its place; programs of a config are those of the launch; seed as of machine.run().
 
+        Under TRITON_INTERPRET=1 by the interpreter.
+
         Raises:
             Fault: as machine.run().
             AssertionError: it has written what it must not, or left out what it must.
         """
         config = config or self.default(aligned)
+        if lang.interpreted():
+            return self._interpreted(config)
         binary = self.binary(config, aligned, target)
         memory, rng = Memory(), np.random.default_rng(1)
         addresses = np.zeros((len(self.rows), len(self.numels)), np.int64)
@@ -241,6 +253,11 @@ class Launch:
                 stored, wanted = memory.stored(f"{row.name} of tensor {t}"), bool(row.value) and self.scalars[0] == 0
                 assert (stored == wanted).all(), f"bytes of {row.name} of tensor {t} were {'not ' if wanted else ''}written"
         return [[memory.get(f"{row.name} of tensor {t}") for t in range(len(self.numels))] for row in self.rows]
+
+
+def some(rng: np.random.Generator, n: int, least: int, low: int, high: int) -> np.ndarray:
+    """Numbers of 24 bits times powers of two: the same on every machine, which logarithms would not be."""
+    return np.ldexp(rng.integers(least, 2**24, n).astype(float), rng.integers(low, high, n))
 
 
 @functools.cache

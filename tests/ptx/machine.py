@@ -46,7 +46,7 @@ def parse(ptx: str) -> Kernel:
     body, _, tail = body.partition("\n}\n")
     params = re.findall(r"\.param\s+\.\w+.*?(\w+),?\n", head)
     threads = re.search(r"\.reqntid\s+(\d+)", head)
-    if not threads or ";" in tail:
+    if not threads or ".entry" in tail:
         raise Fault("not a single kernel with .reqntid")
     code, labels, widths = [], {}, {}
     for number, line in enumerate(body.splitlines(), start=first):
@@ -175,8 +175,8 @@ class _Machine:
             values = self.value(operands[1], "b32").reshape(self.warps())
             lanes = np.arange(WARP) ^ int(operands[2])
             self.put(operands[0], values[:, lanes].ravel())
-        elif opcode == "ldmatrix.sync.aligned.m8n8.x4.shared.b16":
-            self.load_matrices(*operands)
+        elif found := re.fullmatch(r"ldmatrix\.sync\.aligned\.m8n8\.x([124])\.shared\.b16", opcode):
+            self.load_matrices(int(found[1]), *operands)
         elif name == "redux" and rest[0] == "sync" and rest[1:] in (["max", "s32"], ["min", "s32"], ["max", "u32"], ["min", "u32"]):
             if (self.value(operands[2], "u32") != 0xFFFFFFFF).any():
                 raise Fault("not all threads of a warp take part")
@@ -210,11 +210,13 @@ class _Machine:
         else:
             self.put(target, self.value(source, kind))
 
-    def load_matrices(self, targets: str, where: str) -> None:
+    def load_matrices(self, count: int, targets: str, where: str) -> None:
         """Lane 8 m + r has the address of row r of matrix m, 16 bytes; each gets 4 bytes of every matrix, from row lane // 4."""
-        address = self.address(where, "shared")
-        rows = self.touch("shared", address, 16).view(np.uint32).reshape(*self.warps(), 4)
+        warps, active = self.warps()[0], self.active
         lane = np.arange(WARP)
+        self.active = active[active % WARP < 8 * count]  # the addresses of the others are not looked at
+        rows = self.touch("shared", self.address(where, "shared"), 16).view(np.uint32).reshape(warps, 8 * count, 4)
+        self.active = active
         for m, register in enumerate(re.findall(r"%\w+", targets)):
             self.put(register, rows[:, 8 * m + lane // 4, lane % 4].ravel())
 

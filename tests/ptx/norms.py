@@ -8,6 +8,7 @@ from fusedrms.kernels.norm import norms_kernel, squares_kernel
 from fusedrms.machine_code import build, target_of
 
 from .intervals import WIDE
+from .launches import some
 from .machine import run
 from .memory import Memory
 from .stored import narrow, wide
@@ -26,7 +27,7 @@ class Squares:
         rng = np.random.default_rng(seed)
         self.dtype, self.compute = dtype, "float64" if dtype == "float64" else "float32"
         self.numels = np.array(numels, np.int64)
-        self.grads = [narrow(rng.standard_normal(n) * 10 ** rng.uniform(-3, 1), dtype) for n in numels]
+        self.grads = [narrow(some(rng, n, -(2**24), -34, -20), dtype) for n in numels]
         if odd:
             self.grads[3][:] = narrow(np.resize([1e-30, 0, 1e-42, 3e-20], 65), dtype)
             self.grads[6][:3] = narrow(np.array([np.inf, 1e30, 3e38]), dtype)

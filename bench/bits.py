@@ -1,0 +1,80 @@
+"""How far a step on a GPU is from the same on a CPU, by the approximations that a GPU is allowed.
+
+    python -m bench.bits [--output bench/results]
+
+The kernels run as PTX, as in the tests, and beside the CPU driver, from the same values; parameters and momentum buffers start
+from 0, so that what comes out is the update. Writes bits.json.
+"""
+
+import argparse
+import itertools
+import pathlib
+import sys
+
+import numpy as np
+
+from bench.machine import machine
+from bench.store import dumped, write
+from bench.text import figure, table
+
+MODES = ("float32", "float32+8bit", "float64")
+SEEDS = (1, 2, 3)  # of approximations that are off by as much as the PTX ISA allows
+N = 50_000  # elements
+
+
+def _off(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference: in units in the last place; of codes in codes."""
+    unit = 1 if a.dtype.kind in "iu" else np.spacing(np.maximum(np.abs(a), np.abs(b)))
+    return float(np.max(np.abs(a.astype(np.longdouble) - b) / unit))
+
+
+def compared(rule: str, mode: str) -> list[dict]:
+    """A row for each value that a step updates."""
+    from ptx.launches import Launch
+
+    made = Launch(rule, mode, "random", numels=(N,))
+    for row, (array,) in zip(made.rows, made.memory, strict=True):
+        if row.name in ("param", "momentum_buffer"):
+            array[:] = 0
+    cpu, *gpu = made.on_cpu(), *(made.on_gpu(seed=seed) for seed in (None, *SEEDS))
+    found = []
+    for r, row in enumerate(made.rows):
+        if row.value and not row.which:
+            differ = [float(np.mean(run[r][0] != cpu[r][0])) for run in gpu]
+            off = [_off(run[r][0], cpu[r][0]) for run in gpu]
+            worst = dict(differ_at_worst=round(max(differ), 6), off_at_worst=round(max(off), 2))
+            unit = "codes" if row.value in made.storage.coded else "ulp"
+            found.append(dict(rule=rule, mode=mode, value=row.name, unit=unit, differ=round(differ[0], 6), off=round(off[0], 2), **worst))
+    return found
+
+
+def _table(results: dict) -> list[str]:
+    lines = []
+    for row in results["values"]:
+        if row["off_at_worst"]:
+            cells = (
+                f"{figure(100 * row[f'differ{at}'])}%, {figure(row[f'off{at}'])} {row['unit']}" if row[f"off{at}"] else "none"
+                for at in ("", "_at_worst")
+            )
+            lines.append((f"`{row['rule']}`", row["mode"], "update" if row["value"] == "param" else f"`{row['value']}`", *cells))
+    return table(("rule", "mode", "value", "approximations rounded right", "as bad as the PTX ISA allows"), lines)
+
+
+TABLES = {"bits": _table}
+
+
+def main() -> None:
+    from fusedrms.variants import RULES
+
+    sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # the machine that runs PTX
+    parser = argparse.ArgumentParser(prog="python -m bench.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"))
+    args = parser.parse_args()
+    values = [row for rule, mode in itertools.product(RULES, MODES) for row in compared(rule, mode)]
+    results = {**machine("cpu", "python -m bench.bits"), "values": values}
+    write(args.output / "bits.json", dumped(results, "values"))
+    print("\n".join(_table(results)))
+
+
+if __name__ == "__main__":
+    main()
