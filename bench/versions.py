@@ -73,7 +73,6 @@ def main(argv: list[str] | None = None) -> int:
     found = entry(given.row, given.outcomes)
     record(found)
     refill()
-    print(*(f"failed: {name}" for name in found["failures"]), sep="\n", end="")
     print(f"{given.row}: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped")
     return int(found["failed"] > 0)
 
