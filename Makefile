@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-TRAINERS := $(VENV)/.installed-integrations
 OUT ?= bench/results
 PARALLEL ?= ddp
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -11,7 +10,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed test test-integrations lint fix tune bench gpu sanitize clean
+.PHONY: help install train train-distributed test test-integrations test-versions lint fix tune bench gpu sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -40,12 +39,15 @@ test: install  ## all tests that need no GPU: natively, then the Triton kernels 
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu"
 
-test-integrations: $(TRAINERS)  ## the optimizers in other projects' trainers, which it adds to .venv
+test-integrations: $(VENV)/.installed-integrations  ## the optimizers in other projects' trainers, which it adds to .venv
 	$(BIN)/python -m pytest tests/integrations
 
-$(TRAINERS): $(INSTALLED)
+test-versions: $(VENV)/.installed-versions  ## some tests with older and newer versions, each in its own gigabytes; ARGS=--list
+	$(BIN)/nox --noxfile tests/noxfile.py $(ARGS)
+
+$(VENV)/.installed-%: $(INSTALLED)
 	$(LOCKED) sh -ec 'test $@ -nt $(INSTALLED) && exit 0; \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[integrations]"; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"; \
 		touch $@'
 
 lint: install  ## check style and types
@@ -75,6 +77,6 @@ sanitize:  ## every rule and precision mode under compute-sanitizer, with $(PYTH
 			|| exit 1; \
 	done
 
-clean:  ## remove .venv and caches, but neither runs/ nor results
-	rm -rf $(VENV) $(VENV).lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+clean:  ## remove .venv, .nox and caches, but neither runs/ nor results
+	rm -rf $(VENV) $(VENV).lock .nox build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

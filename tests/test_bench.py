@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ report = pytest.importorskip("bench.report")
 selection = pytest.importorskip("bench.selection")
 shards = pytest.importorskip("bench.shards")
 store = pytest.importorskip("bench.store")
+versions = pytest.importorskip("bench.versions")
 workloads = pytest.importorskip("bench.workloads")
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -170,7 +172,7 @@ def test_report(results, tmp_path):
 
 def test_tables_are_refilled(results, tmp_path):
     store.write(tmp_path / "results/step.json", store.dumped(results))
-    names = [name for name in documents.TABLES if name not in shards.TABLES]
+    names = [name for name in documents.TABLES if name not in shards.TABLES | versions.TABLES]
     empty = "\n".join(["Text", *(f"<!-- from results/step.json: {name} -->\n| old |\n\nmore" for name in names), ""])
     (tmp_path / "README.md").write_text(empty)
     assert documents.refill(tmp_path) == [tmp_path / "README.md"]
@@ -194,6 +196,24 @@ def test_documents_say_what_was_measured():
         assert documents.filled(text) == text, f"{page} says other figures than its files: python -m bench.report --documents"
     assert found >= {("README.md", "torch"), ("README.md", "family"), ("docs/precision.md", "modes")}
     assert found >= {("docs/scaling.md", name) for name in shards.TABLES}
+    assert found >= {("README.md", name) for name in versions.TABLES}
+
+
+def test_versions_are_recorded(tmp_path):
+    """What a row is run with replaces what it had; rows stand by version, in whatever order they were run."""
+    outcomes, results = [tmp_path / name for name in ("native", "interpreted")], tmp_path / "versions.json"
+    cases = ['<testcase classname="a" name="b"/>', '<testcase classname="a" name="c"><skipped/></testcase>']
+    wrong = ['<testcase classname="a" name="d"><failure/></testcase>', '<testcase name="e"><error/></testcase>']
+    for path, found in zip(outcomes, (cases, cases + wrong), strict=True):
+        path.write_text(f"<testsuites><testsuite>{''.join(found)}</testsuite></testsuites>")
+    entry = versions.entry("row", [str(path) for path in outcomes])
+    assert {key: entry[key] for key in ("passed", "failed", "skipped")} == dict(passed=2, failed=2, skipped=2)
+    assert "a::d" in entry["failures"]
+    assert entry["numpy"] == np.__version__
+    for name, passed in (("2.10.0", 2), ("2.9.1+cpu", 2), ("2.10.0", 5)):
+        versions.record({**entry, "row": name, "torch": name, "passed": passed}, results)
+    _, _, *lines = versions.TABLES["versions"](store.load(results))
+    assert [(line.split(" | ")[1], line.split(" | ")[5]) for line in lines] == [("2.9.1", "2"), ("2.10.0", "5")]
 
 
 def test_files_are_written_whole(tmp_path):

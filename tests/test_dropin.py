@@ -1,5 +1,6 @@
 """What torch.optim promises: signature, validation, groups, closures, hooks, schedulers."""
 
+import copy
 import gc
 import inspect
 import weakref
@@ -16,7 +17,8 @@ from tools import assert_close, parameter, parameters, random_grads, step_and_ch
 def pair(shapes=((3, 4), (5,)), device="cpu", **options):
     ours = parameters(shapes, device)
     theirs = twins(ours)
-    return FusedRMSProp(ours, **options), torch.optim.RMSprop(theirs, **options), ours, theirs
+    own = copy.deepcopy(options)  # a tensor lr is changed in place by some versions' schedulers
+    return FusedRMSProp(ours, **options), torch.optim.RMSprop(theirs, **own), ours, theirs
 
 
 def test_signature():

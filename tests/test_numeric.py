@@ -117,7 +117,7 @@ def test_views_into_one_buffer(device, dtype):
     before = buffer.clone()
     step_and_check(FusedRMSProp(params, momentum=0.9))
     assert torch.equal(buffer[~inside], before[~inside])
-    assert not torch.any(buffer[inside] == before[inside])
+    assert not torch.any((buffer == before)[inside & (grads != 0)])  # 16-bit noise may be exactly 0
 
 
 def test_conjugated_gradients(device):
