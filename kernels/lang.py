@@ -24,7 +24,9 @@ else:
     def clip(x, limit):
         """To [-limit, limit]; NaN stays NaN."""
         if x.dtype == tl.float64:  # GPUs have no such instruction for it
-            return tl.where(x > limit, limit, tl.where(x < -limit, -limit, x))
+            sign = x.to(tl.uint64, bitcast=True) & 0x8000000000000000
+            bound = (limit.to(tl.uint64, bitcast=True) | sign).to(tl.float64, bitcast=True)
+            return tl.where(tl.abs(x) > limit, bound, x)
         return tl.clamp(x, -limit, limit, tl.PropagateNan.ALL)
 
     @jit

@@ -25,44 +25,47 @@ from fusedrms.kernels.step import step_kernel
 
 THIS_TRITON = triton.__version__.startswith("3.7.")  # other versions' code is a little longer or shorter
 NAMES = ("A100 80GB SXM", "H100 SXM", "H200", "B200", "MI300X")
-# where arithmetic takes longer than memory, and the instructions a parameter that it may not exceed on each of NAMES; None: memory does
+# where arithmetic takes longer than memory, and the instructions a parameter that it may not exceed on each of NAMES, with any Triton from
+# 3.5 to 3.9; None: memory does
 ARITHMETIC = {
-    ("rmsprop_momentum", "float32+8bit"): (None, None, None, 100, None),
-    ("rmsprop_centered", "float32+8bit"): (None, None, 120, 107, None),
-    ("rmsprop_centered_momentum", "float32+8bit"): (None, None, 157, 138, 144),
-    ("rmsprop", "bfloat16+8bit"): (None, None, 68, 65, 67),
-    ("rmsprop_momentum", "bfloat16+8bit"): (114, 114, 114, 104, 103),
-    ("rmsprop_centered", "bfloat16+8bit"): (124, 124, 124, 110, 119),
-    ("rmsprop_centered_momentum", "bfloat16+8bit"): (163, 161, 161, 141, 151),
-    ("smorms3", "bfloat16+8bit"): (None, None, 131, 114, None),
-    ("rmsprop_centered", "bfloat16+stochastic+bf16"): (None, None, None, 73, None),
-    ("rmsprop", "bfloat16+stochastic+8bit"): (None, None, 74, 70, 68),
-    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (120, 120, 120, 110, 104),
-    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (130, 130, 130, 115, 120),
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (169, 167, 167, 147, 152),
-    ("smorms3", "bfloat16+stochastic+8bit"): (None, None, 137, 120, None),
-    ("rmsprop", "bfloat16+split+8bit"): (None, None, None, 75, None),
-    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, 124, 115, None),
-    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, 134, 119, 122),
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (173, 171, 171, 153, 154),
-    ("smorms3", "bfloat16+split+8bit"): (None, None, None, 125, None),
-    ("rmsprop_momentum", "bfloat16+master+8bit"): (None, None, None, 117, None),
-    ("rmsprop_centered", "bfloat16+master+8bit"): (None, None, 136, 121, None),
-    ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, 173, 154, None),
+    ("rmsprop_momentum", "float32+8bit"): (None, None, None, 101, None),
+    ("rmsprop_centered", "float32+8bit"): (None, None, 124, 109, None),
+    ("rmsprop_centered_momentum", "float32+8bit"): (None, None, 162, 142, None),
+    ("smorms3", "float32+8bit"): (None, None, None, 119, None),
+    ("rmsprop", "bfloat16+8bit"): (None, None, 70, 64, 66),
+    ("rmsprop_momentum", "bfloat16+8bit"): (117, 117, 117, 104, 103),
+    ("rmsprop_centered", "bfloat16+8bit"): (128, 128, 128, 112, 113),
+    ("rmsprop_centered_momentum", "bfloat16+8bit"): (167, 167, 167, 147, 145),
+    ("smorms3", "bfloat16+8bit"): (None, None, 142, 122, None),
+    ("rmsprop_centered", "bfloat16+stochastic+bf16"): (None, None, None, 76, None),
+    ("rmsprop", "bfloat16+stochastic+8bit"): (None, None, 76, 70, 67),
+    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (122, 122, 122, 109, 104),
+    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (134, 134, 134, 117, 115),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (173, 173, 173, 152, 146),
+    ("smorms3", "bfloat16+stochastic+8bit"): (None, None, 147, 128, None),
+    ("rmsprop", "bfloat16+split+8bit"): (None, None, None, 73, None),
+    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, 127, 113, None),
+    ("rmsprop_centered", "bfloat16+split+8bit"): (138, None, 138, 122, 118),
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (178, 176, 176, 155, 149),
+    ("smorms3", "bfloat16+split+8bit"): (None, None, None, 132, None),
+    ("rmsprop_momentum", "bfloat16+master+8bit"): (None, None, 129, 115, None),
+    ("rmsprop_centered", "bfloat16+master+8bit"): (None, None, 140, 123, None),
+    ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, 178, 157, None),
+    ("smorms3", "bfloat16+master+8bit"): (None, None, None, 133, None),
 }
-# bytes of stack, which the loop leaves alone
-STACK = {("smorms3", "bfloat16+split+8bit", "sm_100"): 8}
+# scalar registers that are kept in lanes of a vector register, at most; that touches no memory
+LANES = {("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 3}
 # bytes a parameter and, on sm_90, instructions a parameter that rmsprop may not exceed where a mode exists for its small traffic
 PROMISED = {
-    "float32": (20.0, 28),
+    "float32": (20.0, 27),
     "bfloat16": (14.0, 32),
     "bfloat16+stochastic": (14.0, 47),
     "bfloat16+split": (18.0, 43),
     "bfloat16+master": (22.0, 45),  # the parameter is read too, to see whether something else has changed it
-    "bfloat16+split+8bit": (12.2, 80),
+    "bfloat16+split+8bit": (12.2, 81),
     "bfloat16+stochastic+8bit": (8.2, 77),
     "float16+stochastic": (14.0, 59),
-    "float64": (40.0, 96),
+    "float64": (40.0, 88),
 }
 PAIRS = [(str(param)[6:], str(grad)[6:]) for param, grad in DTYPES if param != grad and not param.is_complex]
 
@@ -84,9 +87,11 @@ def registers(rule, storage, target, aligned=True):
 
     More only where a parameter has more to compute with, or an address for each element; AMD's wider waves share 512.
     """
+    more = 0 if THIS_TRITON else 16
     if storage.coded:
-        return 112 if target == "gfx942" else launch.registers(storage, aligned)
-    return 80 if storage.compute == "float64" or not aligned or target == "gfx942" else 72
+        return 112 + more if target == "gfx942" else launch.registers(storage, aligned)
+    many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
+    return more + (80 if many or not aligned or target == "gfx942" else 72)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -96,8 +101,8 @@ def test_step(rule, mode, target):
     storage, n, code = compiled(rule, mode, target)
     assert is_vectorised(code, storage, n, aligned=True)
     assert n == (2 if storage.compute == "float64" else 4)  # 16 bytes of the compute type
-    assert code.spilled <= STACK.get((rule, mode, target), 0)
-    assert code.spilled or (rule, mode, target) not in STACK or not THIS_TRITON, "it spills no longer: take it out of STACK"
+    assert code.spilled <= LANES.get((rule, mode, target), 0)
+    assert code.spilled or (rule, mode, target) not in LANES or not THIS_TRITON, "it spills no longer: take it out of LANES"
     assert not any(opcode.startswith(("LDL", "STL", "scratch")) for opcode in code.loop)
     assert code.registers <= registers(rule, storage, target)
     instructions = multiprocessor(target).issued(code) / n
@@ -105,10 +110,12 @@ def test_step(rule, mode, target):
         most = ARITHMETIC.get((rule, mode), [None] * len(NAMES))[NAMES.index(gpu.name)]
         found = limit(gpu, storage.traffic, instructions)
         if most is None:
-            assert found.by == "memory", f"{instructions} instructions; {gpu.name} has time for {found.issuable}"
+            little = not THIS_TRITON and instructions <= 1.05 * found.issuable
+            assert found.by == "memory" or little, f"{instructions} instructions; {gpu.name} has time for {found.issuable}"
         else:
             assert instructions <= most
-            assert found.by == "arithmetic" or not THIS_TRITON, f"{gpu.name} has time for these {instructions}: take it out of ARITHMETIC"
+            near = instructions > 0.95 * found.issuable  # with another Triton it may be beyond
+            assert found.by == "arithmetic" or near or not THIS_TRITON, f"{gpu.name} has time for {instructions}: take it out of ARITHMETIC"
     if rule == "rmsprop" and target == "sm_90" and mode in PROMISED:
         n_bytes, most = PROMISED[mode]
         assert storage.traffic <= n_bytes

@@ -107,6 +107,7 @@ def test_floats(opcode, columns, expected):
         ("shr.u32", [[2**31, 2**31, 7], [31, 32, 1]], [1, 0, 3]),
         ("shr.s32", [[-8, -8, 8], [1, 99, 40]], [-4, -1, 0]),
         ("bfe.u32", [[0xABCD1234, 0xFF, 0xFFFFFFFF], [8, 4, 31], [8, 0, 5]], [0x12, 0, 1]),
+        ("bfe.s32", [[0x40, 0x40, -256, 7, 0x7FFF0000, -1], [6, 5, 4, 0, 16, 40], [1, 2, 8, 0, 32, 4]], [-1, -2, -16, 0, 0x7FFF, -1]),
         ("prmt.b32", [[0x33221100, 0x80, 0x11], [0x77665544, 0, 0x22], [0x7250, 0x8880, 0x0004]], [0x77225500, 0xFFFFFF80, 0x11111122]),
         ("mul.lo.s32", [[-3, 2**31 - 1], [5, 2]], [-15, -2]),
         ("min.s32", [[-1, 5], [1, 4]], [-1, 4]),
@@ -238,7 +239,7 @@ def softmax(n, warps, off_by_one=0, divisible=False, beyond=0):
     signature = dict(x_ptr="*fp32", y_ptr="*fp32", n="i32", BLOCK="constexpr", OFF_BY_ONE="constexpr")
     attributes = {(argument,): [["tt.divisibility", 16]] for argument in range(3)} if divisible else None
     source = ASTSource(softmax_kernel, signature=signature, constexprs={(3,): 1024, (4,): off_by_one}, attrs=attributes)
-    binary = triton.compile(source, target=target_of("sm_90"), options=dict(num_warps=warps))
+    binary = triton.compile(source, target=target_of("sm_90"), options=dict(num_warps=warps, enable_fp_fusion=False))
     memory, x = Memory(), np.random.default_rng(0).standard_normal((3, n)).astype(np.float32)
     args = [memory.add("x", x, beyond), memory.add("y", np.zeros_like(x), written=False), n, 0, 0]
     run(binary.asm["ptx"], 3, args, memory, binary.metadata.shared)
