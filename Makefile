@@ -10,7 +10,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed test test-integrations test-versions lint fix tune bench gpu sanitize clean
+.PHONY: help install train train-distributed test test-kernels test-integrations test-versions lint fix tune bench gpu sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -36,8 +36,12 @@ train-distributed: install  ## train in 2 processes (PARALLEL=ddp or fsdp), then
 	$(BIN)/python examples/compare_runs.py $(FOLDER)/$(PARALLEL) $(FOLDER)/one
 
 test: install  ## all tests that need no GPU: natively, then the Triton kernels in the interpreter
-	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu and not exhaustive"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu and not exhaustive"
+
+test-kernels: install  ## every rule, mode, target and configuration of the compiled kernels, executed on the CPU, and in the interpreter
+	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "exhaustive and interpret" tests/test_ptx.py
 
 test-integrations: $(VENV)/.installed-integrations  ## the optimizers in other projects' trainers, which it adds to .venv
 	$(BIN)/python -m pytest tests/integrations

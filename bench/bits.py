@@ -10,6 +10,7 @@ import argparse
 import itertools
 import pathlib
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def _table(results: dict) -> list[str]:
     return table(("rule", "mode", "value", "approximations rounded right", "as bad as the PTX ISA allows"), lines)
 
 
-TABLES = {"bits": _table}
+TABLES: dict[str, Callable[[dict], list[str]]] = {"bits": _table}
 
 
 def main() -> None:

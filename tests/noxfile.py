@@ -37,8 +37,10 @@ ROWS = (
     Row("3.14", "2.15.0", "3.9.0", "0.68.1", "2.5.5"),
 )
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest")  # what these tests import of the extra test
-FILES = [f"tests/test_{name}.py" for name in ("codegen", "rounding", "numeric", "dropin", "checkpoint", "stale")]
-INTERPRETED = ["tests/test_rounding.py"]
+FILES = [
+    f"tests/test_{name}.py" for name in ("codegen", "rounding", "dropin", "checkpoint", "stale", "ptx", "ptx_machine", "ptx_optimizer")
+]
+INTERPRETED = ["tests/test_rounding.py", "tests/test_ptx.py"]
 ONE_RULE = "not test_codegen.py or rmsprop-"
 
 
@@ -50,8 +52,8 @@ def versions(row: Row) -> Callable[[nox.Session], None]:
         pins = (f"{name}=={getattr(row, name)}" for name in ("torch", "triton", "numba", "numpy"))
         session.install("--editable", ".", *pins, *TOOLS)
         runs = (
-            (["-m", "not gpu", *([] if row.compiled else ["-k", ONE_RULE]), *FILES], {}),
-            (["-m", "interpret and not gpu", *INTERPRETED], {"TRITON_INTERPRET": "1"}),
+            (["-m", "not gpu and not exhaustive", *([] if row.compiled else ["-k", ONE_RULE]), *FILES], {}),
+            (["-m", "interpret and not gpu and not exhaustive", *INTERPRETED], {"TRITON_INTERPRET": "1"}),
         )
         outcomes = [f"{session.create_tmp()}/{k}.xml" for k, _ in enumerate(runs)]
         for outcome, (selected, env) in zip(outcomes, runs, strict=True):
