@@ -1,6 +1,7 @@
 """Launches of the step: tables and values that are as bad as they may be, run as PTX and by the CPU driver."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,19 +193,16 @@ class Launch:
         )
 
     def on_cpu(self, chunk: int = cpu.CHUNK) -> list[list[np.ndarray]]:
-        """The rows after a step by the library's own driver."""
-        memory = [[array.copy() for array in row] for row in self.memory]
-        addresses = np.array([[array.ctypes.data for array in row] for row in memory], np.int64)
-        tables = self.tables(addresses, chunk)
-        launch.prepare(self.rule, self.storage, False, tables, launch.CPUConfig(chunk, 1 << 40))(self.scalars)
-        return memory
+        """The rows after a step by the Numba driver."""
+        return self._launched(launch.CPUConfig(chunk, 1 << 40), lambda table: table)
 
-    def _interpreted(self, config: launch.GPUConfig) -> list[list[np.ndarray]]:
+    def _launched(self, config: launch.Config, as_table: Callable[[np.ndarray], Any]) -> list[list[np.ndarray]]:
+        """The rows after a launch of this process."""
         memory = [[array.copy() for array in row] for row in self.memory]
         addresses = np.array([[array.ctypes.data for array in row] for row in memory], np.int64)
-        tables = launch.Tables(*map(torch.from_numpy, self.tables(addresses, config.chunk)))
+        tables = launch.Tables(*map(as_table, self.tables(addresses, config.chunk)))
         with np.errstate(all="ignore"):
-            launch.prepare(self.rule, self.storage, False, tables, config)(torch.from_numpy(self.scalars))
+            launch.prepare(self.rule, self.storage, False, tables, config)(as_table(self.scalars))
         return memory
 
     def default(self, aligned: bool = True) -> launch.GPUConfig:
@@ -233,7 +231,7 @@ class Launch:
         """
         config = config or self.default(aligned)
         if lang.interpreted():
-            return self._interpreted(config)
+            return self._launched(config, torch.from_numpy)
         binary = self.binary(config, aligned, target)
         memory, rng = Memory(), np.random.default_rng(1)
         addresses = np.zeros((len(self.rows), len(self.numels)), np.int64)
