@@ -9,6 +9,7 @@ from fusedrms import FusedRMSProp, export_master
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
 from fusedrms.storage import LEAST, decoded, encoded
+from ptx.stored import random_bits
 from tools import parameter, set_grad
 
 # the interpreter computes with NumPy, which warns of 0 * inf
@@ -106,22 +107,6 @@ def test_noise_is_independent(device):
                 assert abs(np.mean(bits[a] * np.roll(bits[b], distance))) < 5 / 2**8, f"steps {a} and {b}, distance {distance}"
 
 
-def noise(words, step, index, stream=0):
-    """The 16 random bits of each element, written down once more in NumPy; `words` are those of its parameter and seed."""
-    mask = np.uint64(0xFFFFFFFF)
-
-    def mixed(x, key):
-        x = x ^ x >> np.uint64(16)
-        x = x * np.uint64(0x7FEB352D) & mask
-        x = x ^ x >> np.uint64(15) ^ key
-        x = x * np.uint64(0x846CA68B) & mask
-        return x ^ x >> np.uint64(16)
-
-    keys = [mixed(np.uint64(word) ^ np.uint64(step), np.uint64(0)) for word in words]
-    word = mixed(index.astype(np.uint64) ^ keys[0], keys[1] + np.uint64(0x9E3779B9 * (stream // 2)) & mask)
-    return word >> np.uint64(16) if stream % 2 else word & np.uint64(0xFFFF)
-
-
 @pytest.mark.parametrize("seed", [0, 2**63 + 12345])
 def test_the_same_bits_on_every_driver(device, seed):
     """Each against the same NumPy code, so all against each other: resuming on another device rounds alike."""
@@ -136,7 +121,11 @@ def test_the_same_bits_on_every_driver(device, seed):
         set_grad(param, torch.zeros_like(param))
         optimizer.step()
         bits = np.uint64(np.float32(1 - 2.0**-9).view(np.uint32))
-        expected = ((bits + noise(words, step, np.arange(20_000))) >> np.uint64(16) << np.uint64(16)).astype(np.uint32).view(np.float32)
+        expected = (
+            ((bits + random_bits(words, step, np.arange(20_000), 0).astype(np.uint64)) >> np.uint64(16) << np.uint64(16))
+            .astype(np.uint32)
+            .view(np.float32)
+        )
         assert np.array_equal(param.detach().float().cpu().numpy(), expected)
 
 
