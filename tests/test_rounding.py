@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cases import BF16, F16, F32
-from fusedrms import FusedRMSProp, export_master
+from fusedrms import FusedRMSProp, export_master, plan
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
 from fusedrms.storage import LEAST, decoded, encoded
@@ -127,6 +127,24 @@ def test_the_same_bits_on_every_driver(device, seed):
             .view(np.float32)
         )
         assert np.array_equal(param.detach().float().cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_shards_beyond_2_to_the_32_elements(device, monkeypatch, dtype):
+    """A shard that reaches over a multiple of 2**32 elements of its parameter rounds like two that meet there."""
+
+    def part(first, numel):
+        monkeypatch.setattr(plan, "first_element", lambda owner: first)
+        param = parameter(torch.ones(numel, dtype=dtype, device=device))
+        set_grad(param, torch.zeros_like(param))
+        options = dict(weight_decay=2.0**-12, decoupled_weight_decay=True, stochastic_rounding=True, state_dtype=BF16)
+        FusedRMSProp([param], 1.0, **options).step()
+        return param.detach()
+
+    whole, before, beyond = part(2**32 - 1000, 5000), part(2**32 - 1000, 1000), part(2**32, 4000)
+    assert torch.equal(whole, torch.cat([before, beyond]))
+    assert whole.unique().numel() == 2
+    assert not torch.equal(part(0, 4000), beyond)
 
 
 def every_float32():
