@@ -39,8 +39,8 @@ test: install  ## all tests that need no GPU: natively, then the Triton kernels 
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu and not exhaustive"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu and not exhaustive"
 
-test-kernels: install  ## every rule, mode, target and configuration of the compiled kernels, executed on the CPU, and in the interpreter
-	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests
+test-kernels: install  ## every rule and mode for sm_80, sm_90 and sm_100, executed on this CPU, and in the interpreter
+	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "exhaustive and interpret" tests/test_ptx.py
 
 test-integrations: $(VENV)/.installed-integrations  ## the optimizers in other projects' trainers, which it adds to .venv

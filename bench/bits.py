@@ -40,11 +40,11 @@ def compared(rule: str, mode: str) -> list[dict]:
     cpu, *gpu = made.on_cpu(), *(made.on_gpu(seed=seed) for seed in (None, *SEEDS))
     found = []
     for r, row in enumerate(made.rows):
-        if row.value and not row.which:
+        if row.value:
             differ = [float(np.mean(run[r][0] != cpu[r][0])) for run in gpu]
             off = [_off(run[r][0], cpu[r][0]) for run in gpu]
             worst = dict(differ_at_worst=round(max(differ), 6), off_at_worst=round(max(off), 2))
-            unit = "codes" if row.value in made.storage.coded else "ulp"
+            unit = "codes" if row.dtype in ("int8", "uint8") else "ulp"
             found.append(dict(rule=rule, mode=mode, value=row.name, unit=unit, differ=round(differ[0], 6), off=round(off[0], 2), **worst))
     return found
 
@@ -57,7 +57,9 @@ def _table(results: dict) -> list[str]:
                 f"{figure(100 * row[f'differ{at}'])}%, {figure(row[f'off{at}'])} {row['unit']}" if row[f"off{at}"] else "none"
                 for at in ("", "_at_worst")
             )
-            lines.append((f"`{row['rule']}`", row["mode"], "update" if row["value"] == "param" else f"`{row['value']}`", *cells))
+            name = row["value"].removesuffix("_2")
+            value = "update" if name == "param" else f"`{name}`" + (", scale" if row["value"].endswith("_2") else "")
+            lines.append((f"`{row['rule']}`", row["mode"], value, *cells))
     return table(("rule", "mode", "value", "approximations rounded right", "as bad as the PTX ISA allows"), lines)
 
 
@@ -65,12 +67,15 @@ TABLES: dict[str, Callable[[dict], list[str]]] = {"bits": _table}
 
 
 def main() -> None:
+    from fusedrms.kernels.lang import interpreted
     from fusedrms.variants import RULES
 
     sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # the machine that runs PTX
     parser = argparse.ArgumentParser(prog="python -m bench.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"))
     args = parser.parse_args()
+    if interpreted():
+        parser.error("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
     values = [row for rule, mode in itertools.product(RULES, MODES) for row in compared(rule, mode)]
     results = {**machine("cpu", "python -m bench.bits"), "values": values}
     write(args.output / "bits.json", dumped(results, "values"))

@@ -71,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("outcomes", nargs="+", help="files that pytest --junitxml has written")
     given = parser.parse_args(argv)
     found = entry(given.row, given.outcomes)
+    if not found["passed"] + found["failed"] + found["skipped"]:
+        parser.error(f"{', '.join(given.outcomes)}: no test was run; see what pytest said")
     record(found)
     refill()
     print(f"{given.row}: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped")

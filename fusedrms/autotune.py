@@ -30,7 +30,21 @@ SHIPPED = pathlib.Path(__file__).parent / "configs"
 SIZES = {"small": 1 << 13, "mixed": 1 << 21, "huge": 1 << 63}  # below how many elements a tensor has on average
 MOST_BYTES = 1 << 22  # no honest file is larger
 # what a step's speed hangs on
-_SOURCES = ("rules", "lang", "rounding", "quant", "storage", "memory", "step", "launch", "cpu", "cpu_memory", "cpu_threads", "cpu_trace")
+_SOURCES = (
+    "rules",
+    "lang",
+    "fma",
+    "rounding",
+    "quant",
+    "storage",
+    "memory",
+    "step",
+    "launch",
+    "cpu",
+    "cpu_memory",
+    "cpu_threads",
+    "cpu_trace",
+)
 
 
 class Key(NamedTuple):

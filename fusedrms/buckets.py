@@ -55,7 +55,7 @@ class Member(NamedTuple):
     variance: bool  # state 0 is kept as the variance about state 1
     stochastic: bool  # the parameter is rounded stochastically
     noise: tuple[int, int]  # two words that no other parameter or seed has
-    origin: int  # where in the parameter the first element lies that is here
+    origin: int  # where in the parameter the first number lies that is here, two of which make a complex element
     step: float  # how many it has had
     norm: int  # which norm limits its gradient
     corrected_from: float | None  # its averages are bias corrected, with this many steps behind them

@@ -162,7 +162,7 @@ class Plan:
             "variance" in tensors,
             recipe.precision.stochastic_rounding and param.dtype in WIDE,
             _noise(recipe.precision, number),
-            first_element(owner),
+            first_element(owner) * (1 + owner.is_complex()),
             step,
             norm,
             step if recipe.bias_decay else None,

@@ -21,4 +21,11 @@ if interpreted():
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     _rounded_once = numba.vectorize(["f4(f4, f4, f4)", "f8(f8, f8, f8)"])(lambda x, y, z: fma(x, y, z))
-    InterpreterBuilder.create_fma = lambda self, x, y, z: TensorHandle(_rounded_once(x.data, y.data, z.data), z.dtype.scalar)
+    _rounded_twice = InterpreterBuilder.create_fma
+
+    def _create_fma(self, x, y, z):
+        if z.data.dtype not in ("float32", "float64"):  # in others' kernels
+            return _rounded_twice(self, x, y, z)
+        return TensorHandle(_rounded_once(x.data, y.data, z.data), z.dtype.scalar)
+
+    InterpreterBuilder.create_fma = _create_fma

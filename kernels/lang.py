@@ -16,7 +16,7 @@ except ImportError:  # macOS, Windows: the CPU driver reads only the source of a
     triton = None
     tl = SimpleNamespace(constexpr=lambda value: value, **{name: _name(name) for name in ("sqrt", "where", "fma")})
     jit = lambda fn: SimpleNamespace(fn=fn, __name__=fn.__name__)  # noqa: E731
-    clip, quotient, rounded_quotient, normal = map(_name, ("clip", "quotient", "rounded_quotient", "normal"))
+    clip, quotient, rounded_quotient, reciprocal, normal = map(_name, ("clip", "quotient", "rounded_quotient", "reciprocal", "normal"))
 else:
     jit = triton.jit
 
@@ -50,9 +50,9 @@ else:
 
     @jit
     def reciprocal(y):
-        """1 / y, y at least 1, to nearest: the same bits on every device, in a third of the instructions of a division.
+        """1 / y, y at least 1 and its last bit dropped, to nearest: the same bits on every device, in a third of a division's instructions.
 
-        Of a y without its last bit: were all bits of its fraction set, the second step would not round as IEEE 754 has it.
+        Were all bits of its fraction set, the second step would not round as IEEE 754 has it.
         """
         if y.dtype == tl.float64:
             return 1.0 / y

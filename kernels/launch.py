@@ -75,7 +75,7 @@ def is_valid(config: Config, storage: Storage) -> bool:
     """Whether a launch can run with it: what a file says may be anything."""
     if not all(type(number) is int for number in config):
         return False
-    # a power of two, so that no chunk reaches over a multiple of 2**32 elements, where random bits have other keys
+    # a power of two, so that no chunk reaches over a multiple of 2**32 elements, where random bits have other keys, unless Storage.wraps
     if not GROUP <= config.chunk <= 1 << 30 or config.chunk & (config.chunk - 1):
         return False
     if isinstance(config, CPUConfig):

@@ -26,12 +26,18 @@ def variance_of(square_avg, grad_avg):
 
 
 @jit
+def inside(eps):
+    """What is added below the root: nothing, or what no device takes for 0."""
+    return tl.where(eps == 0.0, 0.0, normal(eps))
+
+
+@jit
 def rmsprop(grad, state, lr, correction, args):
     """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, or both."""
     (square_avg,) = state
     alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
     square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
-    denominator = tl.sqrt(tl.fma(square_avg, correction, eps_inside)) + normal(eps_outside)
+    denominator = tl.sqrt(tl.fma(square_avg, correction, inside(eps_inside))) + normal(eps_outside)
     return quotient(lr * grad, denominator), (square_avg,)
 
 
@@ -43,7 +49,7 @@ def rmsprop_centered(grad, state, lr, correction, args):
     square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
     grad_avg = ema(grad_avg, grad, alpha, one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
-    denominator = tl.sqrt(variance + eps_inside) + normal(eps_outside)
+    denominator = tl.sqrt(variance + inside(eps_inside)) + normal(eps_outside)
     return quotient(lr * grad, denominator), (square_avg, grad_avg)
 
 

@@ -17,8 +17,8 @@ class Storage(NamedTuple):
 
     @property
     def label(self) -> str:
-        """All of it in words, such as "bfloat16, bfloat16+int16, uint8+float32, stochastic"."""
-        flags = [name for name in ("stochastic", "variance", "wraps") if getattr(self, name)]
+        """What its speed hangs on, in words, such as "bfloat16, bfloat16+int16, uint8+float32, stochastic"."""
+        flags = [name for name in ("stochastic", "variance") if getattr(self, name)]
         return ", ".join([*map("+".join, self.dtypes), *flags])
 
     @property

@@ -147,6 +147,17 @@ def test_shards_beyond_2_to_the_32_elements(device, monkeypatch, dtype):
     assert not torch.equal(part(0, 4000), beyond)
 
 
+def test_places_of_complex_shards(device, monkeypatch):
+    """Two numbers make an element, and each has random bits of its own."""
+    monkeypatch.setattr(plan, "first_element", lambda owner: 100)
+    param = parameter(torch.ones(7, dtype=torch.complex64, device=device))
+    set_grad(param, torch.ones_like(param))
+    optimizer = FusedRMSProp([param])
+    optimizer.step()
+    (bucket,) = optimizer._plan._buckets
+    assert bucket._host.origin.tolist() == [200]
+
+
 def every_float32():
     """Every upper half of a float32 with lower halves that are whole, just below and above, and ties."""
     upper = EVERY.int() << 16

@@ -53,8 +53,6 @@ class Interval:
         other = self._other(other)
         return self._of(*(a * b for a in (self.low, self.high) for b in (other.low, other.high)), sure=self.sure & other.sure)
 
-    __radd__, __rmul__ = __add__, __mul__
-
     def divided(self, other, error: float) -> "Interval":
         """By what is positive; where it may be flushed to 0 nothing is known."""
         other = self._other(other)

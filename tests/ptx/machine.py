@@ -83,7 +83,6 @@ class _Machine:
             "%nctaid.x": np.full_like(self.thread, grid),
         }
         self.active = self.thread  # those that take part, in order
-        self.executed = 0
 
     def run(self) -> None:
         code, end = self.kernel.code, len(self.kernel.code)
@@ -96,7 +95,6 @@ class _Machine:
                 here += 1
                 try:
                     self.active = group if one.guard is None else self.taking_part(group, one)
-                    self.executed += len(self.active)
                     if one.opcode in ("bra", "bra.uni", "ret"):
                         at[group] = here
                         at[self.active] = self.kernel.labels[one.operands[0]] if one.operands else end
@@ -265,8 +263,8 @@ class _Machine:
         return values
 
 
-def run(ptx: str, grid: int, args: list[int], memory: Memory, shared: int = 0, seed: int | None = None) -> int:
-    """Run a kernel on all blocks of a grid; the number of instructions that its threads have executed.
+def run(ptx: str, grid: int, args: list[int], memory: Memory, shared: int = 0, seed: int | None = None) -> None:
+    """Run a kernel on all blocks of a grid.
 
     Args:
         ptx: of one kernel.
@@ -283,4 +281,3 @@ def run(ptx: str, grid: int, args: list[int], memory: Memory, shared: int = 0, s
     machine = _Machine(parse(ptx), grid, args, memory, shared, seed)
     with np.errstate(all="ignore"):
         machine.run()
-    return machine.executed

@@ -10,13 +10,13 @@ from .launches import LEAST, Launch
 from .stored import code, decoded, joined, nearest, random_bits, stochastic, to_float32, wide
 
 
-def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True) -> tuple[int, int, int]:
-    """Hold the rows after a step against expected.py; how many values there are, it says something of, it knows to the bit.
+def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True) -> None:
+    """Hold the rows after a step against expected.py, which must know something of all values but odd ones.
 
     Raises:
         AssertionError: a value that no order of rounding gives.
     """
-    unit, total = Unit(made.storage.compute, approximate), np.zeros(3, np.int64)
+    unit, sures = Unit(made.storage.compute, approximate), []
     first = {row.value: r for r, row in reversed(list(enumerate(made.rows)))}
     for t, n in enumerate(made.numels):
         row = made.hyper[made.groups[t]]
@@ -29,8 +29,8 @@ def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True)
             new = step(made.rule, unit, values[0], values[1], values[2:], norm, unscale, row.tolist(), made.storage.variance)
             for v, interval in enumerate(new, start=1):
                 now = [after[first[v] + w][t] for w in range(len(made.storage.dtypes[v]))]
-                sure, known, fine = _holds(made, interval, v, now, t)
-                total += int(n), sure.sum(), (sure & known).sum()
+                sure, fine = _holds(made, interval, v, now, t)
+                sures.append(sure)
                 wrong = np.flatnonzero(sure & ~fine)
                 if len(wrong):
                     k, name = wrong[0], made.rows[first[v]].name
@@ -39,7 +39,7 @@ def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True)
                         f"{made.rule} {made.mode} {made.kind}: {name}[{k}] of tensor {t} is stored as {stored}, "
                         f"not in [{interval.low[k]}, {interval.high[k]}]; {len(wrong)} of {n} wrong"
                     )
-    return tuple(map(int, total))
+    assert np.concatenate(sures).mean() >= (0.25 if made.kind == "edge" else 1)
 
 
 def _read(made: Launch, unit: Unit, value: int, stored: list[np.ndarray]) -> Interval:
@@ -55,11 +55,11 @@ def _read(made: Launch, unit: Unit, value: int, stored: list[np.ndarray]) -> Int
 
 
 def _holds(made: Launch, interval: Interval, value: int, now: list[np.ndarray], t: int):
-    """Of each element: whether anything can be said, whether only one result is right, whether it is this one."""
+    """Of each element: whether anything can be said, and whether it holds."""
     dtypes, n = made.storage.dtypes[value], len(now[0])
     sure = np.broadcast_to(interval.sure, n)
     if dtypes == ("float64",):
-        return sure, np.zeros(n, bool), (interval.low <= now[0]) & (now[0] <= interval.high)
+        return sure, (interval.low <= now[0]) & (now[0] <= interval.high)
     ends = [np.broadcast_to(to_float32(end, up), n) for end, up in ((interval.low, False), (interval.high, True))]
     noise = random_bits(made.noise[t, :2], int(made.noise[t, 2]), made.origin[t] + np.arange(n), value - 1)
     if value in made.storage.coded:
@@ -67,12 +67,12 @@ def _holds(made: Launch, interval: Interval, value: int, now: list[np.ndarray], 
     if len(dtypes) == 2:
         master = joined(now) if dtypes[1] == "int16" else now[1]
         shown = nearest(master, dtypes[0], away=True) == wide(now[0], dtypes[0])
-        return sure, ends[0] == ends[1], shown & (ends[0] <= master) & (master <= ends[1])
+        return sure, shown & (ends[0] <= master) & (master <= ends[1])
     if dtypes[0] == "float32":
-        return sure, ends[0] == ends[1], (ends[0] <= now[0]) & (now[0] <= ends[1])
+        return sure, (ends[0] <= now[0]) & (now[0] <= ends[1])
     rounded = [stochastic(end, noise, dtypes[0]) if value > 1 or made.storage.stochastic else nearest(end, dtypes[0]) for end in ends]
     stored = wide(now[0], dtypes[0])
-    return sure, rounded[0] == rounded[1], (rounded[0] <= stored) & (stored <= rounded[1])
+    return sure, (rounded[0] <= stored) & (stored <= rounded[1])
 
 
 def _codes_hold(interval: Interval, sure: np.ndarray, now: list[np.ndarray], noise: np.ndarray):
@@ -89,6 +89,6 @@ def _codes_hold(interval: Interval, sure: np.ndarray, now: list[np.ndarray], noi
     levels = [code(x * factor, scale[of], noise, top) for x, factor in zip(size, (1 - error, 1 + error), strict=True)]
     if top == 255:
         levels = [np.maximum(levels[0], interval.low > 0), np.maximum(levels[1], interval.high > 0)]
-        return sure, levels[0] == levels[1], fine & (levels[0] <= codes) & (codes <= levels[1])
+        return sure, fine & (levels[0] <= codes) & (codes <= levels[1])
     levels = [np.where(interval.low < 0, -levels[1], levels[0]), np.where(interval.high > 0, levels[1], -levels[0])]
-    return sure, levels[0] == levels[1], fine & (levels[0] <= codes) & (codes <= levels[1])
+    return sure, fine & (levels[0] <= codes) & (codes <= levels[1])
