@@ -11,7 +11,7 @@ import pytest
 
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.rules import COMMON
-from fusedrms.variants import MODES, RULES
+from fusedrms.variants import MODES, RULES, variant
 from ptx.launches import Launch, differing, of_other_classes
 from ptx.norms import Squares
 from ptx.opcodes import Approximate, fma
@@ -26,7 +26,7 @@ SOME = [
     for rule, mode in CASES
     if rule == "rmsprop_centered_momentum" or mode in ("float32", "float64", "bfloat16+split+8bit")
 ]
-# every way in which a program may be cut to pieces; each rule and mode takes two of them
+# every way in which a program may be cut to pieces; each rule and mode takes one of them for each target
 CONFIGS = [
     launch.GPUConfig(0, threads, vectors, programs, 0)
     for (threads, vectors), programs in zip(itertools.product((64, 128, 256, 512, 1024), (1, 2, 4)), itertools.cycle((0, 3)), strict=False)
@@ -78,13 +78,11 @@ def test_odd_values(rule, mode, target):
 @pytest.mark.parametrize(("rule", "mode"), CASES)
 def test_configurations(rule, mode, target):
     number = CASES.index((rule, mode)) + 5 * TARGETS.index(target)
-    made = Launch(rule, mode, "random")
-    for k in (number, number + 8):
-        config = CONFIGS[k % len(CONFIGS)]
-        config = config._replace(chunk=max(config.block(made.storage), 1024))
-        assert launch.is_valid(config, made.storage)
-        made = Launch(rule, mode, "random", numels=(1, 65, 0, 70, 1000, 2 * config.chunk + config.block(made.storage) // 2 + 3))
-        assert not differing(made, made.on_gpu(config, aligned=number % 2 == 0, target=target), made.on_gpu(target=target)), config
+    config, storage = CONFIGS[number % len(CONFIGS)], variant(rule, mode).storage
+    config = config._replace(chunk=max(config.block(storage), 1024))
+    assert launch.is_valid(config, storage)
+    made = Launch(rule, mode, "random", numels=(1, 65, 0, 70, 1000, 2 * config.chunk + config.block(storage) // 2 + 3))
+    assert not differing(made, made.on_gpu(config, aligned=number % 2 == 0, target=target), made.on_gpu(target=target)), config
 
 
 @pytest.mark.parametrize(
