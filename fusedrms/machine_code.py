@@ -6,7 +6,6 @@ import itertools
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -77,18 +76,26 @@ def target_of(name: str) -> Any:
     return GPUTarget("cuda", int(kind[1]), 32)
 
 
-def _tool(find: Callable[[], Any]) -> str:
+def _tool(name: str) -> str:
+    from triton import knobs
+
     try:
-        return find().path
-    except RuntimeError as error:  # it names the tool
-        raise UserError(f"{error}: reinstall triton, whose wheel brings it, or set TRITON_<TOOL>_PATH to CUDA's") from None
+        return getattr(knobs.nvidia, name).path
+    except RuntimeError:
+        raise UserError(
+            f"{name.replace('_', '-')} is missing: reinstall triton, whose wheel brings it, or set TRITON_{name.upper()}_PATH to CUDA's"
+        ) from None
 
 
 def _ptxas(number: int) -> str:
-    """The one that Triton compiles for an architecture with; it has had two since 3.6."""
+    """The one that Triton compiles for an architecture with; it has had two since 3.6, and divides them otherwise since 3.9."""
+    from triton import knobs
     from triton.backends.nvidia.compiler import get_ptxas
 
-    return _tool(functools.partial(get_ptxas, *[number][: len(inspect.signature(get_ptxas).parameters)]))
+    try:
+        return get_ptxas(*[number][: len(inspect.signature(get_ptxas).parameters)]).path
+    except RuntimeError:  # it is missing: say which
+        return _tool("ptxas_blackwell" if number >= 90 and hasattr(type(knobs.nvidia), "ptxas_blackwell") else "ptxas")
 
 
 @functools.cache
@@ -142,12 +149,10 @@ def disassembled(binary: Any) -> str:
 
 
 def _of_cubin(cubin: bytes, tool: str, *options: str) -> str:
-    from triton import knobs
-
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return _run.__wrapped__(_tool(lambda: getattr(knobs.nvidia, tool)), *options, file.name)
+        return _run.__wrapped__(_tool(tool), *options, file.name)
 
 
 def read(binary: Any) -> Code:
