@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.machine import machine
 from bench.store import dumped, write
 from bench.text import figure, table
 
@@ -67,6 +66,7 @@ TABLES: dict[str, Callable[[dict], list[str]]] = {"bits": _table}
 
 
 def main() -> None:
+    from bench.machine import machine  # needs more than the tables of documents do
     from fusedrms.kernels.lang import interpreted
     from fusedrms.variants import RULES
 

@@ -50,7 +50,7 @@ def parse(ptx: str) -> Kernel:
         raise Fault("not a single kernel with .reqntid")
     code, labels, widths = [], {}, {}
     for number, line in enumerate(body.splitlines(), start=first):
-        text = re.sub(r"//.*", "", line).strip()
+        text = re.sub(r"//.*", "", line).strip().replace("shared::cta", "shared")  # the same, longer
         if label := re.fullmatch(r"(\$\w+):", text):
             labels[label[1]] = len(code)
         elif register := re.fullmatch(r"\.reg\s+\.(\w+)\s+%(\w+)<\d+>;", text):
