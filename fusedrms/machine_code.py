@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -76,26 +77,27 @@ def target_of(name: str) -> Any:
     return GPUTarget("cuda", int(kind[1]), 32)
 
 
+def _path(find: Callable[[], Any]) -> str:
+    """Of one of Triton's tools."""
+    try:
+        return find().path
+    except RuntimeError as error:  # Cannot find ptxas-blackwell
+        name = str(error).split()[-1]
+        variable = f"TRITON_{name.replace('-', '_').upper()}_PATH"
+        raise UserError(f"{name} is missing: reinstall triton, whose wheel brings it, or set {variable} to CUDA's") from None
+
+
 def _tool(name: str) -> str:
     from triton import knobs
 
-    try:
-        return getattr(knobs.nvidia, name).path
-    except RuntimeError:
-        raise UserError(
-            f"{name.replace('_', '-')} is missing: reinstall triton, whose wheel brings it, or set TRITON_{name.upper()}_PATH to CUDA's"
-        ) from None
+    return _path(lambda: getattr(knobs.nvidia, name))
 
 
 def _ptxas(number: int) -> str:
     """The one that Triton compiles for an architecture with; it has had two since 3.6, and divides them otherwise since 3.9."""
-    from triton import knobs
     from triton.backends.nvidia.compiler import get_ptxas
 
-    try:
-        return get_ptxas(*[number][: len(inspect.signature(get_ptxas).parameters)]).path
-    except RuntimeError:  # it is missing: say which
-        return _tool("ptxas_blackwell" if number >= 90 and hasattr(type(knobs.nvidia), "ptxas_blackwell") else "ptxas")
+    return _path(lambda: get_ptxas(*[number][: len(inspect.signature(get_ptxas).parameters)]))
 
 
 @functools.cache

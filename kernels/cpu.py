@@ -50,16 +50,11 @@ def _quotient(x, y):
     return x / y
 
 
-@numba.njit(error_model="numpy")
 def _reciprocal(y):
-    return _one_over(y)
-
-
-def _one_over(y):
     """Replaced by its overload: lang.reciprocal."""
 
 
-@overload(_one_over)
+@overload(_reciprocal)
 def _(y):
     if y == nt.float64:
         return lambda y: 1 / y

@@ -32,6 +32,8 @@ CONFIGS = [
     for (threads, vectors), programs in zip(itertools.product((64, 128, 256, 512, 1024), (1, 2, 4)), itertools.cycle((0, 3)), strict=False)
 ]
 
+column = list(COMMON).index  # of hyperparameters
+
 
 def averages(made: Launch) -> set[str]:
     """The rows in which nothing is approximated: where they are not kept as codes, the averages; in float64, all."""
@@ -157,7 +159,7 @@ def test_no_eps_is_too_small(rule, mode, eps):
     for row, arrays in zip(made.rows, made.memory, strict=True):
         for array in arrays:
             array[:] = dict(param=3, mem=1).get(row.name, 0)
-    made.hyper[:, 8] = 0  # decoupled weight decay
+    made.hyper[:, column("decoupled_weight_decay")] = 0
     for after in (made.on_cpu(), made.on_gpu(), made.on_gpu(seed=2)):
         assert all((array == 3).all() for array in after[1])
 
@@ -166,10 +168,8 @@ def test_no_eps_is_too_small(rule, mode, eps):
 @pytest.mark.parametrize("eps", [1e-45, 1e-40, 1e-38])
 def test_an_eps_inside_of_the_root_is_not_flushed(eps):
     made = Launch("rmsprop", "float32", "exact", numels=(1,))
-    columns = ["eps_inside", "eps_outside"]
-    made.hyper[:, len(COMMON) + 2 : len(COMMON) + 2 + len(columns)] = eps, 0
-    made.hyper[:, list(COMMON).index("lr")] = 1e-3
-    made.hyper[:, list(COMMON).index("decoupled_weight_decay")] = 0
+    _, _, eps_inside, eps_outside, *_ = range(len(COMMON), made.hyper.shape[1])  # the rule's args, in its order
+    made.hyper[:, [eps_inside, eps_outside, column("lr"), column("decoupled_weight_decay")]] = eps, 0, 1e-3, 0
     for row, (array,) in zip(made.rows, made.memory, strict=True):
         array[:] = dict(grad=1e-23).get(row.name, 0)
     np.testing.assert_allclose(made.on_cpu()[1][0], -1e-26 / 2.0**-63, rtol=1e-6)

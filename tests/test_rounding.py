@@ -121,11 +121,8 @@ def test_the_same_bits_on_every_driver(device, seed):
         set_grad(param, torch.zeros_like(param))
         optimizer.step()
         bits = np.uint64(np.float32(1 - 2.0**-9).view(np.uint32))
-        expected = (
-            ((bits + random_bits(words, step, np.arange(20_000), 0).astype(np.uint64)) >> np.uint64(16) << np.uint64(16))
-            .astype(np.uint32)
-            .view(np.float32)
-        )
+        rounded = bits + random_bits(words, step, np.arange(20_000), 0).astype(np.uint64)
+        expected = (rounded >> np.uint64(16) << np.uint64(16)).astype(np.uint32).view(np.float32)
         assert np.array_equal(param.detach().float().cpu().numpy(), expected)
 
 

@@ -24,17 +24,17 @@ class Squares:
     """
 
     def __init__(self, dtype: str, odd: bool = False):
-        rng, numels = np.random.default_rng(0), NUMELS
+        rng = np.random.default_rng(0)
         self.dtype, self.compute = dtype, "float64" if dtype == "float64" else "float32"
-        self.numels = np.array(numels, np.int64)
-        self.grads = [narrow(some(rng, n, -(2**24), -34, -20), dtype) for n in numels]
+        self.numels = np.array(NUMELS, np.int64)
+        self.grads = [narrow(some(rng, n, -(2**24), -34, -20), dtype) for n in NUMELS]
         if odd:
             self.grads[3][:] = narrow(np.resize([1e-30, 0, 1e-42, 3e-20], 65), dtype)
             self.grads[6][:3] = narrow(np.array([np.inf, 1e30, 3e38]), dtype)
         self.hyper = np.ones((2, len(rules.COMMON) + 1), self.compute)
         self.hyper[:, list(rules.COMMON).index("clip_normed")] = np.inf, 0.5
         self.hyper[1, 1] = -0.75
-        self.groups = (np.arange(len(numels)) % 2).astype(np.int32)
+        self.groups = (np.arange(len(NUMELS)) % 2).astype(np.int32)
         self.scalars = np.array([0.0, 1 / 3, 0.0])
         counts = -(-self.numels // launch.norm_chunk_size())
         self.first = np.cumsum(counts) - counts + 2
