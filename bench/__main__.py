@@ -9,13 +9,13 @@ import sys
 import tempfile
 
 import pytest
-import torch
 from rich.console import Console
 
 from bench.live import LiveTable
 from bench.report import write_report
 from bench.store import dumped, write
 from fusedrms.autotune import device_name
+from fusedrms.kernels import devices
 
 ROOT = pathlib.Path(__file__).parent.parent
 OPTIONS = ("-qq", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-W", "ignore", "--benchmark-disable-gc")
@@ -25,7 +25,7 @@ def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, a
     parser = argparse.ArgumentParser(
         prog=prog, description="Time step() beside torch's; write step.json, report.md and plots.", allow_abbrev=False
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--device", choices=["cpu", *devices.KINDS], default="cpu")
     parser.add_argument(
         "--output", type=pathlib.Path, help="directory that gets one of the device's name (default: bench/results; of a part, runs/bench)"
     )
@@ -38,10 +38,12 @@ def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, a
 def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
     """Exit code: pytest's; 1 if a timing failed."""
     parser, given, rest = parse(argv, prog)
-    if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no CUDA or ROCm device; use --device cpu")
+    try:
+        device = devices.find(given.device)
+    except LookupError as error:
+        parser.error(f"--device {given.device}: {error}; use --device cpu")
     part = given.quick or bool(rest)  # must not take the place of the whole
-    folder = (given.output or ROOT / ("runs/bench" if part else "bench/results")) / device_name(torch.device(given.device))
+    folder = (given.output or ROOT / ("runs/bench" if part else "bench/results")) / device_name(device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

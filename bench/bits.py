@@ -67,6 +67,7 @@ TABLES: dict[str, Callable[[dict], list[str]]] = {"bits": _table}
 
 def main() -> None:
     from bench.machine import machine  # needs more than the tables of documents do
+    from fusedrms.kernels import devices
     from fusedrms.kernels.lang import interpreted
     from fusedrms.variants import RULES
 
@@ -77,7 +78,7 @@ def main() -> None:
     if interpreted():
         parser.error("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
     values = [row for rule, mode in itertools.product(RULES, MODES) for row in compared(rule, mode)]
-    results = {**machine("cpu", "python -m bench.bits"), "values": values}
+    results = {**machine(devices.find("cpu"), "python -m bench.bits"), "values": values}
     write(args.output / "bits.json", dumped(results, "values"))
     print("\n".join(_table(results)))
 

@@ -111,7 +111,7 @@ def main() -> int:
         }
         for size in SIZES
     }
-    results = {**machine("cpu", "python -m bench.group_size"), "sizes": rows}
+    results = {**machine(torch.device("cpu"), "python -m bench.group_size"), "sizes": rows}
     (given.output / "group_size.json").write_text(json.dumps(results, indent=1) + "\n")
     lines = [
         f"{results['device']}, {results['threads']} threads, torch {results['torch']}, commit {results['commit'][:10]}; "

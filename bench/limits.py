@@ -9,13 +9,9 @@ import numpy as np
 import torch
 
 from fusedrms.buckets import chunks
+from fusedrms.kernels import devices
 from fusedrms.kernels.cpu import CHUNK, MIN_WORK
 from fusedrms.kernels.cpu_threads import Threads, compile_loop
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 class Streamed(NamedTuple):
@@ -42,12 +38,12 @@ class Limits:
     The loop reads three arrays, writes two and does hardly any arithmetic: an update could not be faster. On a GPU the copy is as fast.
     """
 
-    def __init__(self, device: str):
+    def __init__(self, device: torch.device):
         self._device = device
-        source = torch.ones(2**26 if device == "cpu" else 2**28, device=device)
+        source = torch.ones(2**28 if devices.is_gpu(device) else 2**26, device=device)
         target = torch.empty_like(source)
         self.runs: dict[str, tuple[int, Callable[[], object]]] = {"copy": (2 * source.nbytes, lambda: target.copy_(source))}
-        if device == "cpu":
+        if not devices.is_gpu(device):
             n = 2 * 4096**2
             a, b, c = (np.ones(n, np.float32) for _ in range(3))
             numels = np.array([n])
@@ -64,7 +60,7 @@ class Limits:
             for _ in range(rounds + 1):  # the first one warms up
                 begin = time.perf_counter()
                 run()
-                synchronize(self._device)
+                devices.synchronize(self._device)
                 seconds.append(time.perf_counter() - begin)
             best[name] = n_bytes / min(seconds[1:])
         return best

@@ -6,12 +6,11 @@ import platform
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
-import cpuinfo
 import numba
 import torch
 from pytest_benchmark.utils import get_commit_info
 
-from fusedrms.kernels import lang
+from fusedrms.kernels import devices, lang
 
 GUESTS = ("bitsandbytes", "timm", "apex")
 
@@ -23,11 +22,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def machine(device: str, command: str) -> dict:
-    """device: "cpu" or "cuda"; command: what gives the results again."""
-    name = torch.cuda.get_device_name() if device == "cuda" else cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
+def machine(device: torch.device, command: str) -> dict:
+    """command: what gives the results again."""
     return dict(
-        device=name,
+        device=devices.model(device),
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         torch=torch.__version__,
@@ -50,10 +48,10 @@ def taken_by_others() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:2])
 
 
-def free_bytes(device: str) -> float:
+def free_bytes(device: torch.device) -> float:
     """Memory that can still be had; infinite where the system does not tell."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+    if devices.is_gpu(device):
+        return devices.free_bytes(device)
     meminfo, found = pathlib.Path("/proc/meminfo"), [float("inf")]
     if meminfo.exists():
         found += [1024 * float(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable")]

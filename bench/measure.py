@@ -14,40 +14,35 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.limits import synchronize
 from bench.machine import taken_by_others
+from fusedrms.kernels import devices
 
 Step = Callable[[], object]
-SECONDS = {"cpu": 0.7, "cuda": 0.15}  # of rounds, but at least 5 of them
+SECONDS = {"cpu": 0.7, "gpu": 0.15}  # of rounds, but at least 5 of them
 HOST_ROUNDS = 20
 
 
-def timed(benchmark, step: Step, device: str) -> float:
+def timed(benchmark, step: Step, device: torch.device) -> float:
     """Time a step that has run before, until the device is done; the share of the cores that other programs had meanwhile."""
 
     def run():
         step()
-        synchronize(device)
+        devices.synchronize(device)
 
     begin = time.perf_counter()
     run()
     seconds = time.perf_counter() - begin
     iterations = max(1, int(1e-3 / seconds))
-    rounds = min(200, max(5, int(SECONDS[device] / (seconds * iterations))))
+    rounds = min(200, max(5, int(devices.on(device, SECONDS) / (seconds * iterations))))
     begin, others = time.perf_counter(), taken_by_others()
     benchmark.pedantic(run, rounds=rounds, iterations=iterations)
     return max(0.0, taken_by_others() - others) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
 
 
-def extra_bytes(step: Step, device: str) -> int:
+def extra_bytes(step: Step, device: torch.device) -> int:
     """The most that a steady-state step has allocated at a time beyond what was there before."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+    if devices.is_gpu(device):
+        return devices.peak_bytes(device, step)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     events: Any = profiler.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
@@ -65,11 +60,11 @@ def without_launch(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(name, prepare)
 
 
-def host_seconds(step: Step, device: str) -> float:
+def host_seconds(step: Step, device: torch.device) -> float:
     """Median time until step() returns, with nothing else under way on the device."""
     seconds = []
     for _ in range(HOST_ROUNDS):
-        synchronize(device)
+        devices.synchronize(device)
         begin = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begin)

@@ -134,7 +134,7 @@ def main() -> int:
             print(f"{step:6} {time.perf_counter() - begin:5.0f} s", *(f"{mean:.4f}" for mean in means), flush=True)
     first = runs[BASELINE][0]
     results = {
-        **machine("cpu", f"python -m bench.precision --steps {given.steps} --lr {given.lr} --seeds {given.seeds}"),
+        **machine(torch.device("cpu"), f"python -m bench.precision --steps {given.steps} --lr {given.lr} --seeds {given.seeds}"),
         "steps": given.steps,
         "seeds": given.seeds,
         "numel": sum(param.numel() for param in first.model.parameters()),

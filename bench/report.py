@@ -148,7 +148,7 @@ def report(results: dict, host_path: dict | None = None, drawn: list[str] | None
     lines += _section("Host path, before and after", _before_and_after(host_path))
     lines += _section("Tuned configurations", _tuned(results))
     lines += _section("What was skipped, and why", _reasons(results))
-    lines += _section("What the columns say", [LEGEND.format(host=HOST["cuda" in results["machine_info"]["command"]])])
+    lines += _section("What the columns say", [LEGEND.format(host=HOST["--device=cpu" not in results["machine_info"]["command"]])])
     lines += _section("Again", ["```", results["machine_info"]["command"], "```"])
     return "\n".join(lines)
 

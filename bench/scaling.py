@@ -89,7 +89,7 @@ def count() -> dict:
         for mode in MODES
     ]
     moves = {rule: foreach_moves(rule) for rule, (cls, _) in RULES.items() if cls is FusedRMSProp}
-    return {**machine("cpu", "python -m bench.scaling --count"), "foreach_moves": moves, "host_us": hosts, "modes": modes}
+    return {**machine(torch.device("cpu"), "python -m bench.scaling --count"), "foreach_moves": moves, "host_us": hosts, "modes": modes}
 
 
 def _parameters(text: str) -> float:

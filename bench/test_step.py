@@ -8,19 +8,20 @@ import pytest
 import torch
 
 from bench.algorithms import ALGORITHMS, Implementation, Unavailable
-from bench.limits import Limits, synchronize
+from bench.limits import Limits
 from bench.machine import free_bytes
 from bench.measure import extra_bytes, held_and_moved, host_seconds, timed, without_launch
 from bench.selection import configurations
 from bench.store import CACHED, LIMITS
 from bench.workloads import WORKLOADS, Shapes, converted, parameters
 from fusedrms import FusedRMSProp, autotune, variants
+from fusedrms.kernels import devices
 from fusedrms.optimizer import FusedOptimizer
 from fusedrms.tune import SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch.compile and of guests are theirs
 FEW = 10  # tensors; compiling a step of so few takes seconds
-COMPILING = {"cpu": 60, "cuda": 45}  # seconds that compiling larger steps may have taken before no more is begun
+COMPILING = {"cpu": 60, "gpu": 45}  # seconds that compiling larger steps may have taken before no more is begun
 
 
 @pytest.fixture(scope="session")
@@ -56,20 +57,20 @@ def test_step(benchmark, device, limits, compiling, workload, algorithm, impleme
 
 
 def _step(
-    benchmark, device: str, limits: Limits, compiling: list[float], family: str, shapes: Shapes, chosen: Implementation
+    benchmark, device: torch.device, limits: Limits, compiling: list[float], family: str, shapes: Shapes, chosen: Implementation
 ) -> str | None:
     """Why it cannot be timed, if so; a function of its own, so that no frame keeps the memory of a step that failed."""
     numel = sum(map(math.prod, shapes))
     needed, free = chosen.n_held * numel, free_bytes(device)
     if needed > free:
         return f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-    if chosen.compiled and len(shapes) > FEW and sum(compiling) > COMPILING[device]:
+    if chosen.compiled and len(shapes) > FEW and sum(compiling) > devices.on(device, COMPILING):
         return f"compiling has taken {sum(compiling):.0f} s of this run already"
     try:
         step = chosen.make(parameters(shapes, device))
         begin = time.perf_counter()
         step()
-        synchronize(device)
+        devices.synchronize(device)
         if chosen.compiled:
             compiling += [time.perf_counter() - begin] if len(shapes) > FEW else []
         step()
@@ -97,7 +98,7 @@ def _step(
         extra_bytes=extra_bytes(step, device),
         **{name: max(rates[name] for rates in beside) for name in limits.runs if beside},
     )
-    if device == "cuda":
+    if devices.is_gpu(device):
         info["host_us"] = host_seconds(step, device) * 1e6
     elif isinstance(optimizer := getattr(step, "__self__", None), FusedOptimizer):
         with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +124,7 @@ def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
             others.reverse()
             for param, grad in zip(params, others[0], strict=True):
                 param.grad = grad
-        synchronize(device)
+        devices.synchronize(device)
 
     benchmark.pedantic(optimizer.step, setup=setup, rounds=100, warmup_rounds=3)
 
@@ -131,8 +132,8 @@ def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
 def test_tuned(benchmark, device, tuned):
     """A step with a tuned configuration, in turns with the default one."""
     rule, mode, size = tuned
-    params = converted(parameters(SHAPES[device][size], device), variants.parse_mode(mode)[0])
-    configs = configurations(rule, mode, size, torch.device(device))
+    params = converted(parameters(devices.on(device, SHAPES)[size], device), variants.parse_mode(mode)[0])
+    configs = configurations(rule, mode, size, device)
     optimizers = [variants.make(rule, mode, params) for _ in configs]
     for optimizer, config in zip(optimizers, configs, strict=True):
         with autotune.forced(config):  # for as long as gradients stay where they are
@@ -141,7 +142,7 @@ def test_tuned(benchmark, device, tuned):
 
     def run(optimizer):
         optimizer.step()
-        synchronize(device)
+        devices.synchronize(device)
 
     def setup():
         begin = time.perf_counter()

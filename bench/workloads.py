@@ -68,15 +68,15 @@ MODELS: dict[str, Shapes] = {
 }
 LAYERS: dict[str, dict[str, Shapes]] = {  # as many as a run has time for
     "cpu": {"Llama-3-8B, 1 layer": llama3_8b(1)},
-    "cuda": {"Llama-3-8B, 4 layers": llama3_8b(4)},
+    "gpu": {"Llama-3-8B, 4 layers": llama3_8b(4)},
 }
 SCALE: dict[str, Shapes] = {f"{n:,} parameters": [(n,)] for e in range(3, 10) for n in (10**e, 3 * 10**e) if n <= 10**9}
 COUNT: dict[str, Shapes] = {f"{n:,} of 64": [(64,)] * n for n in (1, 10, 100, 1000, 10000)}
-FAMILIES = {"model": MODELS | LAYERS["cpu"] | LAYERS["cuda"], "scale": SCALE, "count": COUNT}
+FAMILIES = {"model": MODELS | LAYERS["cpu"] | LAYERS["gpu"], "scale": SCALE, "count": COUNT}
 WORKLOADS = {name: (family, shapes) for family, workloads in FAMILIES.items() for name, shapes in workloads.items()}
 
 
-def _noise(shape: tuple[int, ...], device: str) -> Tensor:
+def _noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Normal numbers, the same again after a million: a billion of them take longer than all rounds."""
     numel, period = math.prod(shape), 2**20
     block = torch.randn(min(numel, period), device=device)
@@ -84,7 +84,7 @@ def _noise(shape: tuple[int, ...], device: str) -> Tensor:
     return values.copy_(block).view(-1)[:numel].view(shape)
 
 
-def parameters(shapes: Shapes, device: str) -> list[torch.nn.Parameter]:
+def parameters(shapes: Shapes, device: torch.device) -> list[torch.nn.Parameter]:
     """float32 parameters with gradients."""
     params = [torch.nn.Parameter(_noise(shape, device)) for shape in shapes]
     for param in params:

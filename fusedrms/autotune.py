@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import pathlib
-import platform
 import re
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from .kernels import launch
+from .kernels import devices, launch
 from .kernels.launch import Config, CPUConfig, GPUConfig, default_config, is_valid
 from .kernels.storage import Storage
 
@@ -82,23 +81,10 @@ def kernel_hash() -> str:
     return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()[:16]
 
 
-@functools.cache
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2]
-    return platform.processor() or platform.machine()
-
-
-def device_model(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_model().strip()
-
-
 def device_name(device: torch.device) -> str:
     """The model of a device as a file name: "NVIDIA_H200", "cpu-AMD_EPYC"."""
-    name = re.sub(r"[^A-Za-z0-9]+", "_", device_model(device)).strip("_")
-    return name if device.type == "cuda" else f"cpu-{name}"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", devices.model(device)).strip("_")
+    return name if devices.is_gpu(device) else f"cpu-{name}"
 
 
 def size_of(numels: np.ndarray) -> str:
@@ -220,5 +206,5 @@ def choose(rule: str, device: torch.device, storage: Storage, aligned: bool, num
     if launch.lang.interpreted():
         return default
     # on a CPU addresses of any kind run the same code
-    row = rows_for(device_name(device)).get(Key(rule, storage.label, aligned or device.type == "cpu", size_of(numels)))
+    row = rows_for(device_name(device)).get(Key(rule, storage.label, aligned or not devices.is_gpu(device), size_of(numels)))
     return row.config if row and type(row.config) is type(default) and is_valid(row.config, storage) else default

@@ -1,6 +1,6 @@
 """Parameters that share a launch, and the tables it reads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,30 +8,25 @@ import torch
 from torch import Tensor
 
 from .autotune import choose
-from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_squares, uses_triton
+from .kernels import devices
+from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_squares
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
 from .options import STORED
 from .recipe import Recipe
 from .sharded import local
 from .storage import dense_like
+from .uploads import Uploads
 
 NAMES = {**STORED, torch.uint8: "uint8", torch.int8: "int8", torch.int16: "int16"}
 ALIGNMENT = 16  # bytes of a vector access
 CORRECTION = list(COMMON).index("correction")
+CHANGING = "addresses", "hyper", "noise"  # tables that a step may change
 
 
 def on_device(table: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     """As the driver of that device reads it."""
-    return torch.from_numpy(table).to(device) if uses_triton(device) else table
-
-
-def keep(tensors: Iterable[Tensor], made_on: torch.cuda.Stream) -> None:
-    """Their memory must not be given away while a launch on another stream than theirs still reads it."""
-    stream = torch.cuda.current_stream(made_on.device)
-    if stream != made_on:
-        for tensor in tensors:
-            tensor.record_stream(stream)
+    return torch.from_numpy(table).to(device) if devices.uses_triton(device) else table
 
 
 class Layout(NamedTuple):
@@ -121,14 +116,13 @@ class Bucket:
             np.array([member.origin for member in members], np.int64),
         )
         self.norm_index = self._host.norm_index
-        # where the kernels read them: in place on a CPU, else on the device, to which a step sends only what has changed
-        self._tables, self._sent = Tables(*(on_device(table, layout.device) for table in self._host)), {}
+        # where the kernels read them: in place on a CPU, else on the device
+        self._tables, self._uploads = Tables(*(on_device(table, layout.device) for table in self._host)), None
         self.use(choose(rule, layout.device, layout.storage, layout.aligned, self.numels))
-        if layout.device.type == "cuda":
-            self._stream = torch.cuda.current_stream(layout.device)
-            self._sent = {name: getattr(self._host, name).copy() for name in ("addresses", "hyper", "noise")}
-            self._captured: list[dict[str, Tensor]] = []  # what CUDA graphs upload at each replay, and must stay as it is
-            self._to_capture = self._pinned() if count_on_device else {}
+        if devices.is_gpu(layout.device):
+            self._stream = devices.current_stream(layout.device)
+            host, there = ({name: getattr(tables, name) for name in CHANGING} for tables in (self._host, self._tables))
+            self._uploads = Uploads(host, there, count_on_device)
         self._staged = {
             0: [c for c, member in enumerate(members) if member.stage_grad],
             1: [c for c, member in enumerate(members) if member.stage_param],
@@ -140,7 +134,7 @@ class Bucket:
         self.steps = torch.tensor(
             [member.step for member in members], dtype=step_dtype(), device=layout.device if count_on_device else None
         )
-        self._counts = None if self.steps.is_cuda else self.steps.numpy()
+        self._counts = None if devices.is_gpu(self.steps.device) else self.steps.numpy()
 
     def use(self, config: Config) -> None:
         """Launch with this configuration from now on."""
@@ -185,7 +179,7 @@ class Bucket:
             row = recipe.common + recipe.args
             lr = row[0]
             if isinstance(lr, Tensor):
-                if lr.is_cuda and self._sent:
+                if self._uploads and devices.is_gpu(lr.device):
                     self._on_device.append((r, 0, lr.reshape(())))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
                 row = (float(lr), *row[1:])
@@ -201,18 +195,11 @@ class Bucket:
                     self._host.hyper[r] = row
                 self._rows[r] = row
 
-    def send(self) -> None:
-        """Bring the tables on the device up to date."""
-        capturing = bool(self._sent) and torch.cuda.is_current_stream_capturing()
-        if self._sent:
-            keep(self._tables, self._stream)
-            if capturing:
-                self._captured.append(self._to_capture)
-                self._to_capture = {}
-            elif self._captured and not self._to_capture:
-                self._to_capture = self._pinned()
-        for name, sent in self._sent.items():
-            self._send(name, sent, capturing)
+    def send(self, capturing: bool) -> None:
+        """Bring the tables on the device up to date; capturing: in a graph."""
+        if self._uploads:
+            devices.keep(self._tables, self._stream)
+            self._uploads.send(capturing)
         for row, column, value in self._on_device:
             self._tables.hyper[row, column].copy_(value)
         if self.layout.storage.noisy and self._counts is None:
@@ -239,18 +226,3 @@ class Bucket:
     def squares(self, tables: NormTables) -> Callable[[Tensor | np.ndarray], None]:
         """The launch that writes the sum of squares of each chunk of gradients into what it is given."""
         return prepare_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, tables)
-
-    def _pinned(self) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(sent).pin_memory() for name, sent in self._sent.items()}
-
-    def _send(self, name: str, sent: np.ndarray, capturing: bool) -> None:
-        host, table = getattr(self._host, name), getattr(self._tables, name)
-        if capturing:
-            if not self._captured[-1]:
-                raise RuntimeError("step() is captured in a second CUDA graph: make a step outside of graphs between the two")
-            self._captured[-1][name].numpy()[:] = sent[:] = host
-            table.copy_(self._captured[-1][name], non_blocking=True)
-        elif self._captured or not np.array_equal(host, sent):
-            sent[:] = host
-            # a fresh pinned block: the last upload may still be under way
-            table.copy_(torch.from_numpy(host).pin_memory(), non_blocking=True)

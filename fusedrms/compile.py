@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from . import autotune
-from .kernels import lang, launch
+from .kernels import devices, lang, launch
 from .options import UserError
 from .variants import MODES, RULES, Variant, check, make, parse_mode, variant, words
 
@@ -77,20 +77,18 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
     from .kernels.step import step_kernel
 
     i32, i64, f64 = torch.int32, torch.int64, torch.float64
-    device = torch.device("cuda")
-
-    yield "norms", lambda: warm(norms_kernel, (f64, i64, f64), launch.norms_constants(), target)
+    yield "norms", lambda: warm(norms_kernel, (i64, f64, f64), launch.norms_constants(), target)
     for rule, mode, storage, n_hyper in wanted:
         hyper = getattr(torch, storage.compute)
         for aligned in (True, False):
-            config: Any = launch.default_config(device, storage, aligned)
+            config = launch.gpu_config(storage, aligned)
             tables = i64, i64, i32, i32, i64, hyper
 
             def run(rule=rule, storage=storage, aligned=aligned, config=config, n_hyper=n_hyper, tables=tables):
                 constants = launch.constants(rule, storage, aligned, n_hyper, config, target.warp_size)
                 warm(step_kernel, (*tables, i32, i32, i64, 1, 1, config.chunk, f64), constants, target)
                 squares = launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper)
-                warm(squares_kernel, (*tables, i64, f64, f64, 1), squares, target)
+                warm(squares_kernel, (*tables, i64, f64, 1, f64), squares, target)
 
             yield f"{rule}, {mode}, {'aligned' if aligned else 'unaligned'}", run
 
@@ -100,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         type=words,
         metavar="TARGET,...",
-        help="of cpu, cuda (the GPUs here), sm_80, sm_90, sm_100, gfx942 (which need not be here); default: all devices here",
+        help=f"of cpu, {', '.join(devices.KINDS)} (the GPUs here), sm_80, sm_90, sm_100, gfx942 (which need not be here); "
+        "default: all devices here",
     )
     parser.add_argument("--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all)")
     parser.add_argument(
@@ -113,14 +112,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
     wanted = [variant(rule, mode) for mode in args.dtypes for rule in args.rules]
-    there = torch.cuda.is_available()
     work: list[tuple[str, str, Callable[[], None]]] = []
-    for target in args.target or (["cpu", "cuda"] if there else ["cpu"]):
-        if target == "cuda" and not there:
-            raise UserError("--target cuda: torch finds no CUDA or ROCm device; name its target, such as sm_90")
-        if target in ("cpu", "cuda"):
-            n_devices = torch.cuda.device_count() if target == "cuda" else 1
-            jobs = [job for index in range(n_devices) for job in here(wanted, torch.device(target, index))]
+    for target in args.target or ["cpu", *dict.fromkeys(device.type for device in devices.gpus())]:
+        if target in ("cpu", *devices.KINDS):
+            try:
+                found = devices.gpus(target) or [devices.find(target)]
+            except LookupError as error:
+                raise UserError(f"--target {target}: {error}; name its target, such as sm_90") from None
+            jobs = [job for device in found for job in here(wanted, device)]
         else:
             jobs = list(elsewhere(wanted, target))
         work += [(target, what, job) for what, job in jobs]

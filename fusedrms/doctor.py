@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import autotune
-from .kernels import lang
+from .kernels import devices, lang
 from .kernels.addresses import FUNCTIONS
 from .rmsprop import FusedRMSProp
 from .version import __version__
@@ -46,23 +46,18 @@ def self_test(device: torch.device) -> dict[str, Any]:
 def device_report(device: torch.device) -> dict[str, Any]:
     name = autotune.device_name(device)
     found = autotune.files(name)
-    target = None
-    if device.type == "cuda" and torch.version.hip:
-        target = torch.cuda.get_device_properties(device).gcnArchName
-    elif device.type == "cuda":
-        target = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
     return dict(
         device=str(device),
-        model=autotune.device_model(device),
-        target=target,
-        driver="Triton" if device.type == "cuda" or lang.interpreted() else "Numba",
+        model=devices.model(device),
+        target=devices.target(device),
+        driver="Triton" if devices.uses_triton(device) else "Numba",
         configurations=[dict(path=str(file.path), rows=len(file.rows), problem=file.problem) for file in found],
         looked_for=f"{name}.json",
         self_test=self_test(device),
     )
 
 
-def advice(devices: list[dict[str, Any]]) -> list[str]:
+def advice(reports: list[dict[str, Any]]) -> list[str]:
     """What to do, a sentence each."""
     said = []
     if platform.system() == "Linux" and lang.triton is None:
@@ -76,7 +71,7 @@ def advice(devices: list[dict[str, Any]]) -> list[str]:
     user = autotune.user_directory()
     if user is None:
         said.append(f"platformdirs is missing, so tuned configurations are found in {autotune.ENVIRONMENT} only: pip install platformdirs")
-    for device in devices:
+    for device in reports:
         target = device["target"] or ""
         if target.startswith("sm_") and int(target[3:]) < 80:
             said.append(f"{device['device']} is {target}; the kernels are made for sm_80 and later")
@@ -96,10 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of files that do not count: the table and the advice say so
-        devices = [device_report(device) for device in [torch.device("cpu"), *(torch.device("cuda", n) for n in range(n_gpus))]]
+        reports = [device_report(device) for device in (torch.device("cpu"), *devices.gpus())]
     versions = dict(
         fusedrms=__version__,
         python=platform.python_version(),
@@ -111,17 +105,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
         system=f"{platform.system()} {platform.machine()}",
         threads=torch.get_num_threads(),
     )
-    said = advice(devices)
-    failed = not all(device["self_test"]["ok"] for device in devices)
+    said = advice(reports)
+    failed = not all(device["self_test"]["ok"] for device in reports)
     if args.json:
         places = [str(directory) for directory in autotune.directories()]
-        print(json.dumps(dict(versions=versions, devices=devices, looked_in=places, advice=said), indent=1))
+        print(json.dumps(dict(versions=versions, devices=reports, looked_in=places, advice=said), indent=1))
         return int(failed)
     console.print("  ".join(f"{name} {value}" for name, value in versions.items() if value is not None), highlight=False)
     shown = Table()
     for header in ("device", "model", "driver", "tuned configurations", "self-test"):
         shown.add_column(header, overflow="fold")
-    for device in devices:
+    for device in reports:
         found = [f"{file['path']}: {file['problem'] or str(file['rows']) + ' rows'}" for file in device["configurations"]]
         test = device["self_test"]
         model = f"{device['model']} ({device['target']})" if device["target"] else device["model"]

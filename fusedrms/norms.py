@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from .buckets import Bucket, keep, on_device
+from .buckets import Bucket, on_device
+from .kernels.devices import current_stream, is_gpu, keep
 from .kernels.launch import FIRST_NORM, norm_chunk_size, prepare_norms
 from .sharded import local, summed_over
 
@@ -42,9 +43,9 @@ class Scalars:
             made += [self._spans, *self._sums.values(), *(table for tables in self._tables for table in tables)]
         self.table_bytes = sum(table.nbytes for table in made)
         self._on_streams = [
-            (torch.cuda.current_stream(device), [table for table in made if isinstance(table, Tensor) and table.device == device])
+            (current_stream(device), [table for table in made if isinstance(table, Tensor) and table.device == device])
             for device in devices
-            if device.type == "cuda"
+            if is_gpu(device)
         ]
 
     def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int, numbers: dict, shared: dict) -> None:

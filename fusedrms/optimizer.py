@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from .buckets import step_dtype
+from .kernels import devices
 from .options import (
     check_at_least_zero,
     check_choice,
@@ -142,7 +143,7 @@ class FusedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
-            capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+            capturing = devices.capturing()
             capturable = any(group["capturable"] for group in self.param_groups)
             if capturing and not capturable:
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
@@ -165,7 +166,7 @@ class FusedOptimizer(Optimizer):
                 plan = Plan(type(self).__name__, self.param_groups, recipes, self.state, elsewhere, on_device, self._first_number)
                 if not plan.holds(self.param_groups, recipes, self.state, elsewhere):
                     raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
-            skipped = plan.step(recipes, grad_scale, found_inf)
+            skipped = plan.step(recipes, grad_scale, found_inf, capturing)
             if skipped is not None:
                 if self._skipped is None or self._skipped.device != skipped.device:
                     self._skipped = self.skipped_steps.to(skipped.device)

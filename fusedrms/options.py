@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from .kernels import devices
 from .sharded import is_sharded
 from .storage import SCALE, STORED_AS, Precision, n_groups
 
@@ -133,8 +134,8 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
             raise RuntimeError(f"{what} is a {type(tensor).__name__}; {optimizer} updates plain tensors: pass the local ones")
         if tensor.dtype not in STORED:
             raise RuntimeError(f"{what} has dtype {tensor.dtype}; {optimizer} takes {', '.join(map(str, STORED))}: convert it with to()")
-    if param.device.type not in ("cpu", "cuda"):
-        raise RuntimeError(f"{name} is on {param.device}; {optimizer} runs on cuda (and ROCm) and cpu: move the model there")
+    if param.device.type != "cpu" and not devices.is_gpu(param.device):
+        raise RuntimeError(f"{name} is on {param.device}; {optimizer} runs on {devices.supported()}: move the model there")
     if grad.device != param.device:
         raise RuntimeError(f"{name}.grad is on {grad.device} but {name} on {param.device}; move the gradient to the parameter's device")
     if grad.shape != param.shape:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .buckets import Bucket, Layout, Member
+from .kernels import devices
 from .kernels.addresses import Snapshot, Versions
 from .kernels.launch import Config
 from .norms import Scalars
@@ -43,7 +44,7 @@ def _noise(precision: Precision, number: int) -> tuple[int, int]:
 def _steps(state: dict) -> dict[Tensor, float]:
     """How many each parameter has had; of those counted on GPUs all are asked for at once."""
     counts = {param: values["step"] for param, values in state.items() if isinstance(values, dict) and "step" in values}
-    there = {param: count for param, count in counts.items() if isinstance(count, Tensor) and count.is_cuda}
+    there = {param: count for param, count in counts.items() if isinstance(count, Tensor) and devices.is_gpu(count.device)}
     home = next((count.device for count in there.values()), None)
     known = torch.stack([count.reshape(()).to(home, torch.float64) for count in there.values()]).tolist() if there else []
     return {param: float(count) for param, count in counts.items() if param not in there} | dict(zip(there, known, strict=True))
@@ -188,11 +189,11 @@ class Plan:
         params, grads = self._snapshot.address
         return all(bucket.point_at(params, grads, elsewhere) for bucket in self._buckets if moved or bucket.uses_copies)
 
-    def _send(self, recipes: list[Recipe]) -> None:
+    def _send(self, recipes: list[Recipe], capturing: bool = False) -> None:
         for bucket in self._buckets:
             bucket.set_hyper(recipes)
         for bucket in self._buckets:
-            bucket.send()
+            bucket.send(capturing)
 
     def launches(self, recipes: list[Recipe], config: Config) -> list[partial]:
         """The launch of each bucket by itself, configured thus, to be timed; `holds` must have been true just before."""
@@ -201,17 +202,20 @@ class Plan:
             bucket.use(config)
         return [partial(bucket.launch, self._scalars.on[bucket.layout.device]) for bucket in self._buckets]
 
-    def step(self, recipes: list[Recipe], grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> Tensor | None:
+    def step(
+        self, recipes: list[Recipe], grad_scale: Tensor | None = None, found_inf: Tensor | None = None, capturing: bool = False
+    ) -> Tensor | None:
         """Update every parameter that has a gradient; `holds` must have been true just before.
 
         Args:
             recipes: one for each parameter group.
             grad_scale, found_inf: as for Scalars.compute().
+            capturing: it is recorded in a graph.
 
         Returns:
             0-d: not 0 if nothing has changed; None if that cannot be.
         """
-        self._send(recipes)
+        self._send(recipes, capturing)
         self._scalars.compute(grad_scale, found_inf)
         for bucket in self._buckets:
             bucket.step(self._scalars.on[bucket.layout.device])

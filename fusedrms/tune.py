@@ -1,7 +1,6 @@
 """fusedrms tune: measures which configuration is best on this device, on scratch tensors, and writes it down."""
 
 import argparse
-import contextlib
 import datetime
 import errno
 import json
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from . import autotune
 from .autotune import Key, Row, Rows
-from .kernels import lang
+from .kernels import devices, lang
 from .kernels.launch import Config, CPUConfig, GPUConfig, is_valid
 from .kernels.storage import Storage
 from .options import UserError
@@ -35,9 +34,9 @@ from .version import __version__
 BLOCK = [(2304, 768), (2304,), (768, 768), (768,), (3072, 768), (3072,), (768, 3072), (768,), *[(768,)] * 4]  # of GPT-2 small
 SHAPES = {
     "cpu": {"small": [(64,)] * 2000, "mixed": BLOCK, "huge": [(4096, 4096)] * 2},
-    "cuda": {"small": [(64,)] * 10000, "mixed": BLOCK * 12, "huge": [(4096, 4096)] * 16},
+    "gpu": {"small": [(64,)] * 10000, "mixed": BLOCK * 12, "huge": [(4096, 4096)] * 16},
 }
-SCRUB = {"cpu": 1 << 24, "cuda": 1 << 26}  # float32 that flush the caches
+SCRUB = {"cpu": 1 << 24, "gpu": 1 << 26}  # float32 that flush the caches
 HEATS, SEARCH_ROUNDS, CHECK_ROUNDS = 3, 15, 31  # at most, and half of them at least
 HOPELESS = 1.15  # times the best, after the heats
 LEAST_GAIN = 1.03  # less is noise: the default stays
@@ -86,7 +85,7 @@ class Scratch:
         self.device = device
         dtype, generator = parse_mode(mode)[0], torch.Generator(device).manual_seed(0)
         self._params = []
-        for shape in SHAPES[device.type][size]:
+        for shape in devices.on(device, SHAPES)[size]:
             param, grad = (torch.randn(shape, device=device, generator=generator).to(dtype) for _ in range(2))
             self._params.append(torch.nn.Parameter(param))
             self._params[-1].grad = grad
@@ -125,29 +124,18 @@ class Scratch:
                 raise RuntimeError(
                     f"{config} computes other bits than the default: a defect of the kernels or of the device; please report it"
                 )
-        return None if getattr(getattr(run.func, "func", None), "spills", 0) else run
+        return None if getattr(run.func, "spills", 0) else run
 
 
 def stopwatch(device: torch.device) -> Callable[[Callable[[], None]], float]:
     """Seconds that a launch takes after a backward: with cold caches, and on a CPU torch's threads still awake."""
-    scrub = torch.zeros(SCRUB[device.type], device=device)
+    scrub = torch.zeros(devices.on(device, SCRUB), device=device)
 
-    def on_cpu(run: Callable[[], None]) -> float:
-        scrub.add_(1)
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-
-    def on_gpu(run: Callable[[], None]) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    def clock(run: Callable[[], None]) -> float:
         scrub.add_(1)  # longer than it takes the host to launch
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3
+        return devices.seconds(device, run)
 
-    return on_gpu if device.type == "cuda" else on_cpu
+    return clock
 
 
 def rounds(runs: list[Callable[[], None]], clock: Callable[[Callable[[], None]], float], most: int, until: float) -> list[list[float]]:
@@ -198,21 +186,12 @@ def search(rule: str, mode: str, size: str, device: torch.device, clock: Callabl
     return Result(key, mode, default, Row(best, round(median(theirs) * 1e6, 3), round(median(ours) * 1e6, 3)), len(runs))
 
 
-def _driver_version(device: torch.device) -> str | None:
-    """Of a GPU's kernel module, else of what torch was built for."""
-    if device.type != "cuda":
-        return None
-    with contextlib.suppress(OSError):
-        return pathlib.Path("/sys/module/nvidia/version").read_text().strip()
-    return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
-
-
 def describe(device: torch.device, command: str) -> dict[str, Any]:
     """The head of a file."""
     return {
         **autotune.header(autotune.device_name(device)),
         "project": __version__,
-        "model": autotune.device_model(device),
+        "model": devices.model(device),
         "threads": torch.get_num_threads(),
         "versions": dict(
             python=platform.python_version(),
@@ -220,7 +199,7 @@ def describe(device: torch.device, command: str) -> dict[str, Any]:
             triton=lang.triton and lang.triton.__version__,
             numba=numba.__version__,
         ),
-        "driver": _driver_version(device),
+        "driver": devices.stack(device),
         "date": datetime.date.today().isoformat(),
         "command": command,
     }
@@ -264,7 +243,7 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
 
 def tune(device: torch.device, rules: Iterable[str], modes: Iterable[str], budget: float) -> Iterator[tuple[str, Result | None]]:
     """Search all sizes of all rules and modes, as far as the budget, in seconds, goes; yields what is searched, then its result."""
-    wanted = [(rule, mode, size) for mode in modes for rule in rules for size in SHAPES[device.type]]
+    wanted = [(rule, mode, size) for mode in modes for rule in rules for size in devices.on(device, SHAPES)]
     deadline = time.perf_counter() + budget
     clock = stopwatch(device)
     for n, one in enumerate(wanted):
@@ -289,7 +268,7 @@ def table(results: list[Result]) -> Table:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where torch finds a GPU, else cpu")
+    parser.add_argument("--device", choices=["cpu", *devices.KINDS], help="default: that of a GPU where torch finds one, else cpu")
     parser.add_argument("--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all)")
     parser.add_argument(
         "--dtypes",
@@ -311,17 +290,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
     if not args.budget > 0:
         raise UserError(f"--budget {args.budget:g}: it takes a number of seconds above 0")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no CUDA or ROCm device; use --device cpu")
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set: what the interpreter takes is no measure; unset it")
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = devices.find(args.device)
+    except LookupError as error:
+        raise UserError(f"--device {args.device}: {error}; use --device cpu") from None
     path = destination(args.output, autotune.device_name(device))
     head = describe(
         device,
         f"fusedrms tune --device {device.type} --rules {','.join(args.rules)} --dtypes {','.join(args.dtypes)} --budget {args.budget:g}",
     )
-    n_all = len(args.rules) * len(args.dtypes) * len(SHAPES[device.type])
+    n_all = len(args.rules) * len(args.dtypes) * len(devices.on(device, SHAPES))
     results: list[Result] = []
     code = 0
     columns = TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")

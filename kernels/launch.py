@@ -1,6 +1,5 @@
 """The only place that launches: picks the driver by the bucket's device."""
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import cpu, cpu_norm, lang, rules
+from . import cpu, cpu_norm, devices, lang, rules
 from .quant import GROUP
 from .storage import Storage
 
@@ -16,14 +15,6 @@ THREADS = 256  # of a program, each of which handles 16 bytes of the compute typ
 CHUNK = 16384  # elements a program updates
 FIRST_NORM = 2  # among the scalars of a step
 OPTIONS = dict(enable_fp_fusion=False)  # contractions are written: a compiler's differ between lanes, blocks and versions
-
-
-def multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def uses_triton(device: torch.device) -> bool:
-    return device.type == "cuda" or lang.interpreted()
 
 
 class GPUConfig(NamedTuple):
@@ -59,15 +50,19 @@ def registers(storage: Storage, aligned: bool) -> int:
     return 80 if len(storage.coded) == 1 else 104
 
 
-def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int | None = None) -> Config:
-    """What a launch takes that nobody has tuned; n_elements: in all of its tensors together, if that is known."""
-    if not uses_triton(device):
+def gpu_config(storage: Storage, aligned: bool) -> GPUConfig:
+    """What a launch of many elements takes on a GPU that nobody has tuned."""
+    return GPUConfig(CHUNK, THREADS, 1, 0, registers(storage, aligned))
+
+
+def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int = 1 << 62) -> Config:
+    """What a launch takes that nobody has tuned; n_elements: in all of its tensors together."""
+    if not devices.uses_triton(device):
         return CPUConfig(cpu.CHUNK, cpu.MIN_WORK)
-    config = GPUConfig(CHUNK, THREADS, 1, 0, registers(storage, aligned))
-    if n_elements is not None:
-        enough = max(config.block(storage), n_elements // (4 * multiprocessors(device)))  # for none to be idle
-        while config.chunk > enough:
-            config = config._replace(chunk=config.chunk // 2)
+    config = gpu_config(storage, aligned)
+    enough = max(config.block(storage), n_elements // (4 * devices.multiprocessors(device)))  # for none to be idle
+    while config.chunk > enough:
+        config = config._replace(chunk=config.chunk // 2)
     return config
 
 
@@ -167,18 +162,33 @@ def norms_constants() -> dict:
 
 
 class _Kernel:
-    """A Triton kernel with all but its arguments; from the second call on without the search among what it was compiled for."""
+    """A launch of a Triton kernel. What it takes is put together once, all but the tensors of a call.
 
-    def __init__(self, kernel, n_programs: int, constants: dict):
-        self._kernel, self._grid, self._constants = kernel, (n_programs, 1, 1), constants
+    Args:
+        kernel: of step.py or norm.py.
+        n_programs: as many share out the work.
+        constants: what it is compiled for.
+        args: its first arguments, tensors and integers; the tensors may be written, not replaced.
+    """
+
+    def __init__(self, kernel, n_programs: int, constants: dict, *args):
+        self._kernel, self._grid, self._constants, self._args = kernel, (n_programs, 1, 1), constants, args
+        self._device = args[0].device
         self._compiled = None
 
-    def __call__(self, *args) -> None:
-        with torch.cuda.device_of(args[0]):
+    def __call__(self, *tensors) -> None:
+        """Launch; tensors: its last arguments."""
+        with devices.current(self._device):
             if self._compiled is None:
-                self._compiled = self._kernel[self._grid](*args, **self._constants)  # the interpreter returns None
+                self._compiled = self._kernel[self._grid](*self._args, *tensors, **self._constants)  # the interpreter returns None
+                if self._compiled is not None:
+                    names = self._kernel.arg_names[len(self._args) + len(tensors) :]
+                    self._run = self._compiled[self._grid]
+                    # addresses cost a launch a fifth of what tensors do, whose memory the driver is asked about
+                    self._before = tuple(arg.data_ptr() if isinstance(arg, torch.Tensor) else arg for arg in self._args)
+                    self._after = tuple(self._constants[name] for name in names)
             else:
-                self._compiled[self._grid](*args, *(self._constants[name] for name in self._kernel.arg_names[len(args) :]))
+                self._run(*self._before, *[tensor.data_ptr() for tensor in tensors], *self._after)
 
     @property
     def spills(self) -> int:
@@ -207,10 +217,9 @@ def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: 
         return cpu.prepare(rule, storage, tables, config.chunk, config.min_work)
     from .step import step_kernel  # needs Triton, which exists on Linux only
 
-    device = tables.addresses.device
-    chosen = constants(rule, storage, aligned, tables.hyper.shape[1], config, 64 if torch.version.hip else 32)
-    n_programs = min(n_chunks, config.programs * multiprocessors(device) or n_chunks)
-    return functools.partial(_Kernel(step_kernel, n_programs, chosen), *tables, tables.numels.numel(), n_chunks, config.chunk)
+    chosen = constants(rule, storage, aligned, tables.hyper.shape[1], config, devices.warp_size())
+    n_programs = min(n_chunks, config.programs * devices.multiprocessors(tables.addresses.device) or n_chunks)
+    return _Kernel(step_kernel, n_programs, chosen, *tables, tables.numels.numel(), n_chunks, config.chunk)
 
 
 def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[Any], None]:
@@ -231,9 +240,7 @@ def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[
         return cpu_norm.prepare_squares(dtype, tables)
     from .norm import squares_kernel
 
-    kernel = _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]))
-    *rest, scalars = tables
-    return lambda sums: kernel(*rest, sums, scalars, tables.numels.numel())
+    return _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]), *tables, tables.numels.numel())
 
 
 def prepare_norms(spans, norms) -> Callable[[Any], None]:
@@ -246,5 +253,4 @@ def prepare_norms(spans, norms) -> Callable[[Any], None]:
         return lambda sums: cpu_norm.norms(sums, spans, norms)
     from .norm import norms_kernel
 
-    kernel = _Kernel(norms_kernel, norms.numel(), norms_constants())
-    return lambda sums: kernel(sums, spans, norms)
+    return _Kernel(norms_kernel, norms.numel(), norms_constants(), spans, norms)

@@ -39,9 +39,9 @@ def squares_kernel(
     chunk_start_ptr,  # int64 [n_chunks], elements, multiples of CHUNK
     hyper_ptr,  # compute type [n_groups, N_HYPER]
     first_sum_ptr,  # int64 [n_tensors]: where the sums of each tensor begin
-    sums_ptr,  # float64: a sum of squares for each chunk of every bucket
     scalars_ptr,  # float64, as in step.py
     n_tensors,
+    sums_ptr,  # float64: a sum of squares for each chunk of every bucket
     N_COMMON: tl.constexpr,
     N_HYPER: tl.constexpr,
     DTYPE: tl.constexpr,  # stored dtype of the gradients
@@ -71,9 +71,9 @@ def squares_kernel(
 
 @triton.jit
 def norms_kernel(
-    sums_ptr,  # float64: a sum of squares for each chunk
     spans_ptr,  # int64 [n_norms, 2]: the sums of each norm, first and last + 1
     norms_ptr,  # float64 [n_norms]
+    sums_ptr,  # float64: a sum of squares for each chunk
     LEVELS: tl.constexpr,
 ):
     LANES: tl.constexpr = 1 << LEVELS

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+import gpu
 from fusedrms import autotune
 from fusedrms.kernels import lang, launch
 
@@ -30,15 +31,15 @@ if lang.interpreted():  # a block costs milliseconds there, whatever its size
 
 
 def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
+    if not gpu.EXISTS:
         for item in items:
             if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no CUDA or ROCm device"))
+                item.add_marker(pytest.mark.skip(reason=f"no GPU: {gpu.KIND}"))
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu", pytest.param(gpu.KIND, marks=pytest.mark.gpu)])
 def device(request) -> torch.device:
-    return torch.device(request.param)
+    return torch.device(request.param, 0) if request.param == gpu.KIND else torch.device(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import gpu
 from cases import MODES
 from fusedrms import FusedRMSProp, FusedSMORMS3
 from tools import copy_grads, parameters, random_grads, step_and_check, twins
@@ -245,19 +246,19 @@ def test_wrong_option():
 @pytest.mark.gpu
 def test_no_sync():
     """Neither a scaler's step nor one that watches for itself waits for the GPU."""
-    device = torch.device("cuda")
+    device = gpu.DEVICE
     with_scaler, watching = pair(USED["everything"], device)
     watching.param_groups[0]["skip_nonfinite"] = True
     scale = scaler(device)
     scale.scale(torch.ones((), device=device))
     for round_ in range(3):
         grads(with_scaler, watching)
-        torch.cuda.set_sync_debug_mode("error" if round_ else "default")
+        gpu.module.set_sync_debug_mode("error" if round_ else "default")
         try:
             scale.step(with_scaler)
             watching.step()
         finally:
-            torch.cuda.set_sync_debug_mode("default")
+            gpu.module.set_sync_debug_mode("default")
         scale.update()
 
 

@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import distributed
 
+import gpu
 from fusedrms import FusedRMSProp, FusedSMORMS3, autotune, tune
 from fusedrms.autotune import Key, Row
-from fusedrms.kernels import lang, launch
+from fusedrms.kernels import devices, lang, launch
 from fusedrms.kernels.launch import CPUConfig, GPUConfig
 from fusedrms.kernels.storage import Storage
 from tools import copy_grads, parameters, random_grads, twins
@@ -76,7 +77,7 @@ CPU_CONFIGS = [CPUConfig(1 << n, work) for n in (6, 11, 14, 20) for work in (100
 def test_no_bit_depends_on_it(device, optimizer, dtype, options):
     start = parameters([(5000,), (77,), (33, 5), (16384 + 3,)], device, dtype)
     results = []
-    for config in (None, *(GPU_CONFIGS if launch.uses_triton(device) else CPU_CONFIGS)):
+    for config in (None, *(GPU_CONFIGS if devices.uses_triton(device) else CPU_CONFIGS)):
         params = twins(start)
         ours = optimizer(params, **options)
         torch.manual_seed(1)
@@ -95,7 +96,7 @@ def test_no_bit_depends_on_it(device, optimizer, dtype, options):
 class _Recorded:
     """A Triton kernel, and what it becomes, as launch.py sees them."""
 
-    arg_names = ("x_ptr", "n", "BLOCK", "RULE")
+    arg_names = ("x_ptr", "n", "y_ptr", "BLOCK", "RULE")
 
     def __init__(self, calls, compiled=None):
         self.calls, self.compiled = calls, compiled
@@ -109,14 +110,17 @@ class _Recorded:
 
 
 def test_second_launch_takes_the_same_arguments():
-    """Compiled kernels are called with everything in the order of the arguments, constants as well, options of the compiler not."""
+    """Compiled kernels are called with everything in the order of the arguments: addresses, constants as well, options not."""
     first, later = [], []
-    kernel = launch._Kernel(_Recorded(first, _Recorded(later)), 7, dict(BLOCK=128, num_warps=4, RULE="rule", maxnreg=64))
-    x = torch.zeros(1)
-    for _ in range(3):
-        kernel(x, 5)
-    assert first == [((7, 1, 1), (x, 5), dict(BLOCK=128, num_warps=4, RULE="rule", maxnreg=64))]
-    assert later == [((7, 1, 1), (x, 5, 128, "rule"), {})] * 2
+    x, ys = torch.zeros(1), torch.zeros(3, 4)
+    kernel = launch._Kernel(_Recorded(first, _Recorded(later)), 7, dict(BLOCK=128, num_warps=4, RULE="rule", maxnreg=64), x, 5)
+    for y in ys:
+        kernel(y)
+    ((grid, (a, n, b), constants),) = first
+    assert (grid, n, constants) == ((7, 1, 1), 5, dict(BLOCK=128, num_warps=4, RULE="rule", maxnreg=64))
+    assert a is x
+    assert b.data_ptr() == ys[0].data_ptr()
+    assert later == [((7, 1, 1), (x.data_ptr(), 5, y.data_ptr(), 128, "rule"), {}) for y in ys[1:]]
 
 
 def test_where_files_are_found(tmp_path):
@@ -384,11 +388,11 @@ def test_steps_where_no_cache_can_be_read():
 
 @pytest.mark.gpu
 def test_tune_on_a_gpu(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tune, "SHAPES", {"cuda": {"mixed": [(1000, 1000)] * 2}})
+    monkeypatch.setattr(tune, "SHAPES", {"gpu": {"mixed": [(1000, 1000)] * 2}})
     from fusedrms.cli import main
 
     arguments = ["--rules", "rmsprop", "--dtypes", "float32", "--output", str(tmp_path), "--json"]
-    assert main(["tune", "--device", "cuda", *arguments]) == 0
+    assert main(["tune", "--device", gpu.KIND, *arguments]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert launch.is_valid(GPUConfig(**row["config"]), STORAGE)
     assert row["default_us"] >= row["best_us"] > 0

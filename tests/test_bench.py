@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import gpu
 from tools import assert_close, twins
 
 algorithms = pytest.importorskip("bench.algorithms")
@@ -21,6 +22,7 @@ store = pytest.importorskip("bench.store")
 versions = pytest.importorskip("bench.versions")
 workloads = pytest.importorskip("bench.workloads")
 
+CPU = torch.device("cpu")
 ROOT = pathlib.Path(__file__).parent.parent
 SHAPES = [(3, 5), (1030,), (7,)]
 STEPS = [(algorithm, name) for algorithm, implementations in algorithms.ALGORITHMS.items() for name in implementations]
@@ -36,7 +38,7 @@ def made(algorithm: str, name: str, params: list[torch.nn.Parameter]):
 
 @pytest.mark.parametrize("algorithm", algorithms.ALGORITHMS)
 def test_implementations_agree(algorithm):
-    first = workloads.parameters(SHAPES, "cpu")
+    first = workloads.parameters(SHAPES, CPU)
     results = []
     for name, implementation in algorithms.ALGORITHMS[algorithm].items():
         params = twins(first)
@@ -60,7 +62,7 @@ def test_bytes(algorithm, name):
     """What is declared for a step is what its parameters, states and gradients come to."""
     measure = pytest.importorskip("bench.measure")
     implementation = algorithms.ALGORITHMS[algorithm][name]
-    step = None if implementation.compiled else made(algorithm, name, workloads.parameters([(64, 64)], "cpu"))
+    step = None if implementation.compiled else made(algorithm, name, workloads.parameters([(64, 64)], CPU))
     if step is None:
         return
     step()
@@ -92,7 +94,7 @@ def test_shapes(name, n_tensors, numel):
 
 
 def test_parameters():
-    (param,) = workloads.parameters([(3, 2**19 + 1)], "cpu")
+    (param,) = workloads.parameters([(3, 2**19 + 1)], CPU)
     assert param.shape == param.grad.shape == (3, 2**19 + 1)
     assert param.is_contiguous()
     assert not torch.equal(param, param.grad)
@@ -100,12 +102,12 @@ def test_parameters():
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_selection(device):
-    cases = list(selection.cases(device, quick=False))
+    cases = list(selection.cases(torch.device(device), quick=False))
     assert len(set(cases)) == len(cases)
     assert {(algorithm, name) for _, algorithm, name in cases} == set(STEPS)
     for workload, algorithm, _ in cases:  # ratios can be had, while it runs
         assert next(case for case in cases if case[:2] == (workload, algorithm))[2] == store.BASELINE
-    assert set(selection.cases(device, quick=True)) < set(cases)
+    assert set(selection.cases(torch.device(device), quick=True)) < set(cases)
 
 
 def test_extra_bytes():
@@ -116,8 +118,8 @@ def test_extra_bytes():
         del first
         return torch.ones(250) + torch.ones(250)
 
-    assert measure.extra_bytes(step, "cpu") == 4000
-    assert measure.extra_bytes(lambda: None, "cpu") == 0
+    assert measure.extra_bytes(step, CPU) == 4000
+    assert measure.extra_bytes(lambda: None, CPU) == 0
 
 
 def raw(seconds: float, info: dict, **params) -> dict:
@@ -131,7 +133,7 @@ def raw(seconds: float, info: dict, **params) -> dict:
 def results() -> dict:
     """Every step takes a microsecond more than the last."""
     benchmarks = [raw(0.01, {"n_bytes": 10**9}, limit="copy"), raw(0.02, {"n_bytes": 10**9}, limit="stream")]
-    for k, (workload, algorithm, implementation) in enumerate(selection.cases("cpu", quick=False)):
+    for k, (workload, algorithm, implementation) in enumerate(selection.cases(CPU, quick=False)):
         family, shapes = workloads.WORKLOADS[workload]
         numel = sum(map(math.prod, shapes))
         info = dict(family=family, n_tensors=len(shapes), numel=numel, n_bytes=20, held=8.0, extra_bytes=1000, others=0.0)
@@ -231,7 +233,7 @@ def test_command_line(tmp_path, capsys):
     bench = pytest.importorskip("bench.__main__")
     (tmp_path / "file").write_text("")
     wrong = [(["--output", str(tmp_path / "file")], "Not a directory; name a directory"), (["--device", "tpu"], "invalid choice")]
-    if not torch.cuda.is_available():
+    if not gpu.EXISTS:
         wrong.append((["--device", "cuda"], "torch finds no CUDA or ROCm device; use --device cpu"))
     for arguments, message in wrong:
         with pytest.raises(SystemExit) as stop:

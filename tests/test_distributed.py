@@ -5,6 +5,7 @@ import pathlib
 import pytest
 import torch
 
+import gpu
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import lang
 
@@ -31,11 +32,12 @@ def test_ranks(tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(gpu.KIND == "simulated", reason="NCCL needs real ones")
 def test_ranks_on_gpu(tmp_path):
     """NCCL, with as many GPUs as there are here, up to two."""
-    world = min(2, torch.cuda.device_count())
+    world = min(2, gpu.module.device_count())
     names = [check.__name__ for check in shards.CHECKS]
-    check(world, tmp_path, names, "cuda")
+    check(world, tmp_path, names, gpu.KIND)
 
 
 def test_killed_in_step(tmp_path):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import gpu
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from tools import parameter, parameters, random_grads, set_grad
 
@@ -246,7 +247,7 @@ def test_state_of_another_shape():
 
 @pytest.mark.gpu
 def test_gradient_on_another_device():
-    param = parameter(torch.randn(3, device="cuda"))
+    param = parameter(torch.randn(3, device=gpu.DEVICE))
     random_grads([param])
     param.data = param.data.cpu()
     with pytest.raises(RuntimeError, match=r"params\[0\]\.grad is on cuda:0 but params\[0\] on cpu"):

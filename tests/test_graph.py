@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import gpu
 from fusedrms import FusedRMSProp
 from tools import parameters, random_grads, twins
 
@@ -33,9 +34,9 @@ def test_without_capturable(monkeypatch):
 def test_capture_and_replay(options):
     """As eager steps with the same gradients; a new lr and other gradients count at the next replay."""
     dtype = torch.bfloat16 if "state_dtype" in options else torch.float32
-    captured = parameters([(1000,), (3, 5)], "cuda", dtype)
+    captured = parameters([(1000,), (3, 5)], gpu.DEVICE, dtype)
     eager = twins(captured)
-    lr = torch.tensor(1e-2, device="cuda")
+    lr = torch.tensor(1e-2, device=gpu.DEVICE)
     ours = FusedRMSProp(captured, lr=lr, capturable=True, **options)
     expected = FusedRMSProp(eager, lr=1e-2, **options)
 
@@ -53,9 +54,9 @@ def test_capture_and_replay(options):
     expected.step()
     for param in captured:  # captured at other addresses than those of the step before
         param.grad = param.grad.clone()
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
+    graph = gpu.module.CUDAGraph()
+    gpu.module.synchronize()
+    with gpu.module.graph(graph):
         ours.step()
     for new_lr in (1e-2, 1e-3, 0.5):
         lr.fill_(new_lr)
@@ -63,7 +64,7 @@ def test_capture_and_replay(options):
         next_gradients()
         graph.replay()
         expected.step()
-        torch.cuda.synchronize()
+        gpu.module.synchronize()
         for param, other in zip(captured, eager, strict=True):
             torch.testing.assert_close(param, other, rtol=1e-5 if dtype == torch.float32 else 0, atol=0)
             assert ours.state[param]["step"] == expected.state[other]["step"]
@@ -75,9 +76,9 @@ def test_capture_and_replay(options):
 def test_whole_step():
     """Forward, backward and step in one graph, whose gradients live in its own pool."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)).cuda()
-    optimizer = FusedRMSProp(model.parameters(), lr=torch.tensor(1e-3, device="cuda"), capturable=True)
-    x = torch.randn(32, 64, device="cuda")
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)).to(gpu.DEVICE)
+    optimizer = FusedRMSProp(model.parameters(), lr=torch.tensor(1e-3, device=gpu.DEVICE), capturable=True)
+    x = torch.randn(32, 64, device=gpu.DEVICE)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
@@ -86,15 +87,15 @@ def test_whole_step():
         optimizer.step()
         return loss
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
+    side = gpu.module.Stream()
+    side.wait_stream(gpu.module.current_stream())
+    with gpu.module.stream(side):
         for _ in range(3):
             step()
-    torch.cuda.current_stream().wait_stream(side)
+    gpu.module.current_stream().wait_stream(side)
     optimizer.zero_grad(set_to_none=True)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    graph = gpu.module.CUDAGraph()
+    with gpu.module.graph(graph):
         loss = step()
     losses = []
     for _ in range(50):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+import gpu
 from cases import BF16, F16, F32, F64, SHAPES
 from fusedrms import FusedRMSProp, FusedSMORMS3
 from fusedrms.buckets import chunks
-from fusedrms.kernels import cpu, lang, launch
+from fusedrms.kernels import cpu, devices, lang, launch
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
 pytestmark = pytest.mark.interpret
@@ -143,7 +144,7 @@ def test_beyond_32_bits(device):
         np.array([0.0, 1.0, 0.0]),
     )
     sums = np.zeros(1)
-    if launch.uses_triton(device):
+    if devices.uses_triton(device):
         tables = launch.NormTables(*(torch.from_numpy(table).to(device) for table in tables))
         sums = torch.from_numpy(sums).to(device)
     launch.prepare_squares("float32", False, tables)(sums)
@@ -208,20 +209,20 @@ def test_broken_gradients(device, value, expected):
 
 @pytest.mark.gpu
 def test_no_sync_and_two_devices():
-    params = parameters([(1000,), (70_000,)], "cuda")
+    params = parameters([(1000,), (70_000,)], gpu.DEVICE)
     optimizer = FusedRMSProp(params, clip_grad_norm=0.1)
     random_grads(params)
     optimizer.step()
     random_grads(params)
-    torch.cuda.set_sync_debug_mode("error")
+    gpu.module.set_sync_debug_mode("error")
     try:
         optimizer.step()
         norm = optimizer.last_grad_norm
     finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert norm.device.type == "cuda"
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
+        gpu.module.set_sync_debug_mode("default")
+    assert norm.device.type == gpu.KIND
+    side = gpu.module.Stream()
+    with gpu.module.stream(side):
         optimizer.step()
     side.synchronize()
     assert optimizer.last_grad_norm == norm

@@ -6,7 +6,7 @@ import torch
 
 from cases import BF16, DTYPES, F16, F32, F64, FAMILY, OPTIONS, SHAPES
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
-from fusedrms.kernels import launch
+from fusedrms.kernels import devices, launch
 from fusedrms.kernels.storage import Storage
 from tools import assert_close, parameter, parameters, random_grads, set_grad, step_and_check, step_both, twins
 
@@ -255,7 +255,7 @@ def test_beyond_32_bits(device):
         np.zeros(1, np.int64),
     )
     scalars = np.array([0.0, 1.0, 0.0])
-    if launch.uses_triton(device):
+    if devices.uses_triton(device):
         tables = launch.Tables(*(torch.from_numpy(table).to(device) for table in tables))
         scalars = torch.from_numpy(scalars).to(device)
     launch.prepare("rmsprop", storage, False, tables, config)(scalars)

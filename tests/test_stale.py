@@ -5,6 +5,7 @@ import collections
 import pytest
 import torch
 
+import gpu
 from cases import BF16, F16, F32
 from fusedrms import FusedRMSProp, buckets
 from fusedrms.kernels import addresses
@@ -245,7 +246,7 @@ def test_model_to(device):
 def test_model_moves_between_devices():
     model = torch.nn.Linear(8, 8)
     optimizer = FusedRMSProp(model.parameters(), momentum=0.9)
-    for device in ("cpu", "cuda", "cpu", "cuda"):
+    for device in ("cpu", gpu.KIND, "cpu", gpu.KIND):
         model.to(device)
         optimizer.zero_grad()
         random_grads(list(model.parameters()))

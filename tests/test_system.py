@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import gpu
 from cases import F32
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import cpu, cpu_threads, lang
@@ -162,27 +163,27 @@ def test_calls_of_a_step_do_not_grow_with_the_tensors(options):
 
 @pytest.mark.gpu
 def test_one_launch_in_the_profiler():
-    params = parameters([(1000,)] * 50 + [(3, 5)], "cuda")
+    params = parameters([(1000,)] * 50 + [(3, 5)], gpu.DEVICE)
     optimizer = FusedRMSProp(params, momentum=0.9)
     random_grads(params)
     optimizer.step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         optimizer.step()
-        torch.cuda.synchronize()
+        gpu.module.synchronize()
     kernels = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA and "Mem" not in event.name]
     assert kernels == ["step_kernel"]
 
 
 @pytest.mark.gpu
 def test_other_stream_and_device_context():
-    (param,) = parameters([(1 << 20,)], "cuda")
+    (param,) = parameters([(1 << 20,)], gpu.DEVICE)
     optimizer = FusedRMSProp([param])
-    with torch.cuda.stream(torch.cuda.Stream()):
+    with gpu.module.stream(gpu.module.Stream()):
         random_grads([param])
         step_and_check(optimizer)
-    torch.cuda.synchronize()
-    if torch.cuda.device_count() > 1:
-        (other,) = parameters([(100,)], "cuda:1")
+    gpu.module.synchronize()
+    if gpu.module.device_count() > 1:
+        (other,) = parameters([(100,)], f"{gpu.KIND}:1")
         random_grads([other])
         step_and_check(FusedRMSProp([other]))
 
@@ -190,14 +191,14 @@ def test_other_stream_and_device_context():
 @pytest.mark.gpu
 def test_cpu_and_gpu_agree():
     on_cpu = parameters([(3000,), (7, 7)])
-    on_gpu = parameters([(1,)] * 2, "cuda")
+    on_gpu = parameters([(1,)] * 2, gpu.DEVICE)
     for p, q in zip(on_cpu, on_gpu, strict=True):
-        q.data = p.data.cuda()
+        q.data = p.data.to(gpu.DEVICE)
     a, b = FusedRMSProp(on_cpu, centered=True), FusedRMSProp(on_gpu, centered=True)
     for _ in range(5):
         random_grads(on_cpu)
         for p, q in zip(on_cpu, on_gpu, strict=True):
-            q.grad = p.grad.cuda()
+            q.grad = p.grad.to(gpu.DEVICE)
         a.step()
         b.step()
     assert_close(on_cpu, on_gpu, steps=5)
@@ -205,12 +206,12 @@ def test_cpu_and_gpu_agree():
 
 @pytest.mark.gpu
 def test_capture_is_refused():
-    (param,) = parameters([(100,)], "cuda")
+    (param,) = parameters([(100,)], gpu.DEVICE)
     optimizer = FusedRMSProp([param])
     random_grads([param])
     optimizer.step()
-    graph = torch.cuda.CUDAGraph()
-    with pytest.raises(RuntimeError, match="CUDA graph"), torch.cuda.graph(graph):
+    graph = gpu.module.CUDAGraph()
+    with pytest.raises(RuntimeError, match="CUDA graph"), gpu.module.graph(graph):
         optimizer.step()
 
 

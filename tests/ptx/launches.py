@@ -203,7 +203,7 @@ class Launch:
         return memory
 
     def default(self, aligned: bool = True) -> launch.GPUConfig:
-        config = launch.default_config(torch.device("cuda"), self.storage, aligned)
+        config = launch.gpu_config(self.storage, aligned)
         assert isinstance(config, launch.GPUConfig)
         return config._replace(chunk=max(CHUNK, config.block(self.storage)))
 

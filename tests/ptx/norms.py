@@ -75,7 +75,7 @@ class Squares:
         addresses = [memory.add(f"grad {t}", grad, 16 * t if aligned else size * (t + 1)) for t, grad in enumerate(self.grads)]
         *tables, scalars = self.tables(np.array([addresses], np.int64))
         args = [memory.add(f"table {k}", table) for k, table in enumerate(tables)]
-        args += [memory.add("sums", np.zeros(self.n_sums), written=False), memory.add("scalars", scalars), len(self.numels)]
+        args += [memory.add("scalars", scalars), len(self.numels), memory.add("sums", np.zeros(self.n_sums), written=False)]
         run(binary.asm["ptx"], self.n_sums - 2, args, memory, binary.metadata.shared)
         stored = memory.stored("sums").reshape(-1, 8)
         assert not stored[:2].any(), "a sum of others was written"
@@ -84,7 +84,7 @@ class Squares:
         sums[:2] = np.nan  # belongs to others
         binary = build(norms_kernel, dict(launch.norms_constants(), num_warps=warps), target_of(target))
         memory = Memory()
-        args = [memory.add("sums", sums), memory.add("spans", self.spans), memory.add("norms", np.zeros(len(self.spans)), written=False)]
+        args = [memory.add("spans", self.spans), memory.add("norms", np.zeros(len(self.spans)), written=False), memory.add("sums", sums)]
         run(binary.asm["ptx"], len(self.spans), args, memory, binary.metadata.shared)
         assert memory.stored("norms").all(), "a norm was not written"
         return sums[2:], memory.get("norms")
