@@ -4,6 +4,7 @@ import argparse
 import datetime
 import errno
 import json
+import math
 import os
 import pathlib
 import platform
@@ -36,6 +37,7 @@ SHAPES = {
     "cpu": {"small": [(64,)] * 2000, "mixed": BLOCK, "huge": [(4096, 4096)] * 2},
     "gpu": {"small": [(64,)] * 10000, "mixed": BLOCK * 12, "huge": [(4096, 4096)] * 16},
 }
+NOISE = (1 << 20) - 1  # numbers that scratch tensors repeat
 SCRUB = {"cpu": 1 << 24, "gpu": 1 << 26}  # float32 that flush the caches
 HEATS, SEARCH_ROUNDS, CHECK_ROUNDS = 3, 15, 31  # at most, and half of them at least
 HOPELESS = 1.15  # times the best, after the heats
@@ -83,10 +85,11 @@ class Scratch:
 
     def __init__(self, rule: str, mode: str, size: str, device: torch.device):
         self.device = device
-        dtype, generator = parse_mode(mode)[0], torch.Generator(device).manual_seed(0)
+        dtype, generator = parse_mode(mode)[0], torch.Generator().manual_seed(0)
+        noise = torch.randn(NOISE, generator=generator).to(device, dtype)
         self._params = []
         for shape in devices.on(device, SHAPES)[size]:
-            param, grad = (torch.randn(shape, device=device, generator=generator).to(dtype) for _ in range(2))
+            param, grad = (noise.roll(n).repeat(-(-math.prod(shape) // NOISE))[: math.prod(shape)].view(shape) for n in range(2))
             self._params.append(torch.nn.Parameter(param))
             self._params[-1].grad = grad
         self._optimizer = make(rule, mode, self._params)

@@ -43,6 +43,12 @@ def device(request) -> torch.device:
 
 
 @pytest.fixture(autouse=True)
+def _finished():
+    yield
+    gpu.finish()
+
+
+@pytest.fixture(autouse=True)
 def _reproducible():
     torch.manual_seed(0)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import gpu
 from tools import assert_close, twins
 
 algorithms = pytest.importorskip("bench.algorithms")
@@ -233,7 +232,7 @@ def test_command_line(tmp_path, capsys):
     bench = pytest.importorskip("bench.__main__")
     (tmp_path / "file").write_text("")
     wrong = [(["--output", str(tmp_path / "file")], "Not a directory; name a directory"), (["--device", "tpu"], "invalid choice")]
-    if not gpu.EXISTS:
+    if not torch.cuda.is_available():
         wrong.append((["--device", "cuda"], "torch finds no CUDA or ROCm device; use --device cpu"))
     for arguments, message in wrong:
         with pytest.raises(SystemExit) as stop:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-import gpu
 from fusedrms import autotune, doctor
 from fusedrms.cli import COMMANDS, main
 from fusedrms.kernels import lang
@@ -52,7 +52,7 @@ def test_wrong_arguments(arguments, said, capsys):
     assert shown.out == ""
 
 
-@pytest.mark.skipif(gpu.EXISTS, reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("arguments", ["tune --device cuda", "compile --target cuda"])
 def test_no_gpu(arguments, capsys):
     assert main(arguments.split()) == 2

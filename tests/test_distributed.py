@@ -32,7 +32,7 @@ def test_ranks(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(gpu.KIND == "simulated", reason="NCCL needs real ones")
+@gpu.real  # NCCL
 def test_ranks_on_gpu(tmp_path):
     """NCCL, with as many GPUs as there are here, up to two."""
     world = min(2, gpu.module.device_count())

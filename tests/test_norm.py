@@ -222,6 +222,7 @@ def test_no_sync_and_two_devices():
         gpu.module.set_sync_debug_mode("default")
     assert norm.device.type == gpu.KIND
     side = gpu.module.Stream()
+    side.wait_stream(gpu.module.current_stream())
     with gpu.module.stream(side):
         optimizer.step()
     side.synchronize()

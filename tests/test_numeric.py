@@ -125,8 +125,8 @@ def test_conjugated_gradients(device):
     optimizer = FusedRMSProp([complex_, real])
     for lazily in (False, True, True, False):
         grads = torch.randn(3, 2, dtype=torch.complex64, device=device), torch.randn((), dtype=torch.complex64, device=device)
-        set_grad(complex_, grads[0].conj() if lazily else grads[0])
-        set_grad(real, grads[1].conj().imag if lazily else grads[1].real.clone())
+        complex_.grad = grads[0].conj() if lazily else grads[0]
+        real.grad = grads[1].conj().imag if lazily else grads[1].real.clone()
         assert real.grad.is_neg() == complex_.grad.is_conj() == lazily
         step_and_check(optimizer)
 

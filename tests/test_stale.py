@@ -204,7 +204,7 @@ def test_steps_do_not_rebuild(optimizer, monkeypatch):
 
 def test_a_failed_step_leaves_no_stale_tables(optimizer, monkeypatch):
     """Out of memory for the copy of a strided parameter, while another one has moved."""
-    strided, other = parameter(torch.randn(8, 10)[:, :3].to(params_of(optimizer)[0].device)), params_of(optimizer)[0]
+    strided, other = parameter(torch.randn(8, 10).to(params_of(optimizer)[0].device)[:, :3]), params_of(optimizer)[0]
     optimizer.add_param_group(dict(params=[strided]))
     random_grads(params_of(optimizer))
     step_and_check(optimizer)
@@ -222,6 +222,8 @@ def test_a_failed_step_leaves_no_stale_tables(optimizer, monkeypatch):
 
 
 def test_lazy_parameters_and_states(device):
+    if device.type == "simulated":
+        pytest.skip("torch gives no tensor of a device in Python the memory of a lazy view")
     param = parameter(torch.randn(5, dtype=torch.complex64, device=device))
     optimizer = FusedRMSProp([param], momentum=0.9)
     random_grads([param])

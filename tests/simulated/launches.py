@@ -1,0 +1,115 @@
+"""Launches of Triton's kernels: queued on a stream with nothing but addresses, and run by the CPU driver on the GPU's memory."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fusedrms.kernels import cpu, cpu_norm, launch
+from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.storage import ITEMSIZE, Storage
+
+from .memory import Fault, array_at, memory
+from .streams import state, stream_of
+
+Arguments = dict[str, Any]  # of a kernel, by name; pointers as addresses
+
+
+def launched(kernel: Any, signature: dict[str, str], n_programs: int, handle: int, values: tuple) -> None:
+    """What a compiled kernel does when it is called; signature: Triton's types of its arguments."""
+    stream = stream_of(handle)
+    device = stream.device.index
+    if device != state.device:
+        raise Fault(f"{kernel.__name__} is launched on a stream of GPU {device}, while GPU {state.device} is the current one")
+    arguments = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in zip(signature, values, strict=True)}
+    stream.put(functools.partial(RUN[kernel.__name__], arguments, _Tables(arguments, signature, device), n_programs))
+    state.launched.append((kernel.__name__, device, handle))
+
+
+NAMES = {"i32": "int32", "i64": "int64", "fp32": "float32", "fp64": "float64", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def _name(dtype: Any) -> str:
+    """What torch calls a dtype of Triton's."""
+    return NAMES.get(str(dtype), str(dtype))
+
+
+class _Tables:
+    """Makes arrays of what a launch's pointers point at, each in bounds."""
+
+    def __init__(self, arguments: Arguments, signature: dict[str, str], device: int):
+        self._arguments, self._signature, self.device = arguments, signature, device
+
+    def __call__(self, name: str, *shape: int) -> np.ndarray:
+        dtype = np.dtype(_name(self._signature[f"{name}_ptr"].removeprefix("*")))
+        pointer, count = self._arguments[f"{name}_ptr"], int(np.prod(shape))
+        memory.checked(f"{name}_ptr", pointer, count * dtype.itemsize, self.device)
+        return array_at(pointer, count, dtype).reshape(shape)
+
+    def row(self, what: str, addresses: np.ndarray, tables: Any, size: int, dtype: str, align: int, per: int = 1) -> None:
+        """Fault unless the elements of each chunk are there, one for every `per` of the tensor's."""
+        for tensor in np.unique(tables.chunk_tensor):
+            starts, address = tables.chunk_start[tables.chunk_tensor == tensor], int(addresses[tensor])
+            first, last = int(starts.min()) // per, -(-min(int(starts.max()) + size, int(tables.numels[tensor])) // per)
+            name, each = f"{what} of tensor {tensor}", ITEMSIZE[dtype]
+            memory.checked(name, address + first * each, (last - first) * each, self.device)
+            if address % align:
+                raise Fault(f"{name} at {address:#x}: no multiple of {align}")
+
+
+def step(a: Arguments, at: _Tables, n_programs: int) -> None:
+    """step_kernel."""
+    n_tensors, n_chunks = a["n_tensors"], a["n_chunks"]
+    rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in itertools.pairwise(a["ROWS"]))
+    storage = Storage(rows, a["STOCHASTIC"], a["VARIANCE"], a["WRAPS"])
+    groups, norm_index = at("groups", n_tensors), at("norm_index", n_tensors)
+    tables = launch.Tables(
+        at("addresses", a["ROWS"][-1], n_tensors),
+        at("numels", n_tensors),
+        groups,
+        at("chunk_tensor", n_chunks),
+        at("chunk_start", n_chunks),
+        at("hyper", 1 + int(groups.max()), a["N_COMMON"] + a["N_ARGS"]),
+        norm_index,
+        at("noise", n_tensors, 3),
+        at("origin", n_tensors),
+    )
+    scalars = at("scalars", 1 + int(norm_index.max()))
+    if not a["PERSISTENT"] and n_programs != n_chunks:
+        raise Fault(f"{n_programs} programs take {n_chunks} chunks, one each")
+    for first, dtypes in zip(a["ROWS"], rows, strict=False):
+        for k, dtype in enumerate(dtypes):
+            per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
+            at.row(f"row {first + k}", tables.addresses[first + k], tables, a["chunk_size"], dtype, a["ALIGN"], per)
+    cpu.prepare(a["RULE"].__name__, storage, tables, a["chunk_size"], cpu.MIN_WORK)(scalars)
+
+
+def squares(a: Arguments, at: _Tables, n_programs: int) -> None:
+    """squares_kernel."""
+    n_tensors, dtype = a["n_tensors"], _name(a["DTYPE"])
+    numels, groups, first = at("numels", n_tensors), at("groups", n_tensors), at("first_sum", n_tensors)
+    tables = launch.NormTables(
+        at("addresses", 1, n_tensors),
+        numels,
+        groups,
+        at("chunk_tensor", n_programs),
+        at("chunk_start", n_programs),
+        at("hyper", 1 + int(groups.max()), a["N_HYPER"]),
+        first,
+        at("scalars", launch.FIRST_NORM),
+    )
+    at.row("gradient", tables.addresses[0], tables, a["CHUNK"], dtype, a["ALIGN"])
+    written = first[tables.chunk_tensor] + tables.chunk_start // a["CHUNK"]
+    cpu_norm.prepare_squares(dtype, tables)(at("sums", 1 + int(written.max())))
+
+
+def norms(a: Arguments, at: _Tables, n_programs: int) -> None:
+    """norms_kernel."""
+    spans = at("spans", n_programs, 2)
+    cpu_norm.norms(at("sums", int(spans.max())), spans, at("norms", n_programs))
+
+
+RUN: dict[str, Callable] = {"step_kernel": step, "squares_kernel": squares, "norms_kernel": norms}
