@@ -1,0 +1,65 @@
+"""Launches through Triton's own C code, as on a machine with CUDA: what reaches CUDA's library, and what it costs the host."""
+
+import ctypes
+
+import pytest
+import torch
+
+from fusedrms.buckets import chunks
+from fusedrms.kernels import lang, launch
+from fusedrms.variants import variant
+
+if lang.interpreted() or lang.triton is None:
+    pytest.skip("the interpreter launches nothing", allow_module_level=True)
+
+import cuda_library
+
+if not cuda_library.compiler():
+    pytest.skip("Triton needs a C compiler to launch", allow_module_level=True)
+
+
+@pytest.fixture
+def launched():
+    """Launches as they come, on stream 77 of a device that nobody else has compiled for."""
+    from triton import runtime
+
+    found: list[tuple] = []
+    cuda_library.on_launch(lambda asked: found.append((*asked[:5], arguments(asked.params))))
+    runtime.driver.set_active(cuda_library.driver((9, 0), lambda: 99, lambda device: None, lambda device: 77))
+    yield found
+    runtime.driver.set_active(None)
+    cuda_library.on_launch(None)
+
+
+def arguments(params) -> list[int]:
+    """The integers among them are of 32 bits."""
+    sizes = [ctypes.c_int64] * 9 + [ctypes.c_int32] * 3 + [ctypes.c_int64]
+    return [kind.from_address(params[k]).value for k, kind in enumerate(sizes)]
+
+
+def tables(n_tensors: int, n_hyper: int, config: launch.GPUConfig) -> launch.Tables:
+    """Of tensors of 20,000 elements, which nobody reads."""
+    numels = torch.full((n_tensors,), 20_000)
+    chunk_tensor, chunk_start = map(torch.from_numpy, chunks(numels.numpy(), config.chunk))
+    i32 = torch.zeros(n_tensors, dtype=torch.int32)
+    zeros = torch.zeros(n_tensors, dtype=torch.int64)
+    hyper, noise = torch.zeros(1, n_hyper), torch.zeros(n_tensors, 3, dtype=torch.int32)
+    return launch.Tables(torch.zeros(3, n_tensors, dtype=torch.int64), numels, i32, chunk_tensor, chunk_start, hyper, i32, noise, zeros)
+
+
+def test_first_and_later_launches(launched):
+    """By tensors and by addresses the same arguments arrive, after the constants have been sorted out."""
+    _, _, storage, n_hyper = variant("rmsprop", "float32")
+    config = launch.gpu_config(storage, True)
+    made = tables(5, n_hyper, config)
+    run = launch.prepare("rmsprop", storage, True, made, config)
+    scalars = torch.zeros(2, 3, dtype=torch.float64)
+    for k in (0, 0, 1):
+        run(scalars[k])
+    first, second, third = launched
+    assert first == second
+    assert first[1:5] == ((len(made.chunk_tensor), 1, 1), config.threads, 0, 77)
+    assert first[5] == [*(table.data_ptr() for table in made), 5, len(made.chunk_tensor), config.chunk, scalars.data_ptr()]
+    assert third[5][:-1] == first[5][:-1]
+    assert third[5][-1] == scalars[1].data_ptr()
+    assert run.spills == 0
