@@ -1,16 +1,19 @@
-# Every target but gpu sets up .venv by itself; PYTHON= chooses the interpreter it is made with.
+# Every target but gpu and sanitize sets up .venv by itself; PYTHON= chooses the interpreter it is made with.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OUT ?= bench/results
 PARALLEL ?= ddp
+DEVICE ?= cuda
+SANITIZER ?= compute-sanitizer
+TOOLS ?= memcheck racecheck
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # two makes at once install one after the other
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed test test-kernels test-integrations test-versions lint fix tune bench gpu sanitize clean
+.PHONY: help install train train-distributed test test-kernels test-integrations test-versions lint fix tune bench gpu gpu-rehearsal sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -69,17 +72,26 @@ tune: install  ## measure the best chunk and block sizes of this machine's devic
 bench: install  ## time step() beside torch's optimizers: report, plots and JSON into bench/results/
 	$(BIN)/python -m bench --output $(OUT)
 
-gpu:  ## GPU tests, tuning, benchmarks and report, with $(PYTHON) as it is and nothing installed
-	$(PYTHON) -m pytest -p no:cacheprovider -m gpu
-	$(PYTHON) -m fusedrms tune --device cuda --budget 100 --output $(OUT)
-	FUSEDRMS_CONFIG_DIR=$(OUT) $(PYTHON) -m bench --device cuda --output $(OUT)
+gpu:  ## all that a GPU must show, in nine minutes, with $(PYTHON) as it is and nothing installed; ARGS="--only tests"
+	$(PYTHON) -m bench.gpu --python "$(PYTHON)" --device $(DEVICE) --output $(OUT) $(ARGS)
 
-sanitize:  ## every rule and precision mode under compute-sanitizer, with $(PYTHON) as it is
-	for tool in memcheck racecheck; do \
-		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
-			$(PYTHON) -m fusedrms compile --target cuda --dtypes $$($(PYTHON) -c 'import fusedrms.variants as v; print(*v.MODES, sep=",")') \
-			|| exit 1; \
-	done
+gpu-rehearsal: FOLDER := runs/gpu-rehearsal-$(shell date +%Y-%m-%d_%H-%M-%S)
+gpu-rehearsal: export SIMULATED_WITHOUT := platformdirs,expecttest
+gpu-rehearsal: install  ## the same in small on a simulated GPU, without the packages that a machine with a GPU may lack
+	$(MAKE) gpu PYTHON="$(BIN)/python tests/simulated" DEVICE=simulated OUT=$(FOLDER) ARGS="--quick --patience 5 $(ARGS)"
+
+sanitize:  ## every rule and precision mode under compute-sanitizer, with $(PYTHON) as it is; TOOLS=racecheck
+	@command -v $(firstword $(SANITIZER)) >/dev/null || { \
+		echo "there is no $(firstword $(SANITIZER)): it comes with the CUDA toolkit; say where with SANITIZER=/path/to/compute-sanitizer" >&2; \
+		exit 1; \
+	}
+	@modes=$$($(PYTHON) -c 'import fusedrms.variants as v; print(*v.MODES, sep=",")') || exit 1; worst=0; \
+	for tool in $(TOOLS); do \
+		echo "== $$tool =="; \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(SANITIZER) --tool $$tool --error-exitcode 1 \
+			$(PYTHON) -m fusedrms compile --target $(DEVICE) --dtypes $$modes && result=passed || { result="failed ($$?)"; worst=1; }; \
+		echo "== $$tool $$result =="; \
+	done; exit $$worst
 
 clean:  ## remove .venv, .nox and caches, but neither runs/ nor results
 	rm -rf $(VENV) $(VENV).lock .nox build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

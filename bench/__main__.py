@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 
@@ -18,7 +19,36 @@ from fusedrms.autotune import device_name
 from fusedrms.kernels import devices
 
 ROOT = pathlib.Path(__file__).parent.parent
+WRITTEN = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)  # if there are timings
 OPTIONS = ("-qq", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-W", "ignore", "--benchmark-disable-gc")
+
+
+class CtrlC:
+    """Ends the run before the next timing, and the one under way if it can be; also where a compiler makes another error of it."""
+
+    def __init__(self):
+        self._timing = False
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        def stop(number: int, frame: object) -> None:
+            session.shouldstop = "interrupted"
+            if self._timing:  # elsewhere pytest would not end as it does after its own
+                raise KeyboardInterrupt
+
+        self._before = signal.signal(signal.SIGINT, stop)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item):
+        if item.session.shouldstop:
+            raise KeyboardInterrupt
+        self._timing = True
+        try:
+            return (yield)
+        finally:
+            self._timing = False
+
+    def pytest_unconfigure(self) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
 
 def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
@@ -36,7 +66,7 @@ def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, a
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
-    """Exit code: pytest's; 1 if a timing failed."""
+    """Exit code: pytest's; 1 if a timing failed, 2 if it was interrupted, after which what was timed so far is written."""
     parser, given, rest = parse(argv, prog)
     try:
         device = devices.find(given.device)
@@ -57,11 +87,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
         quiet = [] if any(argument.startswith("--benchmark") for argument in rest) else ["--benchmark-quiet"]
         code = pytest.main(
             [str(ROOT / "bench"), *OPTIONS, f"--rootdir={ROOT}", *asked, f"--benchmark-json={scratch}/step.json", *quiet, *rest],
-            plugins=[live],
+            plugins=[live, CtrlC()],
         )
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not live.results:
+    if code not in WRITTEN or not live.results:
         print("nothing was written", file=sys.stderr)
         return int(code) or 1
+    if code == pytest.ExitCode.INTERRUPTED:
+        live.skipped["all that was left"] = "interrupted"
     live.results["machine_info"]["command"] = shlex.join(["python", "-m", "bench", *asked, *rest])
     path = folder / "step.json"
     write(path, dumped({**live.results, "skipped": live.skipped, "failed": live.failed}))

@@ -1,10 +1,16 @@
 """fusedrms compile: fills the compilers' disk caches, so that the first step of a job finds its kernels there."""
 
 import argparse
+import functools
 import json
+import multiprocessing
+import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -16,6 +22,25 @@ from .options import UserError
 from .variants import MODES, RULES, Variant, check, make, parse_mode, variant, words
 
 USUAL = ["float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit"]
+
+
+class Asked(NamedTuple):
+    """Which kernels: each rule and mode for each target."""
+
+    targets: tuple[str, ...]
+    rules: tuple[str, ...]
+    modes: tuple[str, ...]
+
+
+class Job(NamedTuple):
+    """One kernel, or the few that a step with it launches."""
+
+    target: str
+    what: str
+    run: Callable[[], None]
+
+
+Ended = Generator[tuple[int, Callable[[], float]], None, None]  # of jobs
 
 
 def _step(rule: str, mode: str, device: torch.device, aligned: bool) -> None:
@@ -38,7 +63,7 @@ def here(wanted: list[Variant], device: torch.device) -> Iterator[tuple[str, Cal
         for aligned in (True, False):
             rows = autotune.rows_for(autotune.device_name(device))
             tuned = {row.config for key, row in rows.items() if key[:3] == (rule, storage.label, aligned)}
-            for config in {launch.default_config(device, storage, aligned), *tuned}:
+            for config in sorted({launch.default_config(device, storage, aligned), *tuned}):
 
                 def run(rule=rule, mode=mode, aligned=aligned, config=config):
                     with autotune.forced(config):
@@ -93,6 +118,61 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
             yield f"{rule}, {mode}, {'aligned' if aligned else 'unaligned'}", run
 
 
+def jobs(asked: Asked) -> list[Job]:
+    """In the same order in every process.
+
+    Raises:
+        UserError: a target that is not known, or not here.
+    """
+    wanted = [variant(rule, mode) for mode in asked.modes for rule in asked.rules]
+    made: list[Job] = []
+    for target in asked.targets:
+        if target in ("cpu", *devices.KINDS):
+            try:
+                found = devices.gpus(target) or [devices.find(target)]
+            except LookupError as error:
+                raise UserError(f"--target {target}: {error}; name its target, such as sm_90") from None
+            named = [job for device in found for job in here(wanted, device)]
+        else:
+            named = list(elsewhere(wanted, target))
+        made += [Job(target, what, run) for what, run in named]
+    return made
+
+
+def seconds(job: Job) -> float:
+    """How long it takes to compile."""
+    start = time.perf_counter()
+    job.run()
+    return time.perf_counter() - start
+
+
+_known = functools.cache(jobs)  # of a process that compiles many of them
+
+
+def _nth(asked: Asked, n: int) -> float:
+    return seconds(_known(asked)[n])
+
+
+def in_processes(asked: Asked, n_jobs: int, n_processes: int) -> Ended:
+    """The number of each job as it ends, and what returns its seconds or raises its error; closing it ends those under way."""
+    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:  # a fork would take over a GPU's driver
+        try:
+            futures = {pool.submit(_nth, asked, n): n for n in range(n_jobs)}
+            for future in as_completed(futures):
+                yield futures[future], future.result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def one_by_one(work: list[Job]) -> Ended:
+    """The same in this process."""
+    for n, job in enumerate(work):
+        yield n, functools.partial(seconds, job)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
@@ -105,32 +185,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtypes", type=words, default=USUAL, metavar="MODE,...", help=f"of {', '.join(MODES)} (default: {','.join(USUAL)})"
     )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that compile at a time (default: %(default)s)")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: it takes a number of processes, at least 1")
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
-    wanted = [variant(rule, mode) for mode in args.dtypes for rule in args.rules]
-    work: list[tuple[str, str, Callable[[], None]]] = []
-    for target in args.target or ["cpu", *dict.fromkeys(device.type for device in devices.gpus())]:
-        if target in ("cpu", *devices.KINDS):
+    targets = args.target or ["cpu", *dict.fromkeys(device.type for device in devices.gpus())]
+    asked = Asked(tuple(targets), tuple(args.rules), tuple(args.dtypes))
+    work = jobs(asked)
+    took: dict[int, float] = {}
+    failed: dict[int, Exception] = {}
+    with closing(one_by_one(work) if args.jobs == 1 else in_processes(asked, len(work), args.jobs)) as ended:
+        for n, result in track(ended, "compiling", total=len(work), console=console, disable=args.json):
             try:
-                found = devices.gpus(target) or [devices.find(target)]
-            except LookupError as error:
-                raise UserError(f"--target {target}: {error}; name its target, such as sm_90") from None
-            jobs = [job for device in found for job in here(wanted, device)]
-        else:
-            jobs = list(elsewhere(wanted, target))
-        work += [(target, what, job) for what, job in jobs]
-    took = []
-    for target, what, job in track(work, "compiling", console=console, disable=args.json):
-        start = time.perf_counter()
-        job()
-        took.append(dict(target=target, what=what, seconds=round(time.perf_counter() - start, 3)))
+                took[n] = result()
+            except Exception as error:
+                failed[n] = error
+    if failed:
+        traceback.print_exception(next(iter(failed.values())))
+    for n, error in failed.items():
+        print(f"fusedrms compile: {work[n].target}: {work[n].what}: {type(error).__name__}: {error}", file=sys.stderr)
     if args.json:
-        print(json.dumps(took, indent=1))
+        print(json.dumps([dict(target=work[n].target, what=work[n].what, seconds=round(took[n], 3)) for n in sorted(took)], indent=1))
     else:
-        slow = sum(row["seconds"] > 0.5 for row in took)
-        console.print(f"{len(took)} kernels in {sum(row['seconds'] for row in took):.0f} s, of which {slow} not in the caches before")
-    return 0
+        slow = sum(each > 0.5 for each in took.values())
+        console.print(f"{len(took)} kernels in {sum(took.values()):.0f} s, of which {slow} not in the caches before")
+    return int(bool(failed))
