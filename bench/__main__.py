@@ -47,6 +47,10 @@ class CtrlC:
         finally:
             self._timing = False
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_benchmark_generate_json(self, benchmarks: list) -> None:
+        benchmarks[:] = filter(None, benchmarks)  # of what was interrupted before its first round pytest-benchmark knows no median
+
     def pytest_unconfigure(self) -> None:
         signal.signal(signal.SIGINT, self._before)
 
@@ -89,7 +93,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
             [str(ROOT / "bench"), *OPTIONS, f"--rootdir={ROOT}", *asked, f"--benchmark-json={scratch}/step.json", *quiet, *rest],
             plugins=[live, CtrlC()],
         )
-    if code not in WRITTEN or not live.results:
+    if code not in WRITTEN or not live.results.get("benchmarks"):
         print("nothing was written", file=sys.stderr)
         return int(code) or 1
     if code == pytest.ExitCode.INTERRUPTED:

@@ -78,6 +78,14 @@ class Runner:
         return f"open({str(self.scratch / name)!r}, 'a').write({''.join(rows)!r})"
 
 
+@pytest.fixture(autouse=True)
+def _hears_ctrl_c():
+    """Also where the shell has SIGINT ignored in its background, which children inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def runner(tmp_path, monkeypatch) -> Runner:
     monkeypatch.setattr(gpu, "GRACE", 0.5)
@@ -394,18 +402,45 @@ def test_a_profile_has_what_is_counted():
     assert any(event.name == first.SPAN for event in profiler.events())
 
 
-def test_bench_writes_what_it_has_when_it_is_interrupted(tmp_path):
-    arguments = ["-m", "bench", "--device", "cpu", "--output", str(tmp_path), "-k", "A2C"]
-    with started(arguments) as run:
-        next(line for line in run.stdout if "fusedrms" in line)
-        run.send_signal(signal.SIGINT)
+INTERRUPTED_BENCH = """
+import os, signal, sys
+import bench.measure
+timed, steps = bench.measure.timed, []
+def counted(benchmark, step, device):
+    def run():
+        if len(steps) == {n}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                import time; time.sleep(10)
+            except KeyboardInterrupt:
+                {then}
+        return step()
+    steps.append(step)
+    if len(steps) == {n}:
+        benchmark.pedantic(run)
+    return timed(benchmark, step, device)
+bench.measure.timed = counted
+from bench.__main__ import main
+sys.exit(main(["--device", "cpu", "--output", {folder!r}, "-k", "A2C"]))
+"""
+
+
+@pytest.mark.parametrize("then", ["raise", "raise RuntimeError('made of it')"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_bench_writes_what_it_has_when_it_is_interrupted(tmp_path, n, then):
+    """In the first round of the nth timing, of which a compiler may make another error."""
+    with started(["-c", INTERRUPTED_BENCH.format(n=n, then=then, folder=str(tmp_path))]) as run:
         shown = run.stdout.read()
-    assert run.returncode == 2
-    assert "step.json" in shown
-    (path,) = tmp_path.rglob("step.json")
-    results = json.loads(path.read_text())
-    assert [entry["params"]["implementation"] for entry in results["benchmarks"]][:2] == ["torch foreach", "fusedrms"]
-    assert "interrupted: all that was left" in (path.parent / "report.md").read_text()
+    assert run.returncode == 2, shown
+    found = list(tmp_path.rglob("step.json"))
+    if n == 1:
+        assert "nothing was written" in shown
+        assert not found
+        return
+    results = json.loads(found[0].read_text())
+    assert [entry["params"]["implementation"] for entry in results["benchmarks"]] == ["torch foreach", "fusedrms"]
+    assert len(results["failed"]) == (then != "raise")
+    assert "interrupted: all that was left" in (found[0].parent / "report.md").read_text()
 
 
 # fusedrms compile --jobs
