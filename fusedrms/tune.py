@@ -87,9 +87,11 @@ class Scratch:
         self.device = device
         dtype, generator = parse_mode(mode)[0], torch.Generator().manual_seed(0)
         noise = torch.randn(NOISE, generator=generator).to(device, dtype)
+        noises = noise, noise.roll(1)
         self._params = []
         for shape in devices.on(device, SHAPES)[size]:
-            param, grad = (noise.roll(n).repeat(-(-math.prod(shape) // NOISE))[: math.prod(shape)].view(shape) for n in range(2))
+            n = math.prod(shape)
+            param, grad = (values[:n].repeat(-(-n // NOISE))[:n].view(shape) for values in noises)
             self._params.append(torch.nn.Parameter(param))
             self._params[-1].grad = grad
         self._optimizer = make(rule, mode, self._params)
