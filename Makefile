@@ -42,12 +42,13 @@ test: install  ## all tests that need no GPU: natively, then the Triton kernels 
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu and not exhaustive"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu and not exhaustive"
 
+# no GPU is simulated where none is tested
 test-kernels: install  ## every rule and mode for sm_80, sm_90 and sm_100, executed on this CPU, and in the interpreter
-	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive
+	TEST_GPU=cuda $(BIN)/python -m pytest -n $(JOBS) -m exhaustive
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "exhaustive and interpret" tests/test_ptx.py
 
 test-integrations: $(VENV)/.installed-integrations  ## the optimizers in other projects' trainers, which it adds to .venv
-	$(BIN)/python -m pytest tests/integrations
+	TEST_GPU=cuda $(BIN)/python -m pytest tests/integrations
 
 test-versions: $(VENV)/.installed-versions  ## some tests with older and newer versions, each in its own gigabytes; ARGS=--list
 	$(BIN)/nox --noxfile tests/noxfile.py $(ARGS)
