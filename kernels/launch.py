@@ -184,7 +184,7 @@ class _Kernel:
                 if self._compiled is not None:
                     names = self._kernel.arg_names[len(self._args) + len(tensors) :]
                     self._run = self._compiled[self._grid]
-                    # addresses cost a launch a fifth of what tensors do, whose memory the driver is asked about
+                    # addresses: of tensors Triton asks the driver whose memory they are
                     self._before = tuple(arg.data_ptr() if isinstance(arg, torch.Tensor) else arg for arg in self._args)
                     self._after = tuple(self._constants[name] for name in names)
             else:

@@ -17,6 +17,7 @@ import torch
 from fusedrms import FusedRMSProp
 from fusedrms.cli import main as command
 from fusedrms.kernels import lang
+from tools import refused
 
 first = pytest.importorskip("bench.first")
 gpu = pytest.importorskip("bench.gpu")
@@ -254,10 +255,7 @@ def test_parts(tmp_path):
     ],
 )
 def test_wrong_arguments(arguments, said, capsys):
-    with pytest.raises(SystemExit) as stop:
-        gpu.main(arguments.split())
-    assert stop.value.code == 2
-    assert said in capsys.readouterr().err
+    refused(gpu.main, arguments, said, capsys)
 
 
 def test_only(tmp_path, capsys):

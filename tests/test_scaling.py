@@ -9,6 +9,7 @@ from fusedrms import inspect
 from fusedrms.kernels import lang
 from fusedrms.roofline import limit
 from fusedrms.variants import MODES, RULES, variant
+from tools import refused
 
 shards = pytest.importorskip("bench.shards")
 store = pytest.importorskip("bench.store")
@@ -119,7 +120,4 @@ def test_examples(capsys):
     ],
 )
 def test_wrong_arguments(arguments, said, capsys):
-    with pytest.raises(SystemExit) as stop:
-        scaling.main(arguments.split())
-    assert stop.value.code == 2
-    assert said in capsys.readouterr().err
+    refused(scaling.main, arguments, said, capsys)

@@ -1,6 +1,7 @@
 """What several test modules need."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,6 +12,14 @@ from fusedrms.storage import full
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem")
+
+
+def refused(main, arguments: str, said: str, capsys) -> None:
+    """A command ends with exit status 2, and says why."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def parameter(values: Tensor) -> torch.nn.Parameter:

@@ -62,8 +62,8 @@ class Memory:
         self.in_use = dict.fromkeys((-1, 0, 1), 0)  # bytes, by device
         self.peak = dict(self.in_use)
 
-    def allocate(self, n_bytes: int, device: int) -> tuple[Block, np.ndarray]:
-        """A block, and the view of it that is given back when it dies."""
+    def allocate(self, n_bytes: int, device: int) -> np.ndarray:
+        """A view of a new block, which is given back when the view dies."""
         with lock:
             block = Block(n_bytes, device)
             bisect.insort(self._addresses, block.address)
@@ -72,7 +72,7 @@ class Memory:
             self.peak[device] = max(self.peak[device], self.in_use[device])
         view = block.array[:]
         weakref.finalize(view, block.given_back).atexit = False
-        return block, view
+        return view
 
     def forget(self, block: Block) -> None:
         with lock:
@@ -111,7 +111,7 @@ def array_at(address: int, count: int, dtype: np.dtype) -> np.ndarray:
 
 def device_bytes(n_bytes: int, device: int) -> Tensor:
     """A uint8 tensor of a simulated GPU."""
-    _, view = memory.allocate(n_bytes, device)
+    view = memory.allocate(n_bytes, device)
     capsule = view.__dlpack__()
     managed = _pointer(capsule, b"dltensor")
     ctypes.c_int32.from_address(managed + 8).value, ctypes.c_int32.from_address(managed + 12).value = _EXTERNAL, device
@@ -120,7 +120,7 @@ def device_bytes(n_bytes: int, device: int) -> Tensor:
 
 def pinned_bytes(n_bytes: int) -> Tensor:
     """A uint8 tensor of the host that the simulated GPUs read by themselves."""
-    return torch.from_numpy(memory.allocate(n_bytes, -1)[1])
+    return torch.from_numpy(memory.allocate(n_bytes, -1))
 
 
 def block_of(tensor: Tensor) -> Block | None:

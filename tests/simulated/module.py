@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import streams
+from . import NAME, streams
 from .memory import alias, device_bytes, memory
 from .streams import (  # noqa: F401
     N_DEVICES,
@@ -88,7 +88,7 @@ def device(index: torch.device | int | str) -> Iterator[None]:
 
 
 def device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
-    return device(tensor.device) if tensor.device.type == "simulated" else contextlib.nullcontext()
+    return device(tensor.device) if tensor.device.type == NAME else contextlib.nullcontext()
 
 
 def get_device_name(device: Any = None) -> str:
@@ -144,7 +144,7 @@ def get_amp_supported_dtype() -> list[torch.dtype]:
 
 def _restore(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage | None:
     """What torch.load puts on this device."""
-    if not location.startswith("simulated"):
+    if not location.startswith(NAME):
         return None
     with device(location):
         made = device_bytes(storage.nbytes(), state.device)
@@ -153,7 +153,7 @@ def _restore(storage: torch.UntypedStorage, location: str) -> torch.UntypedStora
 
 
 def _tag(storage: torch.UntypedStorage) -> str | None:
-    return f"simulated:{storage.device.index}" if storage.device.type == "simulated" else None
+    return f"{NAME}:{storage.device.index}" if storage.device.type == NAME else None
 
 
 def patch() -> None:
@@ -161,7 +161,7 @@ def patch() -> None:
     original = Tensor.__deepcopy__
 
     def deepcopy(self: Tensor, memo: dict) -> Tensor:
-        if self.device.type != "simulated":
+        if self.device.type != NAME:
             return original(self, memo)
         if id(self) not in memo:
             memo[id(self)] = self.detach().clone().requires_grad_(self.requires_grad)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from . import NAME
 from .memory import Block, alias, block_of, device_bytes, pinned_bytes
 from .streams import Stream, current_stream, forbidden_in_capture, index_of, state, stream_of, synchronized
 
-NAME = "simulated"
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 aten = torch.ops.aten
 
@@ -163,7 +163,8 @@ def _mapped(what: Callable, op: Any, args: tuple, kwargs: dict) -> tuple[list, d
 
 def _check_devices(op: Any, tensors: list[Tensor], index: int) -> None:
     for tensor in tensors:
-        if (tensor.device.index if is_here(tensor) else index if not tensor.dim() else None) != index:
+        elsewhere = tensor.device.index != index if is_here(tensor) else tensor.dim() > 0  # a number may be the host's
+        if elsewhere:
             raise RuntimeError(f"{op.name()}: all tensors must be on the same device, but one is on {tensor.device}")
 
 

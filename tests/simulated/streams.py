@@ -45,10 +45,6 @@ class Stream(torch.Stream):
     def __init__(self, *args, **kwargs):
         pass
 
-    @property
-    def handle(self) -> int:
-        return self.stream_id
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, torch.Stream) and other.stream_id == self.stream_id
 
