@@ -22,7 +22,6 @@ from bench.store import Row
 from bench.text import figure
 from fusedrms import variants
 from fusedrms.kernels import devices
-from fusedrms.tune import bits
 
 TESTS = str(pathlib.Path(__file__).parent.parent / "tests")  # the reference, and what holds a step against it
 SHAPES = [(1000,), (3, 5), (64, 257), (1,), (40_000,)]
@@ -67,12 +66,13 @@ def reason(error: BaseException) -> str:
 def tally(events: Iterable[Any]) -> dict[str, int]:
     """Launches, copies to the device and waits of the step that was profiled in SPAN."""
     events = list(events)
+    marks = {event.name for event in events if event.device_type.name == "CPU"}  # are shown on the device, too
     spans = [event.time_range for event in events if event.name == SPAN and event.device_type.name == "CPU"]
     counts = dict(launches=0, copies=0, waits=0)
     for event in events:
         if event.device_type.name != "CPU":
             counts["copies"] += event.name.startswith(("Memcpy HtoD", "CopyHostToDevice"))
-            counts["launches"] += event.name != SPAN and not event.name.startswith(("Memcpy", "Memset", "Copy"))
+            counts["launches"] += event.name not in marks and not event.name.startswith(("Memcpy", "Memset", "Copy"))
         elif event.name.endswith(WAITS):  # the profiler itself waits after the span
             counts["waits"] += any(span.start <= event.time_range.start <= span.end for span in spans)
     return counts
@@ -84,7 +84,7 @@ def profiled(step: Callable[[], object], device: torch.device) -> dict[str, int 
         step()
         return dict(launches=None, copies=None, waits=None)
     devices.synchronize(device)
-    with profile(activities=[ProfilerActivity.CPU, PROFILED[device.type]]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, PROFILED[device.type]], acc_events=True) as profiler:
         with record_function(SPAN):
             step()
         devices.synchronize(device)
@@ -94,13 +94,21 @@ def profiled(step: Callable[[], object], device: torch.device) -> dict[str, int 
 # how far two steps are from each other
 
 
-def places(tensor: Tensor) -> Tensor:
-    """Integers that are as far from each other as the values are in units of the last place."""
-    stored = bits(tensor.cpu()).long()
-    if not tensor.is_floating_point():
-        return stored
-    lowest = torch.iinfo(bits(tensor).dtype).min
-    return torch.where(stored < 0, lowest - stored, stored)
+def apart(one: Tensor, other: Tensor, before: Tensor) -> Tensor:
+    """In units of the last place of a value, or of what it was before the step where that is larger, whose errors it has; float64.
+
+    Integers: their difference.
+    """
+    kind = one.dtype
+    one, other, before = (tensor.detach().cpu().double() for tensor in (one, other, before))
+    units = torch.ones_like(one)
+    if kind.is_floating_point:
+        limits = torch.finfo(kind)
+        largest = torch.stack([one.abs(), other.abs(), before.abs()]).amax(0)
+        _, exponent = largest.clamp(min=limits.smallest_normal).frexp()
+        units = torch.ldexp(torch.full_like(one, limits.eps), exponent - 1)
+    same = (one == other) | (one.isnan() & other.isnan())
+    return torch.where(same, 0.0, ((one - other) / units).abs().nan_to_num(torch.inf, torch.inf))
 
 
 def values(optimizer: Any) -> Iterable[tuple[str, Tensor]]:
@@ -111,15 +119,15 @@ def values(optimizer: Any) -> Iterable[tuple[str, Tensor]]:
             yield from ((name, value) for name, value in optimizer.state[param].items() if name != "step")
 
 
-def distances(one: Any, other: Any) -> dict[str, dict[str, int]]:
-    """For each value: how many elements of how many differ, and by how many units of the last place at most."""
-    found: dict[str, dict[str, int]] = {}
-    for (name, a), (_, b) in zip(values(one), values(other), strict=True):
-        apart = (places(a) - places(b)).abs()
-        entry = found.setdefault(name, dict(most_ulp=0, differ=0, of=0))
-        entry["most_ulp"] = max(entry["most_ulp"], int(apart.max()))
-        entry["differ"] += int(apart.count_nonzero())
-        entry["of"] += apart.numel()
+def distances(one: Any, other: Any, before: Iterable[Tensor]) -> dict[str, dict[str, float]]:
+    """For each value: how many elements of how many differ, and by how many units of the last place at most; before: copies of one's."""
+    found: dict[str, dict[str, float]] = {}
+    for (name, a), (_, b), old in zip(values(one), values(other), before, strict=True):
+        units = apart(a, b, old)
+        entry = found.setdefault(name, dict(most_ulp=0.0, differ=0, of=0))
+        entry["most_ulp"] = max(entry["most_ulp"], float(units.max()))
+        entry["differ"] += int(units.count_nonzero())
+        entry["of"] += units.numel()
     return found
 
 
@@ -151,10 +159,11 @@ def look(rule: str, dtype: str, device: torch.device) -> Row:
     step_and_check(optimizer)
     random_grads(params)
     on_cpu = twin(optimizer, rule, dtype)
+    before = [value.clone() for _, value in values(optimizer)]
     optimizer.step()  # gradients have moved: another one is steady
     on_cpu.step()
-    apart = distances(optimizer, on_cpu)
-    return {**profiled(optimizer.step, device), "values": apart}
+    found = distances(optimizer, on_cpu, before)
+    return {**profiled(optimizer.step, device), "values": found}
 
 
 def line(row: Row) -> str:
@@ -163,9 +172,9 @@ def line(row: Row) -> str:
     if row["failed"]:
         return f"{head} FAILED: {row['failed']}"
     unlike = {name: found for name, found in row["values"].items() if found["differ"]}
-    apart = ", ".join(f"{name} {found['most_ulp']:,} ulp in {found['differ']:,} of {found['of']:,}" for name, found in unlike.items())
+    far = ", ".join(f"{name} {figure(found['most_ulp'])} ulp in {found['differ']:,} of {found['of']:,}" for name, found in unlike.items())
     does = "" if row["launches"] is None else f"{row['launches']} launches, {row['copies']} copies, {row['waits']} waits; "
-    return f"{head} {does}beside the CPU: {apart or 'equal bits'}"
+    return f"{head} {does}beside the CPU: {far or 'equal bits'}"
 
 
 def main(argv: list[str] | None = None) -> int:

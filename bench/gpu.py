@@ -68,18 +68,18 @@ def parts(device: torch.device, output: pathlib.Path, scratch: pathlib.Path, qui
     on, to = ["--device", device.type], ["--output", str(output)]
     first, headline = ([*on, *less, "--rows", str(scratch / name)] for name in WITH_ROWS)
     return [
-        Part("compile", 45, ["-m", "fusedrms", "compile", "--target", targets, *kernels, "--jobs", str(cores())], "kernels in|compile: "),
+        Part("compile", 60, ["-m", "fusedrms", "compile", "--target", targets, *kernels, "--jobs", str(cores())], "kernels in|compile: "),
         Part("first", 30, ["-m", "bench.first", *first], "rules and dtypes"),
-        Part("headline", 170, ["-m", "bench.headline", *headline], "figures, "),
+        Part("headline", 120, ["-m", "bench.headline", *headline], "figures, "),
         Part(
             "tests",
             120,
-            ["-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-q", *spread],
+            ["-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:benchmark", "-q", *spread],
             r"\d (passed|failed|error|skipped)",
             {"TEST_GPU": device.type} if devices.is_gpu(device) else {},
         ),
         Part("tune", 75, ["-m", "fusedrms", "tune", *on, *searched, *to], "not searched"),
-        Part("bench", 95, ["-m", "bench", *on, *timed, *to], r"FAILED|step\.json", {ENVIRONMENT: str(output)}),
+        Part("bench", 120, ["-m", "bench", *on, *timed, *to], r"FAILED|step\.json", {ENVIRONMENT: str(output)}),
     ]
 
 

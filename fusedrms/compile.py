@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import multiprocessing
+import signal
 import sys
 import time
 import traceback
@@ -153,9 +154,15 @@ def _nth(asked: Asked, n: int) -> float:
     return seconds(_known(asked)[n])
 
 
+def _left_alone() -> None:
+    """By Ctrl-C, which comes to all processes of a terminal, and which the first one answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def in_processes(asked: Asked, n_jobs: int, n_processes: int) -> Ended:
     """The number of each job as it ends, and what returns its seconds or raises its error; closing it ends those under way."""
-    with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:  # a fork would take over a GPU's driver
+    spawn = multiprocessing.get_context("spawn")  # a fork would take over a GPU's driver
+    with ProcessPoolExecutor(n_processes, spawn, _left_alone) as pool:
         try:
             futures = {pool.submit(_nth, asked, n): n for n in range(n_jobs)}
             for future in as_completed(futures):

@@ -10,6 +10,14 @@ from .kernels.launch import FIRST_NORM, norm_chunk_size, prepare_norms
 from .sharded import local, summed_over
 
 
+def _set(place: Tensor, value: Tensor | float) -> None:
+    """Without a wait: assigned by its index, a number would be copied to a GPU from memory that is not pinned."""
+    if isinstance(value, Tensor):
+        place.copy_(value)
+    else:
+        place.fill_(value)
+
+
 class Scalars:
     """The first norm is that of all gradients together; the others are those of parameters that ask for their own.
 
@@ -91,8 +99,8 @@ class Scalars:
         scaled = grad_scale is not None or found_inf is not None
         if scaled or self._scaled or self._skips:
             for values in map(torch.as_tensor, self.on.values()):
-                values[0] = 0.0 if found_inf is None else found_inf.reshape(())
-                values[1] = 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal()
+                _set(values[0], 0.0 if found_inf is None else found_inf.reshape(()))
+                _set(values[1], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
         self._scaled = scaled
         if not self._parts and not self._groups:
             return

@@ -11,8 +11,9 @@ from . import cpu, cpu_norm, devices, lang, rules
 from .quant import GROUP
 from .storage import Storage
 
-THREADS = 256  # of a program, each of which handles 16 bytes of the compute type at a time
-CHUNK = 16384  # elements a program updates
+THREADS, CODED_THREADS = 128, 64  # of a program, without 8-bit states and with
+VECTORS = 2  # of 16 bytes of the compute type that each handles at a time
+CODED_CHUNK = 16384  # elements that a program updates; without codes as many as it handles at a time
 FIRST_NORM = 2  # among the scalars of a step
 OPTIONS = dict(enable_fp_fusion=False)  # contractions are written: a compiler's differ between lanes, blocks and versions
 
@@ -41,18 +42,13 @@ class CPUConfig(NamedTuple):
 Config = GPUConfig | CPUConfig
 
 
-def registers(storage: Storage, aligned: bool) -> int:
-    """Most of a thread where nobody has tuned it; with codes the compiler, left to itself, takes up to 160, and with 96 it spills some."""
-    if not storage.coded:
-        return 0
-    if not aligned:
-        return 128
-    return 80 if len(storage.coded) == 1 else 104
-
-
 def gpu_config(storage: Storage, aligned: bool) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
-    return GPUConfig(CHUNK, THREADS, 1, 0, registers(storage, aligned))
+    if storage.coded:  # which the compiler, left to itself, gives up to 160 registers
+        several = len(storage.coded) > 1
+        return GPUConfig(CODED_CHUNK, CODED_THREADS, 1 if several else VECTORS, 0, 128 if not aligned else 104 if several else 96)
+    config = GPUConfig(0, THREADS, VECTORS, 0, 0)
+    return config._replace(chunk=config.block(storage))
 
 
 def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int = 1 << 62) -> Config:
@@ -135,6 +131,7 @@ def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, config: 
         WRAPS=storage.wraps,
         ALIGN=16 if aligned else 1,
         BLOCK=config.block(storage),
+        EACH=config.block(storage) // config.threads,
         PERSISTENT=config.programs > 0,
         num_warps=config.threads // warp_size,
         **OPTIONS,
@@ -151,6 +148,7 @@ def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
         ALIGN=16 if aligned else 1,
         CHUNK=cpu_norm.CHUNK,
         LEVELS=cpu_norm.LEVELS,
+        UNROLL=4,  # rows of lanes
         num_warps=4,
         **OPTIONS,
     )

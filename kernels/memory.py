@@ -49,11 +49,11 @@ def load_below(ptr, offsets, limit, PER: tl.constexpr = 1):
 
 
 @jit
-def store_below(ptr, offsets, value, limit, PER: tl.constexpr = 1):
+def store_below(ptr, offsets, value, limit):
     if limit is None:
         tl.store(ptr + offsets, value)
     else:
-        tl.store(ptr + offsets, value, mask=offsets * PER < limit)
+        tl.store(ptr + offsets, value, mask=offsets < limit)
 
 
 @jit
@@ -83,7 +83,20 @@ def load(ptrs, first, limit, BLOCK: tl.constexpr, compute: tl.constexpr):
 
 
 @jit
-def store(ptrs, first, limit, value, place, keys, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr):
+def store_scales(ptr, first, limit, scale, EACH: tl.constexpr):
+    """One for each group, by the first of the threads that hold its elements, EACH each.
+
+    Pointers are as many as these threads, so that scales stay where they are: as many as scales, they would be moved by barriers.
+    """
+    N: tl.constexpr = GROUP // EACH
+    groups = (first // GROUP + tl.arange(0, scale.shape[0]))[:, None]
+    thread = tl.arange(0, N)[None, :]
+    mask = thread == 0 if limit is None else (thread == 0) & (groups * GROUP < limit)
+    tl.store(ptr + (groups * N + thread) // N, tl.broadcast_to(scale, [scale.shape[0], N]), mask=mask)
+
+
+@jit
+def store(ptrs, first, limit, value, place, keys, EACH: tl.constexpr, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr):
     """What load() is to read; the element's place, from `place` on, and keys choose its random bits in a stream of its own."""
     offsets = tl.multiple_of(first, value.shape[0]) + tl.arange(0, value.shape[0])
     index = place.to(tl.uint32) + offsets.to(tl.uint32)
@@ -101,9 +114,8 @@ def store(ptrs, first, limit, value, place, keys, STREAM: tl.constexpr, STOCHAST
         peak = tl.max(size, axis=1, keep_dims=True)  # as integers, where a NaN is the largest
         scale = tl.where(peak > LEAST_SCALE, peak, LEAST_SCALE).to(tl.float32, bitcast=True)
         codes = encoded(in_groups(value), scale, in_groups(random_bits(index, keys, STREAM)), dtype)
-        groups = (first // GROUP + tl.arange(0, value.shape[0] // GROUP))[:, None]
         store_below(ptrs[0], offsets, from_groups(codes), limit)
-        store_below(ptrs[1], groups, scale, limit, GROUP)
+        store_scales(ptrs[1], first, limit, scale, EACH)
     elif ptrs[1].dtype.element_ty == tl.int16:
         param, remainder = split(value)
         store_below(ptrs[0], offsets, param, limit)

@@ -48,6 +48,7 @@ def squares_kernel(
     ALIGN: tl.constexpr,  # bytes that divide every address
     CHUNK: tl.constexpr,
     LEVELS: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     LANES: tl.constexpr = 1 << LEVELS
     chunk = tl.program_id(0)
@@ -61,6 +62,10 @@ def squares_kernel(
     squares = tl.zeros([LANES], hyper_ptr.dtype.element_ty)
     whole = limit // LANES * LANES
     first = 0
+    while first + (UNROLL - 1) * LANES < whole:  # loads of several rows are under way at a time
+        for row in tl.static_range(UNROLL):
+            squares = add_squares(squares, ptr, first + row * LANES, None, common)
+        first += UNROLL * LANES
     while first < whole:
         squares = add_squares(squares, ptr, first, None, common)
         first += LANES

@@ -20,6 +20,7 @@ def update_block(
     args,
     keys,
     BLOCK: tl.constexpr,
+    EACH: tl.constexpr,
     RULE: tl.constexpr,
     STOCHASTIC: tl.constexpr,
     VARIANCE: tl.constexpr,
@@ -36,9 +37,9 @@ def update_block(
     param, state = apply(grad, param, state, norm, common, args, RULE)
     if VARIANCE:
         state = (variance_of(state[0], state[1]),) + state[1:]
-    store(ptrs[1], first, limit, param, place, keys, 0, STOCHASTIC)
+    store(ptrs[1], first, limit, param, place, keys, EACH, 0, STOCHASTIC)
     for s in tl.static_range(2, len(ptrs)):
-        store(ptrs[s], first, limit, state[s - 2], place, keys, s - 1, True)
+        store(ptrs[s], first, limit, state[s - 2], place, keys, EACH, s - 1, True)
 
 
 @triton.jit(do_not_specialize=["n_tensors", "n_chunks", "chunk_size"])
@@ -66,6 +67,7 @@ def step_kernel(
     WRAPS: tl.constexpr,  # as in Storage
     ALIGN: tl.constexpr,  # bytes that divide every address
     BLOCK: tl.constexpr,
+    EACH: tl.constexpr,  # elements of a block that a thread handles
     PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
 ):
     chunk = tl.program_id(0)
@@ -89,8 +91,8 @@ def step_kernel(
         whole = limit // BLOCK * BLOCK
         first = 0
         while first < whole:  # not range(0, whole): Triton 3.6's interpreter fails on it with NumPy 2.4
-            update_block(ptrs, first, None, place, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
+            update_block(ptrs, first, None, place, norm, common, args, keys, BLOCK, EACH, RULE, STOCHASTIC, VARIANCE)
             first += BLOCK
         if whole < limit:
-            update_block(ptrs, whole, limit, place, norm, common, args, keys, BLOCK, RULE, STOCHASTIC, VARIANCE)
+            update_block(ptrs, whole, limit, place, norm, common, args, keys, BLOCK, EACH, RULE, STOCHASTIC, VARIANCE)
         chunk += tl.num_programs(0) if PERSISTENT else 1

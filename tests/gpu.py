@@ -32,7 +32,7 @@ def launches(run: Callable[[], object]) -> list[str]:
         simulated.state.launched.clear()
         run()
         return [name for name, *_ in simulated.state.launched]
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         run()
         module.synchronize()
     there = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]

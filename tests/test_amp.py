@@ -26,9 +26,10 @@ def scaler(device, **options):
 
 
 def everything(optimizer) -> list:
-    """Bits of parameters, states and steps."""
+    """Bits of parameters, states and steps, which one optimizer may count on the device, another on the host."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    return [*params, *(value for param in params for _, value in sorted(optimizer.state[param].items()))]
+    states = (state for param in params for state in sorted(optimizer.state[param].items()))
+    return [*params, *(value.cpu() if name == "step" else value for name, value in states)]
 
 
 def same(a, b) -> bool:

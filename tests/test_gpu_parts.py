@@ -337,20 +337,20 @@ def test_first_goes_on(monkeypatch, tmp_path, capsys):
     assert "4 rules and dtypes, 2 failed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.uint8, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_units_of_the_last_place(dtype):
-    if not dtype.is_floating_point:
-        assert first.places(torch.tensor([5, 3], dtype=dtype)).tolist() == [5, 3]
-        return
-    stored = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    minus_zero = torch.iinfo(stored).min
-    near_zero = torch.tensor([0, minus_zero, 1, minus_zero + 1], dtype=stored).view(dtype)
-    assert first.places(near_zero).tolist() == [0, 0, 1, -1]
-    one = torch.ones(1, dtype=dtype)
-    next_one = (one.view(stored) + 1).view(dtype)
-    assert next_one > one
-    assert first.places(next_one) - first.places(one) == 1
-    assert first.places(-next_one) - first.places(-one) == -1
+    """Of the largest of a value, its rival, and what it was before."""
+    unit = torch.finfo(dtype).eps
+    nan, inf = float("nan"), float("inf")
+    one = torch.tensor([1.0, 1.0, 1.0, -1.0, 0.0, 0.0, nan, nan, inf, inf], dtype=dtype)
+    other = torch.tensor([1.0, 1 + unit, 1 + unit, -1 - unit, -0.0, unit * 0.25, nan, 1.0, inf, 1.0], dtype=dtype)
+    before = torch.tensor([1.0, 0.0, 8.0, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=dtype)
+    assert first.apart(one, other, before).tolist() == [0.0, 1.0, 0.125, 0.5, 0.0, 0.25, 0.0, inf, 0.0, inf]
+
+
+def test_distances_of_codes():
+    one, other = torch.tensor([5, 3], dtype=torch.uint8), torch.tensor([5, 250], dtype=torch.uint8)
+    assert first.apart(one, other, one).tolist() == [0, 247]
 
 
 def test_distances():
@@ -367,7 +367,7 @@ def test_distances():
     with torch.no_grad():
         for param, n in zip(other.param_groups[0]["params"], (1, 3), strict=True):
             param[:n] = torch.nextafter(torch.nextafter(param[:n], torch.tensor(9.0)), torch.tensor(9.0))
-    found = first.distances(one, other)
+    found = first.distances(one, other, [value for _, value in first.values(one)])
     assert found == dict(param=dict(most_ulp=2, differ=4, of=200), square_avg=dict(most_ulp=0, differ=0, of=200))
 
 
@@ -380,6 +380,8 @@ def test_tally():
     events = [
         event("CPU", first.SPAN, 100),
         event("CUDA", first.SPAN, 104),
+        event("CPU", "Optimizer.step#FusedRMSProp.step", 101),
+        event("CUDA", "Optimizer.step#FusedRMSProp.step", 104),
         event("CPU", "cuLaunchKernelEx", 101),
         event("CUDA", "step_kernel", 200),
         event("CUDA", "void at::native::vectorized_elementwise_kernel<...>", 210),

@@ -329,10 +329,11 @@ def test_how_it_is_divided_changes_no_bit(device, mode, monkeypatch):
 
     expected = run()
     results = [run(together=False)]
-    for size, threads in ((1 << 11, 256), (1 << 16, 512)):
+    for size, threads in ((1 << 12, 256), (1 << 16, 128)):
         monkeypatch.setattr(cpu, "CHUNK", size)
-        monkeypatch.setattr(launch, "CHUNK", size)
-        monkeypatch.setattr(launch, "THREADS", threads)
+        monkeypatch.setattr(launch, "CODED_CHUNK", size)
+        for name in ("THREADS", "CODED_THREADS"):
+            monkeypatch.setattr(launch, name, threads)
         results.append(run())
     for result in results:
         assert all(same_state(a, b) for a, b in zip(result, expected, strict=True))

@@ -128,7 +128,7 @@ def test_graph():
     for expected in (1, 3, 5):
         graph.replay()
         assert y.tolist() == [expected] * 3
-    for wrong in (x.tolist, lambda: x.copy_(torch.ones(3)), host.pin_memory, torch.ones(3).pin_memory, module.synchronize):
+    for wrong in (x.tolist, lambda: x.copy_(torch.ones(3)), lambda: x.__setitem__(0, 1.0), host.pin_memory, torch.ones(3).pin_memory, module.synchronize):
         if wrong == host.pin_memory:  # is pinned already
             continue
         with pytest.raises(RuntimeError, match="capturing"), module.graph(module.CUDAGraph()):
@@ -147,7 +147,11 @@ def test_synchronisations_are_seen():
     x = torch.ones(3, device=gpu.DEVICE)
     module.set_sync_debug_mode("error")
     y = x * x + x.sum()
-    for waits in (y.tolist, y[0].item, lambda: torch.equal(x, y), y.cpu, lambda: torch.tensor(1.0, device=gpu.DEVICE), module.synchronize):
+
+    def assign():
+        x[0] = 1.0
+
+    for waits in (assign, y.tolist, y[0].item, lambda: torch.equal(x, y), y.cpu, lambda: torch.tensor(1.0, device=gpu.DEVICE), module.synchronize):
         with pytest.raises(RuntimeError, match="synchronizing"):
             waits()
     module.set_sync_debug_mode("default")

@@ -92,6 +92,11 @@ def _copy(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     return target if is_here(target) else target.copy_(of)
 
 
+def _scalar_tensor(value, *, dtype=None, device=None, **_) -> Tensor:
+    """What torch makes of a number that is assigned by an index; for CUDA on the host, to be copied from there."""
+    return _copy(torch.scalar_tensor(value, dtype=_dtype(dtype)), _empty((), dtype=dtype, device=device))
+
+
 def _pinned_block(tensor: Tensor) -> Block | None:
     block = block_of(tensor) if tensor.device.type == "cpu" and tensor.numel() else None
     return block if block and block.device < 0 else None
@@ -107,6 +112,7 @@ def _pin_memory(tensor: Tensor, device=None) -> Tensor:
     return flat[: tensor.numel()].view(tensor.shape).copy_(tensor)
 
 
+TAKE_NUMBERS = {"aten::fill_.Tensor", "aten::index_put_", "aten::_index_put_impl_", "aten::_foreach_mul_.Tensor"}  # also the host's
 SPECIAL: dict[str, Callable] = {
     "aten::empty.memory_format": _empty,
     "aten::empty_strided": _empty_strided,
@@ -162,8 +168,9 @@ def _mapped(what: Callable, op: Any, args: tuple, kwargs: dict) -> tuple[list, d
 
 
 def _check_devices(op: Any, tensors: list[Tensor], index: int) -> None:
+    numbers = op.name() != "aten::equal" and (torch.Tag.pointwise in op.tags or op.name() in TAKE_NUMBERS)
     for tensor in tensors:
-        elsewhere = tensor.device.index != index if is_here(tensor) else tensor.dim() > 0  # a number may be the host's
+        elsewhere = tensor.device.index != index if is_here(tensor) else tensor.dim() > 0 or not numbers
         if elsewhere:
             raise RuntimeError(f"{op.name()}: all tensors must be on the same device, but one is on {tensor.device}")
 
@@ -252,6 +259,7 @@ def register() -> list[torch.library.Library]:
     own = torch.library.Library("aten", "IMPL")
     own.impl("_pin_memory", _pin_memory, "CPU")
     own.impl("is_pinned", _is_pinned, "CPU")
+    own.impl("scalar_tensor", _scalar_tensor, "PrivateUse1")
     for key in ("Conjugate", "Negative"):  # else a copy resolves its source, by a copy
         own.impl("_copy_from", torch.library.fallthrough_kernel, key)
     return [fallback, own]
