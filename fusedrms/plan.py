@@ -109,6 +109,7 @@ class Plan:
             for key in obsolete(values, recipes[g].states, tensors):
                 del values[key]
             values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
+            assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
             kept += [(values, key) for key in tensors]
             member = self._member(index, n, g, param, grad, step, norms[param], recipes[g], tensors, param in elsewhere)
             members[recipes[g].rule, member.layout()].append(member)

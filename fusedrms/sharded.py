@@ -1,5 +1,6 @@
 """Shards: what this process holds of a DTensor, and a DTensor of what it holds."""
 
+import dataclasses
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -28,14 +29,14 @@ def locals_of(values: dict) -> dict:
 
 
 def placed(param: Any, tensor: Any) -> Any:
-    """A DTensor placed as the parameter is, of what this process holds of it; what has another shape stays as it is."""
+    """A DTensor placed as the parameter is, whose memory the tensor is, of what this process holds; another shape stays as it is."""
     if not is_sharded(param) or not isinstance(tensor, Tensor) or is_sharded(tensor):
         return tensor
     if tensor.shape != local(param).shape or not tensor.dim():
         return tensor
-    return _module().DTensor.from_local(
-        tensor, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
-    )
+    # not from_local(), which copies to the device of the mesh: parameters that FSDP2 offloads are on a CPU
+    meta = param._spec.tensor_meta._replace(dtype=tensor.dtype)
+    return _module().DTensor(tensor, dataclasses.replace(param._spec, tensor_meta=meta), requires_grad=False)
 
 
 def finish(params: Iterable[Any]) -> None:

@@ -11,9 +11,8 @@ from . import cpu, cpu_norm, devices, lang, rules
 from .quant import GROUP
 from .storage import Storage
 
-THREADS, CODED_THREADS = 128, 64  # of a program, without 8-bit states and with
-VECTORS = 2  # of 16 bytes of the compute type that each handles at a time
-CODED_CHUNK = 16384  # elements that a program updates; without codes as many as it handles at a time
+THREADS, CHUNK = 128, 1024  # of a program; elements that it updates
+CODED_THREADS, CODED_CHUNK = 64, 16384  # where states are codes
 FIRST_NORM = 2  # among the scalars of a step
 OPTIONS = dict(enable_fp_fusion=False)  # contractions are written: a compiler's differ between lanes, blocks and versions
 
@@ -44,11 +43,10 @@ Config = GPUConfig | CPUConfig
 
 def gpu_config(storage: Storage, aligned: bool) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
-    if storage.coded:  # which the compiler, left to itself, gives up to 160 registers
-        several = len(storage.coded) > 1
-        return GPUConfig(CODED_CHUNK, CODED_THREADS, 1 if several else VECTORS, 0, 128 if not aligned else 104 if several else 96)
-    config = GPUConfig(0, THREADS, VECTORS, 0, 0)
-    return config._replace(chunk=config.block(storage))
+    if not storage.coded:
+        return GPUConfig(CHUNK, THREADS, 1, 0, 0)
+    several = len(storage.coded) > 1
+    return GPUConfig(CODED_CHUNK, CODED_THREADS, 1 if several else 2, 0, 128 if not aligned else 72 if several else 96)
 
 
 def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int = 1 << 62) -> Config:
@@ -148,7 +146,6 @@ def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
         ALIGN=16 if aligned else 1,
         CHUNK=cpu_norm.CHUNK,
         LEVELS=cpu_norm.LEVELS,
-        UNROLL=4,  # rows of lanes
         num_warps=4,
         **OPTIONS,
     )
@@ -156,7 +153,7 @@ def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
 
 def norms_constants() -> dict:
     """What norm.norms_kernel is compiled for."""
-    return dict(LEVELS=cpu_norm.LEVELS, num_warps=4, **OPTIONS)
+    return dict(LEVELS=cpu_norm.LEVELS, AT_ONCE=8, num_warps=16, **OPTIONS)
 
 
 class _Kernel:

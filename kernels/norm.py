@@ -48,7 +48,6 @@ def squares_kernel(
     ALIGN: tl.constexpr,  # bytes that divide every address
     CHUNK: tl.constexpr,
     LEVELS: tl.constexpr,
-    UNROLL: tl.constexpr,
 ):
     LANES: tl.constexpr = 1 << LEVELS
     chunk = tl.program_id(0)
@@ -62,10 +61,6 @@ def squares_kernel(
     squares = tl.zeros([LANES], hyper_ptr.dtype.element_ty)
     whole = limit // LANES * LANES
     first = 0
-    while first + (UNROLL - 1) * LANES < whole:  # loads of several rows are under way at a time
-        for row in tl.static_range(UNROLL):
-            squares = add_squares(squares, ptr, first + row * LANES, None, common)
-        first += UNROLL * LANES
     while first < whole:
         squares = add_squares(squares, ptr, first, None, common)
         first += LANES
@@ -80,6 +75,7 @@ def norms_kernel(
     norms_ptr,  # float64 [n_norms]
     sums_ptr,  # float64: a sum of squares for each chunk
     LEVELS: tl.constexpr,
+    AT_ONCE: tl.constexpr,  # rows whose loads are under way at a time: a single program has nothing else to do meanwhile
 ):
     LANES: tl.constexpr = 1 << LEVELS
     norm = tl.program_id(0)
@@ -87,7 +83,8 @@ def norms_kernel(
     last = tl.load(spans_ptr + 2 * norm + 1)
     total = tl.zeros([LANES], tl.float64)
     while first < last:
-        offsets = first + tl.arange(0, LANES)
-        total += tl.load(sums_ptr + offsets, mask=offsets < last, other=0.0)
-        first += LANES
+        for row in tl.static_range(AT_ONCE):
+            offsets = first + row * LANES + tl.arange(0, LANES)
+            total += tl.load(sums_ptr + offsets, mask=offsets < last, other=0.0)
+        first += AT_ONCE * LANES
     tl.store(norms_ptr + norm, tl.sqrt(pairwise_sum(total, LEVELS)))
