@@ -43,10 +43,9 @@ Config = GPUConfig | CPUConfig
 
 def gpu_config(storage: Storage, aligned: bool) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
-    if not storage.coded:
-        return GPUConfig(CHUNK, THREADS, 1, 0, 0)
-    several = len(storage.coded) > 1
-    return GPUConfig(CODED_CHUNK, CODED_THREADS, 1 if several else 2, 0, 128 if not aligned else 72 if several else 96)
+    if storage.coded:  # takes longer to compute than to move
+        return GPUConfig(CODED_CHUNK, CODED_THREADS, 1, 0, 0)
+    return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 
 
 def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int = 1 << 62) -> Config:
