@@ -69,17 +69,17 @@ def parts(device: torch.device, output: pathlib.Path, scratch: pathlib.Path, qui
     first, headline = ([*on, *less, "--rows", str(scratch / name)] for name in WITH_ROWS)
     return [
         Part("compile", 60, ["-m", "fusedrms", "compile", "--target", targets, *kernels, "--jobs", str(cores())], "kernels in|compile: "),
-        Part("first", 30, ["-m", "bench.first", *first], "rules and dtypes"),
-        Part("headline", 120, ["-m", "bench.headline", *headline], "figures, "),
+        Part("first", 25, ["-m", "bench.first", *first], "rules and dtypes"),
+        Part("headline", 90, ["-m", "bench.headline", *headline], "figures, "),
         Part(
             "tests",
-            120,
+            100,
             ["-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:benchmark", "-q", *spread],
             r"\d (passed|failed|error|skipped)",
             {"TEST_GPU": device.type} if devices.is_gpu(device) else {},
         ),
         Part("tune", 75, ["-m", "fusedrms", "tune", *on, *searched, *to], "not searched"),
-        Part("bench", 120, ["-m", "bench", *on, *timed, *to], r"FAILED|step\.json", {ENVIRONMENT: str(output)}),
+        Part("bench", 170, ["-m", "bench", *on, *timed, *to], r"FAILED|step\.json", {ENVIRONMENT: str(output)}),
     ]
 
 

@@ -129,7 +129,6 @@ class Plan:
         self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.kept)]
         counters = [(state[param], "step") for param in self._active]
         self._snapshot = Snapshot(self._active, idle, _lists(groups), state, kept, counters, local)
-        self._filled = np.flatnonzero([local(param).numel() for param in self._active])
         self._note_versions()
 
     def _note_versions(self) -> None:
@@ -172,13 +171,11 @@ class Plan:
             is_lazy(grad) or order(grad) != dense or elsewhere,
         )
 
-    def _same(self, groups: list[dict], state: defaultdict) -> bool:
-        """Whether all is as it was, and has memory of its own: what is none of torch's own tensors has not."""
-        return self._snapshot.same(_lists(groups), state) and bool(self._snapshot.address[:, self._filled].all())
-
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, elsewhere: dict[Tensor, Tensor]) -> bool:
         """Whether the tables can be used for this step; reads all addresses; elsewhere as for a Plan."""
-        if elsewhere.keys() != self._replaced or [recipe.kind for recipe in recipes] != self._kinds or not self._same(groups, state):
+        if elsewhere.keys() != self._replaced or [recipe.kind for recipe in recipes] != self._kinds:
+            return False
+        if not self._snapshot.same(_lists(groups), state):
             return False
         if any(is_lazy(local(param.grad)) for param in self._may_be_lazy) or any(is_lazy(tensor) for tensor in self._complex):
             return False

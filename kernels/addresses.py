@@ -29,6 +29,7 @@ class _Tensors(NamedTuple):
     param: np.ndarray  # int64 [2 n_active]: of the parameter that it is, or whose gradient
     sharded: np.ndarray  # bool [2 n_active]: it is what is here of a DTensor
     address: np.ndarray  # int64 [n]: of the data
+    filled: np.ndarray  # bool [n]: there are elements, for which there must be memory
     shape: np.ndarray  # int64 [n]: where its shape lay when last seen, in the midst of what torch keeps of it
     kind: np.ndarray  # int64 [n, 2]: device; ndim and dtype
     dims_start: np.ndarray  # int64 [n]: where in dims
@@ -94,6 +95,8 @@ def _same(functions, names, none, sizes, objects, tensors, lists, state, record)
         if call(functions.exchange, (tensors.object[k], view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
             return False
         address = view[0] + view[5]
+        if address == 0 and tensors.filled[k]:  # what is none of torch's own tensors has no memory
+            return False
         if address != tensors.address[k]:
             if k >= tensors.first_state and not record:  # a state that was given other memory through .data
                 return False
@@ -195,6 +198,7 @@ class Snapshot:
         addresses = np.zeros(len(tensors), np.int64)
         self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
         self._moved = np.ones(1, np.bool_)
+        self._filled = np.array([tensor.numel() > 0 for tensor in tensors], np.bool_)
         if not FUNCTIONS.exchange:
             self._facts = list(map(_facts, tensors))
             self._state_address = [tensor.data_ptr() for tensor in self._states]
@@ -205,6 +209,7 @@ class Snapshot:
             np.repeat(_ids(active), 2),
             np.repeat(np.array([local(param) is not param for param in active], np.bool_), 2),
             addresses,
+            self._filled,
             np.zeros(len(tensors), np.int64),
             np.zeros((len(tensors), 2), np.int64),
             np.cumsum(n_dims) - n_dims,
@@ -231,7 +236,7 @@ class Snapshot:
         return [*(self._local(tensor) for param in active for tensor in (param, param.grad)), *self._states]
 
     def same(self, lists: list[list], state: dict) -> bool:
-        """Whether all is as it was; reads the addresses."""
+        """Whether all is as it was, and has memory of its own; reads the addresses."""
         _, idle, listed, values, held = self._kept
         if list(map(len, lists)) != list(map(len, listed)) or len(state) != len(values):
             return False
@@ -248,7 +253,7 @@ class Snapshot:
         address = np.array([tensor.data_ptr() for tensor in tensors[: self.address.size]], np.int64).reshape(-1, 2).T
         self._moved |= not np.array_equal(address, self.address)
         self.address[:] = address
-        return True
+        return bool(address.T.reshape(-1)[self._filled[: address.size]].all())
 
     def moved(self) -> bool:
         """Whether an address has changed since this was last asked."""

@@ -31,7 +31,6 @@ ARITHMETIC = {
     ("rmsprop_momentum", "float32+8bit"): (None, None, None, 101, None),
     ("rmsprop_centered", "float32+8bit"): (None, None, 124, 109, None),
     ("rmsprop_centered_momentum", "float32+8bit"): (None, None, 162, 142, None),
-    ("smorms3", "float32+8bit"): (None, None, None, 119, None),
     ("rmsprop", "bfloat16+8bit"): (None, None, 70, 64, 66),
     ("rmsprop_momentum", "bfloat16+8bit"): (117, 117, 117, 104, 103),
     ("rmsprop_centered", "bfloat16+8bit"): (128, 128, 128, 112, 113),
@@ -53,8 +52,13 @@ ARITHMETIC = {
     ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, 178, 157, None),
     ("smorms3", "bfloat16+master+8bit"): (None, None, None, 133, None),
 }
-# scalar registers that are kept in lanes of a vector register, at most; that touches no memory
-LANES = {("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 3}
+# at most: bytes of addresses that ptxas rather reads again than keeps in a register; and on AMD's GPUs scalar registers that are kept in
+# lanes of a vector register, which touches no memory
+SPILLS = {
+    ("rmsprop_centered_momentum", "bfloat16+master", "sm_100"): 24,
+    ("rmsprop_centered_momentum", "float64", "sm_80"): 16,
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 3,
+}
 # bytes a parameter and, on sm_90, instructions a parameter that rmsprop may not exceed where a mode exists for its small traffic
 PROMISED = {
     "float32": (20.0, 27),
@@ -89,7 +93,7 @@ def registers(rule, storage, target, aligned=True):
     """
     more = 0 if THIS_TRITON else 16
     if storage.coded:
-        return 112 + more if target == "gfx942" else launch.registers(storage, aligned)
+        return more + (112 if target == "gfx942" else 88 if aligned else 120)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
     return more + (80 if many or not aligned or target == "gfx942" else 72)
 
@@ -101,9 +105,10 @@ def test_step(rule, mode, target):
     storage, n, code = compiled(rule, mode, target)
     assert is_vectorised(code, storage, n, aligned=True)
     assert n == (2 if storage.compute == "float64" else 4)  # 16 bytes of the compute type
-    assert code.spilled <= LANES.get((rule, mode, target), 0)
-    assert code.spilled or (rule, mode, target) not in LANES or not THIS_TRITON, "it spills no longer: take it out of LANES"
-    assert not any(opcode.startswith(("LDL", "STL", "scratch")) for opcode in code.loop)
+    spills = SPILLS.get((rule, mode, target), 0)
+    assert code.spilled <= spills
+    assert code.spilled or not spills or not THIS_TRITON, "it spills no longer: take it out of SPILLS"
+    assert spills or not any(opcode.startswith(("LDL", "STL", "scratch")) for opcode in code.loop)
     assert code.registers <= registers(rule, storage, target)
     instructions = multiprocessor(target).issued(code) / n
     for gpu in gpus(target):
