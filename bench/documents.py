@@ -6,7 +6,7 @@
 import pathlib
 from collections.abc import Callable
 
-from bench import bits, shards, versions
+from bench import bits, headline, shards, versions
 from bench.store import BASELINE, BIG, CACHED, COMPILED, OURS, SMALL, Row, load, rows, write
 from bench.text import figure, ratio, table
 
@@ -120,6 +120,7 @@ TABLES: dict[str, Callable[[dict], list[str]]] = {
     "host": _host,
     **shards.TABLES,
     **bits.TABLES,
+    **headline.TABLES,
     **versions.TABLES,
 }
 

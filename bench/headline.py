@@ -23,7 +23,7 @@ from bench.first import append, device_of, make_parser, profiled, reason
 from bench.machine import free_bytes
 from bench.measure import held_and_moved, host_seconds
 from bench.store import BASELINE, COMPILED, OURS, Row
-from bench.text import figure
+from bench.text import figure, percent, table
 from bench.workloads import Shapes, llama3_8b, parameters
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import devices
@@ -393,6 +393,23 @@ def line(found: Row) -> str:
     figures = {name: each for name, each in found.items() if name not in ("what", "value", "unit", "aim", "met", "published")}
     details = ", ".join(f"{name} {figure(each)}" for name, each in figures.items() if isinstance(each, (int, float)))
     return f"{found['what']}: {value} {found['unit']}{aim}" + (f"; {details}" if details else "")
+
+
+# tables for documents
+
+
+def _shares(results: dict) -> list[str]:
+    found = [row for row in results["headline"] if row["unit"] == "of copy"]
+    lines = [(row["what"], figure(row["bytes"]), figure(row["ms"]), figure(row["gb_per_s"]), percent(row["value"])) for row in found]
+    return table(("step of 10⁹ parameters", "bytes a parameter", "ms", "GB/s", "of a copy's"), lines)
+
+
+def _figures(results: dict) -> list[str]:
+    found = [row for row in results["headline"] if row["unit"] != "of copy" and row["value"] is not None]
+    return table(("", "measured"), [(row["what"], f"{figure(row['value'])} {row['unit']}") for row in found])
+
+
+TABLES: dict[str, Callable[[dict], list[str]]] = {"shares": _shares, "figures": _figures}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from tools import assert_close, twins
 algorithms = pytest.importorskip("bench.algorithms")
 bits = pytest.importorskip("bench.bits")
 documents = pytest.importorskip("bench.documents")
+headline = pytest.importorskip("bench.headline")
 report = pytest.importorskip("bench.report")
 selection = pytest.importorskip("bench.selection")
 shards = pytest.importorskip("bench.shards")
@@ -174,7 +175,7 @@ def test_report(results, tmp_path):
 
 def test_tables_are_refilled(results, tmp_path):
     store.write(tmp_path / "results/step.json", store.dumped(results))
-    names = [name for name in documents.TABLES if name not in shards.TABLES | versions.TABLES | bits.TABLES]
+    names = [name for name in documents.TABLES if name not in shards.TABLES | versions.TABLES | bits.TABLES | headline.TABLES]
     empty = "\n".join(["Text", *(f"<!-- from results/step.json: {name} -->\n| old |\n\nmore" for name in names), ""])
     (tmp_path / "README.md").write_text(empty)
     assert documents.refill(tmp_path) == [tmp_path / "README.md"]
@@ -200,6 +201,7 @@ def test_documents_say_what_was_measured():
     assert found >= {("docs/scaling.md", name) for name in shards.TABLES}
     assert found >= {("README.md", name) for name in versions.TABLES}
     assert found >= {("docs/precision.md", name) for name in bits.TABLES}
+    assert found >= {("README.md", name) for name in headline.TABLES}
 
 
 def test_versions_are_recorded(tmp_path):

@@ -110,6 +110,7 @@ def test_step(rule, mode, target):
     assert code.spilled or not spills or not THIS_TRITON, "it spills no longer: take it out of SPILLS"
     assert spills or not any(opcode.startswith(("LDL", "STL", "scratch")) for opcode in code.loop)
     assert code.registers <= registers(rule, storage, target)
+    assert not code.shared or target == "gfx942" or not THIS_TRITON  # threads need not wait for each other
     instructions = multiprocessor(target).issued(code) / n
     for gpu in gpus(target):
         most = ARITHMETIC.get((rule, mode), [None] * len(NAMES))[NAMES.index(gpu.name)]

@@ -277,10 +277,10 @@ def broken(made, pattern, replacement, aligned=True):
 
 
 @pytest.mark.parametrize("mode", ["float32+8bit", "bfloat16+split+8bit"])
-@pytest.mark.parametrize("aligned", [True, False])
-def test_without_barriers(mode, aligned):
+def test_without_barriers(mode):
+    """Where threads exchange values, as at addresses that are not aligned."""
     with pytest.raises(Fault, match=r"race|never written|same bytes"):
-        broken(Launch("rmsprop_momentum", mode, "random"), r"\n\tbar.sync \t0;", "", aligned)
+        broken(Launch("rmsprop_momentum", mode, "random"), r"\n\tbar.sync \t0;", "", aligned=False)
 
 
 def test_masks():
