@@ -27,7 +27,6 @@ TESTS = str(pathlib.Path(__file__).parent.parent / "tests")  # the reference, an
 SHAPES = [(1000,), (3, 5), (64, 257), (1,), (40_000,)]
 QUICK = {"rules": ("rmsprop_centered_momentum", "smorms3"), "dtypes": ("float32", "bfloat16")}
 ALL = {"rules": tuple(variants.RULES), "dtypes": variants.DTYPES}
-PROFILED = {"cuda": ProfilerActivity.CUDA}
 SPAN = "fusedrms: one step"
 WAITS = ("StreamSynchronize", "EventSynchronize", "DeviceSynchronize", "CtxSynchronize")  # of the CUDA and HIP runtimes
 
@@ -80,11 +79,12 @@ def tally(events: Iterable[Any]) -> dict[str, int]:
 
 def profiled(step: Callable[[], object], device: torch.device) -> dict[str, int | None]:
     """What a step does; None for each where the profiler does not know the device, which makes the step nonetheless."""
-    if device.type not in PROFILED:
+    activity = devices.KINDS[device.type].activity if devices.is_gpu(device) else None
+    if activity is None:
         step()
         return dict(launches=None, copies=None, waits=None)
     devices.synchronize(device)
-    with profile(activities=[ProfilerActivity.CPU, PROFILED[device.type]], acc_events=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity[activity]], acc_events=True) as profiler:
         with record_function(SPAN):
             step()
         devices.synchronize(device)

@@ -63,7 +63,8 @@ def parts(device: torch.device, output: pathlib.Path, scratch: pathlib.Path, qui
     targets = ",".join(dict.fromkeys([devices.target(device) or "cpu", "cpu"]))  # what `first` has beside it is the CPU driver
     kernels = ["--rules", "rmsprop,smorms3", "--dtypes", "float32,bfloat16+split+8bit"] if quick else ["--dtypes", ",".join(MODES)]
     spread = ["-n", str(min(8, cores()))] if importlib.util.find_spec("xdist") else []
-    searched = ["--budget", "0.001", "--rules", "rmsprop", "--dtypes", "float32"] if quick else ["--budget", "55"]  # sizes are a GPU's
+    few = ["--rules", "rmsprop", "--dtypes", "float32", "--sizes", "small", "--budget", "10"]
+    searched = few if quick else ["--budget", "55"]
     timed = [*less, "-k", "A2C or copy"] if quick else ["-k", "not compiled"]  # which headline has beside ours, and takes long
     on, to = ["--device", device.type], ["--output", str(output)]
     first, headline = ([*on, *less, "--rows", str(scratch / name)] for name in WITH_ROWS)

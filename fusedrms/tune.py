@@ -250,9 +250,11 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
     return path
 
 
-def tune(device: torch.device, rules: Iterable[str], modes: Iterable[str], budget: float) -> Iterator[tuple[str, Result | None]]:
+def tune(
+    device: torch.device, rules: Iterable[str], modes: Iterable[str], sizes: Iterable[str], budget: float
+) -> Iterator[tuple[str, Result | None]]:
     """Search all sizes of all rules and modes, as far as the budget, in seconds, goes; yields what is searched, then its result."""
-    wanted = [(rule, mode, size) for mode in modes for rule in rules for size in devices.on(device, SHAPES)]
+    wanted = [(rule, mode, size) for mode in modes for rule in rules for size in sizes]
     deadline = time.perf_counter() + budget
     clock = stopwatch(device)
     for n, one in enumerate(wanted):
@@ -286,6 +288,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODE,...",
         help=f"how parameters and states are stored, such as {', '.join(MODES)} (default: float32,bfloat16)",
     )
+    sizes = list(autotune.SIZES)
+    parser.add_argument("--sizes", type=words, default=sizes, metavar="SIZE,...", help=f"of models: {', '.join(sizes)} (default: all)")
     parser.add_argument("--budget", type=float, default=150.0, metavar="SECONDS", help="about how long to search (default: %(default)s)")
     parser.add_argument(
         "--output",
@@ -297,6 +301,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
+    if wrong := [size for size in args.sizes if size not in autotune.SIZES]:
+        raise UserError(f"--sizes {','.join(wrong)}: none of {', '.join(autotune.SIZES)}")
     if not args.budget > 0:
         raise UserError(f"--budget {args.budget:g}: it takes a number of seconds above 0")
     if lang.interpreted():
@@ -308,16 +314,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
     path = destination(args.output, autotune.device_name(device))
     head = describe(
         device,
-        f"fusedrms tune --device {device.type} --rules {','.join(args.rules)} --dtypes {','.join(args.dtypes)} --budget {args.budget:g}",
+        f"fusedrms tune --device {device.type} --rules {','.join(args.rules)} --dtypes {','.join(args.dtypes)} "
+        f"--sizes {','.join(args.sizes)} --budget {args.budget:g}",
     )
-    n_all = len(args.rules) * len(args.dtypes) * len(devices.on(device, SHAPES))
+    n_all = len(args.rules) * len(args.dtypes) * len(args.sizes)
     results: list[Result] = []
     code = 0
     columns = TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, disable=args.json) as progress:
         task = progress.add_task("", total=n_all)
         try:
-            for what, result in tune(device, args.rules, args.dtypes, args.budget):
+            for what, result in tune(device, args.rules, args.dtypes, args.sizes, args.budget):
                 if result:
                     results.append(result)
                     save(path, head, {result.key: result.row})

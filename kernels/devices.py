@@ -24,6 +24,7 @@ class Kind(NamedTuple):
     processors: str  # the property that says how many programs run at a time, at least
     target: Callable[[torch.device], str]  # what Triton compiles for, as it is called
     stack: Callable[[], str | None]  # version of what drives them
+    activity: str | None  # in torch.profiler.ProfilerActivity
 
 
 def _cuda_target(device: torch.device) -> str:
@@ -39,7 +40,7 @@ def _cuda_stack() -> str:
     return f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
 
 
-KINDS = {"cuda": Kind("CUDA or ROCm", "multi_processor_count", _cuda_target, _cuda_stack)}
+KINDS = {"cuda": Kind("CUDA or ROCm", "multi_processor_count", _cuda_target, _cuda_stack, "CUDA")}
 
 
 @functools.cache

@@ -312,7 +312,8 @@ def _small(monkeypatch):
 def tuned(tmp_path, *more) -> tuple[int, pathlib.Path]:
     from fusedrms.cli import main
 
-    code = main(["tune", "--device", "cpu", "--rules", "rmsprop", "--dtypes", "float32", "--output", str(tmp_path / "own"), *more])
+    few = ["--rules", "rmsprop", "--dtypes", "float32", "--sizes", "small,mixed"]
+    code = main(["tune", "--device", "cpu", *few, "--output", str(tmp_path / "own"), *more])
     return code, tmp_path / "own" / f"{autotune.device_name(CPU)}.json"
 
 

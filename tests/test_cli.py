@@ -36,6 +36,7 @@ def test_help_shows_an_example(command, capsys):
         ("tune --rules rmsprop --dtypes float32", "--output"),
         ("tune --dtypes float64+8bit", "float64"),
         ("tune --rules ,", "at least one"),
+        ("tune --sizes tiny,huge", "--sizes tiny: none of small, mixed, huge"),
         ("tune --budget 0", "--budget 0"),
         ("tune --budget nan", "--budget nan"),
         ("tune --output /dev/null/x", "--output"),

@@ -25,7 +25,7 @@ def install() -> Any:
         _kept.append(operators.register())
         module.patch()
         triton_driver.install()
-        devices.KINDS[NAME] = devices.Kind("simulated", "multi_processor_count", lambda device: "sm_90", lambda: None)
+        devices.KINDS[NAME] = devices.Kind("simulated", "multi_processor_count", lambda device: "sm_90", lambda: None, None)
     return module
 
 
