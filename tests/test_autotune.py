@@ -392,7 +392,7 @@ def test_tune_on_a_gpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tune, "SHAPES", {"gpu": {"mixed": [(1000, 1000)] * 2}})
     from fusedrms.cli import main
 
-    arguments = ["--rules", "rmsprop", "--dtypes", "float32", "--output", str(tmp_path), "--json"]
+    arguments = ["--rules", "rmsprop", "--dtypes", "float32", "--sizes", "mixed", "--output", str(tmp_path), "--json"]
     assert main(["tune", "--device", gpu.KIND, *arguments]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert launch.is_valid(GPUConfig(**row["config"]), STORAGE)
