@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+import gpu
 from fusedrms import autotune, doctor
 from fusedrms.cli import COMMANDS, main
 from fusedrms.kernels import lang
@@ -93,6 +94,14 @@ def test_doctor_fails_where_a_device_computes_nonsense(capsys, monkeypatch):
 def test_compile_here(capsys):
     assert main(["compile", "--target", "cpu", "--rules", "rmsprop,smorms3", "--dtypes", "float32", "--json"]) == 0
     assert [row["what"] for row in json.loads(capsys.readouterr().out)] == ["rmsprop, float32", "smorms3, float32"]
+
+
+@pytest.mark.gpu
+def test_compile_on_a_gpu(capsys):
+    """By steps of its own, at addresses that are aligned and not."""
+    assert main(["compile", "--target", gpu.KIND, "--rules", "rmsprop", "--dtypes", "float32,bfloat16+8bit", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["what"].rpartition(", ")[2] for row in found] == ["aligned", "unaligned"] * 2
 
 
 @pytest.mark.skipif(lang.triton is None, reason="needs Triton")
