@@ -40,11 +40,16 @@ def make_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def device_of(parser: argparse.ArgumentParser, kind: str) -> torch.device:
+def device_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> torch.device:
+    """What is to be measured, once it is known that it can be, and be written down."""
     try:
-        return devices.find(kind)
+        if given.rows:
+            given.rows.touch()
+        return devices.find(given.device)
     except LookupError as error:
-        parser.error(f"--device {kind}: {error}; use --device cpu")
+        parser.error(f"--device {given.device}: {error}; use --device cpu")
+    except OSError as error:
+        parser.error(f"--rows {given.rows}: {error.strerror}; name a file that can be written")
 
 
 def append(path: pathlib.Path | None, row: Row) -> None:
@@ -181,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 1 if a row failed."""
     parser = make_parser("bench.first", __doc__)
     given = parser.parse_args(argv)
-    device = device_of(parser, given.device)
+    device = device_of(parser, given)
     chosen = QUICK if given.quick else ALL
     rows: list[Row] = []
     for dtype, rule in itertools.product(chosen["dtypes"], chosen["rules"]):

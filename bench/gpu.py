@@ -252,6 +252,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--patience", type=float, default=1.0, metavar="FACTOR", help="of all time limits (default: %(default)s)")
     given = parser.parse_args(argv)
+    if not given.patience > 0:
+        parser.error(f"--patience {given.patience:g}: it takes a number above 0")
+    try:
+        interpreter = shlex.split(given.python)
+    except ValueError as error:
+        parser.error(f"--python {given.python}: {error}")
+    if not interpreter:
+        parser.error("--python: it takes a command")
     try:
         device = devices.find(given.device)
     except LookupError as error:
@@ -260,16 +268,18 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         every = parts(device, output, pathlib.Path(scratch), given.quick)
         names = [part.name for part in every]
-        if wrong := [each for each in given.only or names if each not in names]:
-            parser.error(f"--only {','.join(wrong)}: none of {', '.join(names)}")
-        chosen = [part for part in every if part.name in (given.only or names)]
+        only = names if given.only is None else given.only
+        wrong = [each for each in only if each not in names]
+        if wrong or not only:
+            parser.error(f"--only {','.join(wrong)}: it takes at least one of {', '.join(names)}")
+        chosen = [part for part in every if part.name in only]
         head = machine(device, shlex.join(["python", "-m", "bench.gpu", *(sys.argv[1:] if argv is None else argv)]))
         results = Results(head, output / name / "gpu.json", pathlib.Path(scratch))
         try:
             results.save()
         except OSError as error:
             parser.error(f"--output {given.output}: {error.strerror}; name a directory that can be written")
-        status = run_all(chosen, shlex.split(given.python), given.patience, results, output, name)
+        status = run_all(chosen, interpreter, given.patience, results, output, name)
     console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(table(results.parts, chosen))
     console.print(f"written to {output / name / 'gpu.json'}", soft_wrap=True)

@@ -132,6 +132,8 @@ def report(results: dict, host_path: dict | None = None, drawn: list[str] | None
         if row["family"] == "model":
             models[f"{row['workload']}: {row['n_tensors']:,} tensors, {row['numel']:,} parameters"].append(row)
     lines = [f"# How fast a step is: {results['machine_info']['device']}", "", _machine(results), ""]
+    if "interrupted" in results.get("skipped", {}).values():
+        lines += ["**It was interrupted: what would have come later is missing.**", ""]
     lines += _section(
         "Models",
         [f"How many times as fast as {BASELINE} a plain step is; then each model's figures."] if models else [],

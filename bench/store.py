@@ -49,7 +49,8 @@ def complete(results: dict) -> None:
         entry["extra_info"] = {key: _short(value) for key, value in info.items() if value is not None and value == value}  # no NaN
         entry["stats"] = {key: _short(entry["stats"][key]) for key in STATISTICS}
     results["benchmarks"] = [{key: entry[key] for key in KEPT} for entry in results["benchmarks"]]
-    results["commit_info"] = {key: results["commit_info"][key] for key in ("id", "dirty")}
+    known = os.environ.get("GIT_COMMIT")  # of a copy without its repository, or with another's
+    results["commit_info"] = {"id": known, "dirty": False} if known else {key: results["commit_info"][key] for key in ("id", "dirty")}
 
 
 def rows(results: dict, kind: str = "workload") -> list[Row]:

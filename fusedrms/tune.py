@@ -301,8 +301,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
-    if wrong := [size for size in args.sizes if size not in autotune.SIZES]:
-        raise UserError(f"--sizes {','.join(wrong)}: none of {', '.join(autotune.SIZES)}")
+    wrong = [size for size in args.sizes if size not in autotune.SIZES]
+    if wrong or not args.sizes:
+        raise UserError(f"--sizes {','.join(wrong)}: it takes at least one of {', '.join(autotune.SIZES)}")
     if not args.budget > 0:
         raise UserError(f"--budget {args.budget:g}: it takes a number of seconds above 0")
     if lang.interpreted():

@@ -99,8 +99,8 @@ def variant(rule: str, mode: str) -> Variant:
 
 
 def words(text: str) -> list[str]:
-    """Of a list such as "float32,bfloat16", as an argument of a command."""
-    return [word for word in text.split(",") if word]
+    """Of a list such as "float32,bfloat16", as an argument of a command; each once."""
+    return list(dict.fromkeys(word for word in text.split(",") if word))
 
 
 def check(rules: list[str], modes: list[str]) -> None:

@@ -21,6 +21,8 @@ class Missing(importlib.abc.MetaPathFinder):
 
 
 def main() -> None:
+    if not sys.argv[1:]:
+        sys.exit(__doc__)
     sys.meta_path.insert(0, Missing())
     sys.path[0] = os.getcwd()
     sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
