@@ -106,14 +106,15 @@ def apart(one: Tensor, other: Tensor, before: Tensor) -> Tensor:
     """
     kind = one.dtype
     one, other, before = (tensor.detach().cpu().double() for tensor in (one, other, before))
+    worst = torch.finfo(torch.float64).max  # where one of both is no number
     units = torch.ones_like(one)
     if kind.is_floating_point:
         limits = torch.finfo(kind)
-        largest = torch.stack([one.abs(), other.abs(), before.abs()]).amax(0)
+        largest = torch.stack([one.abs(), other.abs(), before.nan_to_num(0, 0, 0).abs()]).amax(0)
         _, exponent = largest.clamp(min=limits.smallest_normal).frexp()
         units = torch.ldexp(torch.full_like(one, limits.eps), exponent - 1)
     same = (one == other) | (one.isnan() & other.isnan())
-    return torch.where(same, 0.0, ((one - other) / units).abs().nan_to_num(torch.inf, torch.inf))
+    return torch.where(same, 0.0, ((one - other) / units).abs().nan_to_num(worst, worst))
 
 
 def values(optimizer: Any) -> Iterable[tuple[str, Tensor]]:

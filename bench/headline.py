@@ -400,13 +400,18 @@ def line(found: Row) -> str:
 
 def _shares(results: dict) -> list[str]:
     found = [row for row in results["headline"] if row["unit"] == "of copy"]
-    lines = [(row["what"], figure(row["bytes"]), figure(row["ms"]), figure(row["gb_per_s"]), percent(row["value"])) for row in found]
+    figures = ((row, *map(figure, (row["bytes"], row["ms"], row["gb_per_s"]))) for row in found)
+    lines = [(row["what"].partition(", 10⁹")[0], *numbers, percent(row["value"])) for row, *numbers in figures]
     return table(("step of 10⁹ parameters", "bytes a parameter", "ms", "GB/s", "of a copy's"), lines)
 
 
 def _figures(results: dict) -> list[str]:
     found = [row for row in results["headline"] if row["unit"] != "of copy" and row["value"] is not None]
-    return table(("", "measured"), [(row["what"], f"{figure(row['value'])} {row['unit']}") for row in found])
+
+    def value(row: Row) -> str:
+        return (percent if row["unit"].startswith("of a step") else figure)(row["value"])
+
+    return table(("", "measured"), [(row["what"], f"{value(row)} {row['unit']}") for row in found])
 
 
 TABLES: dict[str, Callable[[dict], list[str]]] = {"shares": _shares, "figures": _figures}

@@ -39,7 +39,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[tuple[str, str, str]]:
 def configurations(rule: str, mode: str, size: str, device: torch.device) -> tuple[Config, Config]:
     """That which a step of a size of tune.SHAPES takes by default, and the tuned one."""
     storage = variants.variant(rule, mode).storage
-    default = default_config(device, storage, True, sum(map(math.prod, devices.on(device, tune.SHAPES)[size])))
+    default = default_config(device, storage, sum(map(math.prod, devices.on(device, tune.SHAPES)[size])))
     row = autotune.rows_for(autotune.device_name(device)).get(autotune.Key(rule, storage.label, True, size))
     return default, row.config if row else default
 

@@ -202,7 +202,7 @@ def choose(rule: str, device: torch.device, storage: Storage, aligned: bool, num
     """The configuration of a launch over tensors of so many elements."""
     if _forced:
         return _forced[-1]
-    default = default_config(device, storage, aligned, int(numels.sum()))
+    default = default_config(device, storage, int(numels.sum()))
     if launch.lang.interpreted():
         return default
     # on a CPU addresses of any kind run the same code

@@ -64,7 +64,7 @@ def here(wanted: list[Variant], device: torch.device) -> Iterator[tuple[str, Cal
         for aligned in (True, False):
             rows = autotune.rows_for(autotune.device_name(device))
             tuned = {row.config for key, row in rows.items() if key[:3] == (rule, storage.label, aligned)}
-            for config in sorted({launch.default_config(device, storage, aligned), *tuned}):
+            for config in sorted({launch.default_config(device, storage), *tuned}):
 
                 def run(rule=rule, mode=mode, aligned=aligned, config=config):
                     with autotune.forced(config):
@@ -107,7 +107,7 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
     for rule, mode, storage, n_hyper in wanted:
         hyper = getattr(torch, storage.compute)
         for aligned in (True, False):
-            config = launch.gpu_config(storage, aligned)
+            config = launch.gpu_config(storage)
             tables = i64, i64, i32, i32, i64, hyper
 
             def run(rule=rule, storage=storage, aligned=aligned, config=config, n_hyper=n_hyper, tables=tables):
@@ -155,7 +155,7 @@ def _nth(asked: Asked, n: int) -> float:
 
 
 def _left_alone() -> None:
-    """By Ctrl-C, which comes to all processes of a terminal, and which the first one answers."""
+    """Ctrl-C comes to all processes of a terminal: the first one answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -58,8 +58,8 @@ def is_vectorised(code: Code, storage: Storage, n: int, aligned: bool) -> bool:
     found = Counter(code.accesses)
     # of 4 bytes, read and written once by a thread for all of its elements, or for each where these do not lie side by side; AMD's
     # compiler reads four of them at once, which needs no more of the address there
-    scales = found - expected
-    return not expected - found and set(scales) <= {4, 16} and scales.total() <= 2 * len(storage.coded) * (1 if aligned else n)
+    scales, allowed = found - expected, {4, 16} if any(opcode.startswith("global_") for opcode in code.loop) else {4}
+    return not expected - found and set(scales) <= allowed and scales.total() <= 2 * len(storage.coded) * (1 if aligned else n)
 
 
 def _build(one: Variant, name: str, aligned: bool) -> tuple[Any, dict[str, Any], Any]:

@@ -80,6 +80,11 @@ def bits(tensor: Tensor) -> Tensor:
     return tensor.detach().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
 
 
+def spills(run: partial) -> int:
+    """Registers that a launch keeps in memory."""
+    return getattr(run.func, "spills", 0)
+
+
 class Scratch:
     """A model of one rule, mode and size, whose launches are timed."""
 
@@ -117,7 +122,7 @@ class Scratch:
 
     @torch.no_grad()
     def launch(self, config: Config) -> partial | None:
-        """The launch with a configuration; None if a multiprocessor has too few registers for it.
+        """The launch with a configuration; None if a multiprocessor has too few registers, or too little memory.
 
         Raises:
             RuntimeError: it computes something else than those before.
@@ -168,10 +173,10 @@ def search(rule: str, mode: str, size: str, device: torch.device, clock: Callabl
     storage = variant(rule, mode).storage
     scratch = Scratch(rule, mode, size, device)
     numels = scratch.numels
-    default = best = autotune.default_config(device, storage, True, int(numels.sum()))
+    default = best = autotune.default_config(device, storage, int(numels.sum()))
     run = scratch.launch(default)
     if run is None:
-        raise RuntimeError(f"{default} cannot run on this device: it has too few registers")
+        raise RuntimeError(f"{default} cannot run on this device: its multiprocessors have too few registers, or too little memory")
     runs = {default: run}
     for stage in stages(storage)[type(default)]:
         tried = [best]
@@ -179,7 +184,7 @@ def search(rule: str, mode: str, size: str, device: torch.device, clock: Callabl
             config = best._replace(**change)
             if not is_valid(config, storage) or config in tried:
                 continue
-            if config not in runs and (run := scratch.launch(config)) and not getattr(run.func, "spills", 0):
+            if config not in runs and (run := scratch.launch(config)) and spills(run) <= spills(runs[best]):
                 runs[config] = run
             if config in runs:
                 tried.append(config)

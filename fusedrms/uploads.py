@@ -32,7 +32,7 @@ class Uploads:
     def __init__(self, host: dict[str, np.ndarray], there: dict[str, Tensor], captured: bool):
         self._host, self._there = host, there
         self._device = next(iter(there.values())).device
-        self._sent = {name: table.tobytes() for name, table in host.items()}  # which compare faster than arrays
+        self._sent = {name: table.tobytes() for name, table in host.items()}  # as bytes, which compare faster, NaN too
         self._ring: deque[_Pinned] = deque()  # the one that was read the longest ago first
         self._graphs: list[_Pinned] = []  # what graphs upload at each replay, and must stay as it is
         self._for_a_graph = self._pinned() if captured else None

@@ -201,7 +201,7 @@ class Snapshot:
         self._filled = np.array([tensor.numel() > 0 for tensor in tensors], np.bool_)
         if not FUNCTIONS.exchange:
             self._facts = list(map(_facts, tensors))
-            self._state_address = [tensor.data_ptr() for tensor in self._states]
+            self._state_address = np.array([tensor.data_ptr() for tensor in self._states], np.int64)
             return
         n_dims = np.array([2 * tensor.dim() for tensor in tensors], np.int64)
         facts = _Tensors(
@@ -248,12 +248,13 @@ class Snapshot:
         tensors = self._all_tensors()
         if list(map(_facts, tensors)) != self._facts or any(param.grad is not None for param in idle):
             return False
-        if [tensor.data_ptr() for tensor in self._states] != self._state_address:
+        addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
+        address, state_address = addresses[: self.address.size].reshape(-1, 2).T, addresses[self.address.size :]
+        if not addresses[self._filled].all() or not np.array_equal(state_address, self._state_address):
             return False
-        address = np.array([tensor.data_ptr() for tensor in tensors[: self.address.size]], np.int64).reshape(-1, 2).T
         self._moved |= not np.array_equal(address, self.address)
         self.address[:] = address
-        return bool(address.T.reshape(-1)[self._filled[: address.size]].all())
+        return True
 
     def moved(self) -> bool:
         """Whether an address has changed since this was last asked."""

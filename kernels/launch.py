@@ -41,18 +41,18 @@ class CPUConfig(NamedTuple):
 Config = GPUConfig | CPUConfig
 
 
-def gpu_config(storage: Storage, aligned: bool) -> GPUConfig:
+def gpu_config(storage: Storage) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
     if storage.coded:  # takes longer to compute than to move
         return GPUConfig(CODED_CHUNK, CODED_THREADS, 1, 0, 0)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 
 
-def default_config(device: torch.device, storage: Storage, aligned: bool, n_elements: int = 1 << 62) -> Config:
+def default_config(device: torch.device, storage: Storage, n_elements: int = 1 << 62) -> Config:
     """What a launch takes that nobody has tuned; n_elements: in all of its tensors together."""
     if not devices.uses_triton(device):
         return CPUConfig(cpu.CHUNK, cpu.MIN_WORK)
-    config = gpu_config(storage, aligned)
+    config = gpu_config(storage)
     enough = max(config.block(storage), n_elements // (4 * devices.multiprocessors(device)))  # for none to be idle
     while config.chunk > enough:
         config = config._replace(chunk=config.chunk // 2)

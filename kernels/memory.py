@@ -86,14 +86,14 @@ def load(ptrs, first, limit, BLOCK: tl.constexpr, compute: tl.constexpr):
 def store_scales(ptr, first, limit, scale, EACH: tl.constexpr):
     """One for each group, by the first of the threads that hold its elements, EACH each.
 
-    Pointers are as many as these threads, so that scales are stored from where they are, by most versions of Triton: to store as many
-    as there are scales, threads would exchange them between barriers.
+    Pointers are as many as these threads, and not seen to rise from group to group: pointers that Triton sees to rise, it hands to
+    threads in their order, and scales after them, through shared memory and barriers.
     """
     N: tl.constexpr = GROUP // EACH
     groups = (first // GROUP + tl.arange(0, scale.shape[0]))[:, None]
     thread = tl.arange(0, N)[None, :]
     mask = thread == 0 if limit is None else (thread == 0) & (groups * GROUP < limit)
-    place = (groups * N + thread) // N  # the group, but not as one that rises from group to group
+    place = (groups * N + thread) // N  # the group
     tl.store(ptr + place, tl.broadcast_to(scale, [scale.shape[0], N]), mask=mask)
 
 

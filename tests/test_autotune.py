@@ -20,7 +20,7 @@ from torch import distributed
 import gpu
 from fusedrms import FusedRMSProp, FusedSMORMS3, autotune, tune
 from fusedrms.autotune import Key, Row
-from fusedrms.kernels import devices, lang, launch
+from fusedrms.kernels import cpu, devices, lang, launch
 from fusedrms.kernels.launch import CPUConfig, GPUConfig
 from fusedrms.kernels.storage import Storage
 from tools import copy_grads, parameters, random_grads, twins
@@ -125,7 +125,7 @@ def test_second_launch_takes_the_same_arguments():
 
 def test_where_files_are_found(tmp_path):
     default = chosen()
-    assert default == launch.default_config(CPU, STORAGE, True)
+    assert default == launch.default_config(CPU, STORAGE)
     write(tmp_path / "user", content())
     assert chosen() == OTHER
     assert chosen(KEY._replace(rule="smorms3")) == default
@@ -142,7 +142,7 @@ def test_where_files_are_found(tmp_path):
 def test_stale_file_warns_once(tmp_path):
     write(tmp_path / "own", content(kernels="0" * 16))
     with pytest.warns(UserWarning, match=r"other kernels.*fusedrms tune"):
-        assert chosen() == launch.default_config(CPU, STORAGE, True)
+        assert chosen() == launch.default_config(CPU, STORAGE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         autotune.choose(KEY.rule, CPU, STORAGE, True, np.array([64]))
@@ -189,7 +189,7 @@ def test_damaged_files(tmp_path):
         write(tmp_path / "own", "").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
         config = chosen()
         assert launch.is_valid(config, STORAGE)
-        fates.add(config == launch.default_config(CPU, STORAGE, True))
+        fates.add(config == launch.default_config(CPU, STORAGE))
         if n % 10 == 0:
             params = twins(start)
             copy_grads(start, params)
@@ -201,7 +201,7 @@ def test_damaged_files(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*does not count:UserWarning")
 def test_no_file(tmp_path):
     path = tmp_path / "own" / f"{autotune.device_name(CPU)}.json"
-    default = launch.default_config(CPU, STORAGE, True)
+    default = launch.default_config(CPU, STORAGE)
     path.mkdir()
     assert chosen() == default
     path.rmdir()
@@ -336,8 +336,15 @@ class TestTune:
         code, path = tuned(tmp_path)
         assert code == 0
         rows = autotune.read(path, autotune.device_name(CPU)).rows.values()
-        assert [row.config for row in rows] == [launch.default_config(CPU, STORAGE, True)] * 2
+        assert [row.config for row in rows] == [launch.default_config(CPU, STORAGE)] * 2
         assert all(row.default_us == row.best_us for row in rows)
+
+    def test_a_default_that_spills(self, monkeypatch):
+        """Others that spill as much are tried beside it, none that spills more."""
+        monkeypatch.setattr(tune, "spills", lambda run: 8 + (run.func._chunk > cpu.CHUNK))
+        found = tune.search("rmsprop", "float32", "small", CPU, lambda run: float(run.func._chunk), 0.0)
+        monkeypatch.setattr(tune, "spills", lambda run: 8)
+        assert tune.search("rmsprop", "float32", "small", CPU, lambda run: float(run.func._chunk), 0.0).n_tried > found.n_tried > 1
 
     def test_other_bits_are_seen(self, monkeypatch):
         scratch = tune.Scratch("rmsprop", "float32", "small", CPU)

@@ -345,11 +345,11 @@ def test_first_goes_on(monkeypatch, tmp_path, capsys):
 def test_units_of_the_last_place(dtype):
     """Of the largest of a value, its rival, and what it was before."""
     unit = torch.finfo(dtype).eps
-    nan, inf = float("nan"), float("inf")
+    nan, inf, worst = float("nan"), float("inf"), sys.float_info.max
     one = torch.tensor([1.0, 1.0, 1.0, -1.0, 0.0, 0.0, nan, nan, inf, inf], dtype=dtype)
     other = torch.tensor([1.0, 1 + unit, 1 + unit, -1 - unit, -0.0, unit * 0.25, nan, 1.0, inf, 1.0], dtype=dtype)
-    before = torch.tensor([1.0, 0.0, 8.0, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=dtype)
-    assert first.apart(one, other, before).tolist() == [0.0, 1.0, 0.125, 0.5, 0.0, 0.25, 0.0, inf, 0.0, inf]
+    before = torch.tensor([1.0, nan, 8.0, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0, inf], dtype=dtype)
+    assert first.apart(one, other, before).tolist() == [0.0, 1.0, 0.125, 0.5, 0.0, 0.25, 0.0, worst, 0.0, worst]
 
 
 def test_distances_of_codes():

@@ -50,7 +50,7 @@ def tables(n_tensors: int, n_hyper: int, config: launch.GPUConfig) -> launch.Tab
 def test_first_and_later_launches(launched):
     """By tensors and by addresses the same arguments arrive, after the constants have been sorted out."""
     _, _, storage, n_hyper = variant("rmsprop", "float32")
-    config = launch.gpu_config(storage, True)
+    config = launch.gpu_config(storage)
     made = tables(5, n_hyper, config)
     run = launch.prepare("rmsprop", storage, True, made, config)
     scalars = torch.zeros(2, 3, dtype=torch.float64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cases import BF16, F16, F32, F64, FAMILY, MODES, OPTIONS, SHAPES
-from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, export_master
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, export_master, variants
 from fusedrms.kernels import cpu, launch
 from fusedrms.kernels.quant import GROUP
 from test_checkpoint import go_on, through_a_file
@@ -331,12 +331,19 @@ def test_how_it_is_divided_changes_no_bit(device, mode, monkeypatch):
     results = [run(together=False)]
     for size, threads in ((1 << 12, 256), (1 << 16, 128)):
         monkeypatch.setattr(cpu, "CHUNK", size)
-        monkeypatch.setattr(launch, "CODED_CHUNK", size)
-        for name in ("THREADS", "CODED_THREADS"):
-            monkeypatch.setattr(launch, name, threads)
+        for name, value in dict(CHUNK=size, CODED_CHUNK=size, THREADS=threads, CODED_THREADS=threads).items():
+            monkeypatch.setattr(launch, name, value)
         results.append(run())
     for result in results:
         assert all(same_state(a, b) for a, b in zip(result, expected, strict=True))
+
+
+@pytest.mark.parametrize("mode", variants.MODES)
+@pytest.mark.parametrize("rule", variants.RULES)
+def test_defaults_are_valid(rule, mode):
+    """In the interpreter too, where the tests make blocks larger: a chunk holds one at least, or none were ever whole."""
+    storage = variants.variant(rule, mode).storage
+    assert launch.is_valid(launch.gpu_config(storage), storage)
 
 
 def test_bytes():

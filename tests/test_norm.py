@@ -66,10 +66,11 @@ def test_bits_depend_on_the_gradients_alone(device, dtype, monkeypatch):
     monkeypatch.setattr(cpu, "MIN_WORK", 1 << 14)
     threads = torch.get_num_threads()
     try:
-        for n_threads, block, chunk in ((1, 64, 2048), (2, 256, 4096), (3, 512, 65536)):
+        for n_threads, block, chunk in ((1, 64, 4096), (2, 256, 8192), (3, 512, 65536)):
             torch.set_num_threads(n_threads)
             if not lang.interpreted():
                 monkeypatch.setattr(launch, "THREADS", block)
+            monkeypatch.setattr(launch, "CHUNK", chunk)
             monkeypatch.setattr(cpu, "CHUNK", chunk)
             assert torch.equal(norm_of(plain), expected)
     finally:

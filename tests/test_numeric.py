@@ -234,7 +234,7 @@ def test_beyond_32_bits(device):
     from fusedrms.buckets import chunks
 
     numel, storage = 2**33 + 5, Storage((("float32",),) * 3)
-    config = launch.default_config(device, storage, False)
+    config = launch.default_config(device, storage)
     tensor, start = chunks(np.array([numel]), config.chunk)
     assert start[-1] == 2**33
     assert (tensor == 0).all()

@@ -270,7 +270,7 @@ def test_a_hint_that_is_wrong():
 
 def broken(made, pattern, replacement, aligned=True):
     """What a kernel computes in whose PTX all that matches is replaced."""
-    ptx = made.binary(made.default(aligned), aligned, "sm_90").asm["ptx"]
+    ptx = made.binary(made.default(), aligned, "sm_90").asm["ptx"]
     other, n = re.subn(pattern, replacement, ptx)
     assert n
     return made.on_gpu(aligned=aligned, ptx=other)

@@ -328,3 +328,19 @@ def test_swapped_parameters():
     assert model.weight.dtype == BF16
     random_grads(model.parameters())
     step_and_check(optimizer)
+
+
+@pytest.mark.parametrize("name", ["param", "grad", "square_avg", "momentum_buffer"])
+def test_memory_that_was_given_back(optimizer, name):
+    """An error; nobody's memory is written, and no other parameter."""
+    params = params_of(optimizer)
+    if params[0].device.type == "simulated":
+        pytest.skip("its storages keep their memory")
+    random_grads(params)
+    p = params[1]
+    before = params[0].detach().clone()
+    {"param": p, "grad": p.grad}.get(name, optimizer.state[p].get(name)).untyped_storage().resize_(0)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            optimizer.step()
+    assert torch.equal(params[0], before)

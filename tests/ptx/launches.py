@@ -202,8 +202,8 @@ class Launch:
             launch.prepare(self.rule, self.storage, False, tables, config)(as_table(self.scalars))
         return memory
 
-    def default(self, aligned: bool = True) -> launch.GPUConfig:
-        config = launch.gpu_config(self.storage, aligned)
+    def default(self) -> launch.GPUConfig:
+        config = launch.gpu_config(self.storage)
         assert isinstance(config, launch.GPUConfig)
         return config._replace(chunk=max(CHUNK, config.block(self.storage)))
 
@@ -226,7 +226,7 @@ class Launch:
             Fault: as machine.run().
             AssertionError: it has written what it must not, or left out what it must.
         """
-        config = config or self.default(aligned)
+        config = config or self.default()
         if lang.interpreted():
             return self._launched(config, torch.from_numpy)
         binary = self.binary(config, aligned, target)
