@@ -12,6 +12,7 @@ import tempfile
 import pytest
 from rich.console import Console
 
+from bench.arguments import device_of
 from bench.live import LiveTable
 from bench.report import write_report
 from bench.store import dumped, write
@@ -72,10 +73,7 @@ def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, a
 def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
     """Exit code: pytest's; 1 if a timing failed, 2 if it was interrupted, after which what was timed so far is written."""
     parser, given, rest = parse(argv, prog)
-    try:
-        device = devices.find(given.device)
-    except LookupError as error:
-        parser.error(f"--device {given.device}: {error}; use --device cpu")
+    device = device_of(parser, given.device)
     part = given.quick or bool(rest)  # must not take the place of the whole
     folder = (given.output or ROOT / ("runs/bench" if part else "bench/results")) / device_name(device)
     try:

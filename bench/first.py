@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from bench.arguments import device_of
 from bench.store import Row
 from bench.text import figure
 from fusedrms import variants
@@ -40,16 +41,15 @@ def make_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def device_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> torch.device:
-    """What is to be measured, once it is known that it can be, and be written down."""
+def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argparse.Namespace, torch.device]:
+    """The arguments and the device, once it is known that rows can be written."""
+    given = parser.parse_args(argv)
     try:
         if given.rows:
             given.rows.touch()
-        return devices.find(given.device)
-    except LookupError as error:
-        parser.error(f"--device {given.device}: {error}; use --device cpu")
     except OSError as error:
         parser.error(f"--rows {given.rows}: {error.strerror}; name a file that can be written")
+    return given, device_of(parser, given.device)
 
 
 def append(path: pathlib.Path | None, row: Row) -> None:
@@ -186,8 +186,7 @@ def line(row: Row) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 1 if a row failed."""
     parser = make_parser("bench.first", __doc__)
-    given = parser.parse_args(argv)
-    device = device_of(parser, given)
+    given, device = parsed(parser, argv)
     chosen = QUICK if given.quick else ALL
     rows: list[Row] = []
     for dtype, rule in itertools.product(chosen["dtypes"], chosen["rules"]):

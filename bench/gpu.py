@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.arguments import chosen, device_of
 from bench.machine import machine
 from bench.store import Row, write
 from fusedrms.autotune import ENVIRONMENT, device_name
@@ -213,21 +214,21 @@ def important(entry: Row, telling: str) -> str:
     return next((line for line in reversed(lines) if re.search(telling, line)), lines[-1] if lines else "")
 
 
-def table(entries: list[Row], chosen: list[Part]) -> Table:
+def table(entries: list[Row], asked: list[Part]) -> Table:
     shown = Table(title="Parts")
     for header in ("part", "s", "limit", "outcome", ""):
         shown.add_column(header, justify="right" if header in ("s", "limit") else "left", overflow="fold")
-    for entry, part in zip(entries, chosen, strict=False):
+    for entry, part in zip(entries, asked, strict=False):
         cells = part.name, f"{entry['seconds']:.0f}", f"{entry['limit']:.0f}", entry["outcome"]
         shown.add_row(*cells, Text(important(entry, part.telling)), style=STYLES[entry["outcome"]])
     return shown
 
 
-def run_all(chosen: list[Part], interpreter: list[str], patience: float, results: Results, output: pathlib.Path, name: str) -> int:
+def run_all(asked: list[Part], interpreter: list[str], patience: float, results: Results, output: pathlib.Path, name: str) -> int:
     """The exit status, once all have run, or one was interrupted."""
     interrupts = Interrupts()
     with interrupts.noted():
-        for part in chosen:
+        for part in asked:
             limit, look = part.limit * patience, functools.partial(results.save, part.name)
             print(f"\n== {part.name}, at most {limit:.0f} s ==", flush=True)
             look()
@@ -260,28 +261,21 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--python {given.python}: {error}")
     if not interpreter:
         parser.error("--python: it takes a command")
-    try:
-        device = devices.find(given.device)
-    except LookupError as error:
-        parser.error(f"--device {given.device}: {error}; use --device cpu")
+    device = device_of(parser, given.device)
     name, output = device_name(device), given.output.resolve()
     with tempfile.TemporaryDirectory() as scratch:
         every = parts(device, output, pathlib.Path(scratch), given.quick)
-        names = [part.name for part in every]
-        only = names if given.only is None else given.only
-        wrong = [each for each in only if each not in names]
-        if wrong or not only:
-            parser.error(f"--only {','.join(wrong)}: it takes at least one of {', '.join(names)}")
-        chosen = [part for part in every if part.name in only]
+        only = chosen(parser, given.only, [part.name for part in every])
+        asked = [part for part in every if part.name in only]
         head = machine(device, shlex.join(["python", "-m", "bench.gpu", *(sys.argv[1:] if argv is None else argv)]))
         results = Results(head, output / name / "gpu.json", pathlib.Path(scratch))
         try:
             results.save()
         except OSError as error:
             parser.error(f"--output {given.output}: {error.strerror}; name a directory that can be written")
-        status = run_all(chosen, interpreter, given.patience, results, output, name)
+        status = run_all(asked, interpreter, given.patience, results, output, name)
     console = Console() if sys.stdout.isatty() else Console(width=140)
-    console.print(table(results.parts, chosen))
+    console.print(table(results.parts, asked))
     console.print(f"written to {output / name / 'gpu.json'}", soft_wrap=True)
     return status
 

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.algorithms import ALGORITHMS
-from bench.first import append, device_of, make_parser, profiled, reason
+from bench.arguments import chosen
+from bench.first import append, make_parser, parsed, profiled, reason
 from bench.machine import free_bytes
 from bench.measure import held_and_moved, host_seconds
-from bench.store import BASELINE, COMPILED, OURS, Row
+from bench.store import BASELINE, COMPILED, OURS, Row, short
 from bench.text import figure, percent, table
 from bench.workloads import Shapes, llama3_8b, parameters
 from fusedrms import FusedRMSProp
@@ -133,15 +134,11 @@ def numel(shapes: Shapes) -> int:
     return sum(map(math.prod, shapes))
 
 
-def _short(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
 def row(what: str, value: float | None, unit: str, aim: tuple[str, float] | None = None, **details: Any) -> Row:
     """A figure; aim: a sign of COMPARE and a number in the same unit."""
     met = None if aim is None or value is None else COMPARE[aim[0]](value, aim[1])
     shown = aim and f"{aim[0]} {aim[1]:g}"
-    return dict(what=what, value=_short(value), unit=unit, aim=shown, met=met, **{name: _short(each) for name, each in details.items()})
+    return dict(what=what, value=short(value), unit=unit, aim=shown, met=met, **{name: short(each) for name, each in details.items()})
 
 
 def ready(scene: Scene, algorithm: str, name: str, shapes: Shapes) -> Step:
@@ -421,12 +418,8 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 1 if a measurement failed; an aim that is missed is none."""
     parser = make_parser("bench.headline", __doc__)
     parser.add_argument("--only", type=words, metavar="NAME,...", help=f"of {', '.join(MEASUREMENTS)}")
-    given = parser.parse_args(argv)
-    only = list(MEASUREMENTS) if given.only is None else given.only
-    wrong = [name for name in only if name not in MEASUREMENTS]
-    if wrong or not only:
-        parser.error(f"--only {','.join(wrong)}: it takes at least one of {', '.join(MEASUREMENTS)}")
-    device = device_of(parser, given)
+    given, device = parsed(parser, argv)
+    only = chosen(parser, given.only, MEASUREMENTS)
     scene = Scene(device, given.quick)
     rows: list[Row] = []
     for name in only:

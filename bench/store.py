@@ -16,7 +16,8 @@ KEPT = ("fullname", "params", "extra_info", "stats")
 Row = dict[str, Any]
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
+    """As results keep it: five digits of a float."""
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
@@ -46,8 +47,8 @@ def complete(results: dict) -> None:
             info["gb_per_s"] = limits[entry["params"]["limit"]] / 1e9
         elif "tuned" in entry["params"]:
             info["ratio"] = info["default_ms"] / info["ms"]
-        entry["extra_info"] = {key: _short(value) for key, value in info.items() if value is not None and value == value}  # no NaN
-        entry["stats"] = {key: _short(entry["stats"][key]) for key in STATISTICS}
+        entry["extra_info"] = {key: short(value) for key, value in info.items() if value is not None and value == value}  # no NaN
+        entry["stats"] = {key: short(entry["stats"][key]) for key in STATISTICS}
     results["benchmarks"] = [{key: entry[key] for key in KEPT} for entry in results["benchmarks"]]
     known = os.environ.get("GIT_COMMIT")  # of a copy without its repository, or with another's
     results["commit_info"] = {"id": known, "dirty": False} if known else {key: results["commit_info"][key] for key in ("id", "dirty")}

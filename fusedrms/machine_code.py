@@ -137,7 +137,6 @@ def build(kernel: Any, constants: dict[str, Any], target: Any, compute: str = "f
 def step_constants(rule: str, storage: Storage, n_hyper: int, aligned: bool, target: Any) -> dict[str, Any]:
     """What the step of a rule is compiled for there, where nobody has tuned it."""
     config = launch.gpu_config(storage)
-    assert isinstance(config, launch.GPUConfig)
     return launch.constants(rule, storage, aligned, n_hyper, config, 64 if target.backend == "hip" else 32)
 
 

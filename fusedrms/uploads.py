@@ -46,25 +46,26 @@ class Uploads:
         Raises:
             RuntimeError: nothing is pinned for a graph.
         """
+        now = {name: table.tobytes() for name, table in self._host.items()}
         if capturing:
             if self._for_a_graph is None:
                 raise RuntimeError("step() is captured in a second CUDA graph: make a step outside of graphs between the two")
             self._graphs.append(self._for_a_graph)
             self._copy(list(self._host), self._for_a_graph)
-            self._for_a_graph = None
+            self._for_a_graph, self._sent = None, now
             return
         if self._graphs and self._for_a_graph is None:
             self._for_a_graph = self._pinned()
         # a replay may have sent other numbers
-        changed = [name for name, table in self._host.items() if self._graphs or table.tobytes() != self._sent[name]]
+        changed = [name for name in now if self._graphs or now[name] != self._sent[name]]
         if changed:
             pinned = self._ring.popleft() if self._ring and self._ring[0].read.query() else self._pinned()
             self._ring.append(pinned)
             self._copy(changed, pinned)
             pinned.read.record(devices.current_stream(self._device))
+            self._sent = now
 
     def _copy(self, names: list[str], pinned: _Pinned) -> None:
         for name in names:
             pinned.arrays[name][:] = self._host[name]
-            self._sent[name] = self._host[name].tobytes()
             self._there[name].copy_(pinned.tensors[name], non_blocking=True)

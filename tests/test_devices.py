@@ -149,73 +149,66 @@ def test_pinned_memory_is_used_again():
     assert 1 <= len(bucket._uploads._ring) <= 3
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("options", [dict(momentum=0.9), dict(clip_grad_norm=0.1, skip_nonfinite=True), dict(capturable=True)], ids=str)
-def test_dtensors(options):
-    """Of one process; several are tested on CPUs."""
+@pytest.fixture
+def mesh():
+    """Of the GPU, in one process; several are tested on CPUs."""
     if gpu.KIND != "simulated":
         pytest.skip("test_distributed has DTensors on GPUs")
     from torch import distributed
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import DTensor, Shard
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     distributed.init_process_group("cpu:fake,simulated:fake", rank=0, world_size=1, store=FakeStore())
-    try:
-        mesh = init_device_mesh(gpu.KIND, (1,))
-        theirs = parameters([(6, 4), (7,)], gpu.DEVICE)
-        placed = [DTensor.from_local(param.detach().clone(), mesh, [Shard(0)], run_check=False) for param in theirs]
-        ours = [torch.nn.Parameter(tensor) for tensor in placed]
-        a, b = FusedRMSProp(ours, **options), FusedRMSProp(theirs, **options)
-        for _ in range(3):
-            random_grads(theirs)
-            for param, other in zip(ours, theirs, strict=True):
-                param.grad = DTensor.from_local(other.grad.clone(), mesh, [Shard(0)], run_check=False)
-            a.step()
-            b.step()
-        for param, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(param.to_local(), other, rtol=1e-6, atol=0)
-        assert a.state[ours[0]]["square_avg"].placements == ours[0].placements
-    finally:
-        distributed.destroy_process_group()
+    yield init_device_mesh(gpu.KIND, (1,))
+    distributed.destroy_process_group()
 
 
 @pytest.mark.gpu
-def test_offloaded_dtensors():
+@pytest.mark.parametrize("options", [dict(momentum=0.9), dict(clip_grad_norm=0.1, skip_nonfinite=True), dict(capturable=True)], ids=str)
+def test_dtensors(mesh, options):
+    from torch.distributed.tensor import DTensor, Shard
+
+    theirs = parameters([(6, 4), (7,)], gpu.DEVICE)
+    placed = [DTensor.from_local(param.detach().clone(), mesh, [Shard(0)], run_check=False) for param in theirs]
+    ours = [torch.nn.Parameter(tensor) for tensor in placed]
+    a, b = FusedRMSProp(ours, **options), FusedRMSProp(theirs, **options)
+    for _ in range(3):
+        random_grads(theirs)
+        for param, other in zip(ours, theirs, strict=True):
+            param.grad = DTensor.from_local(other.grad.clone(), mesh, [Shard(0)], run_check=False)
+        a.step()
+        b.step()
+    for param, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(param.to_local(), other, rtol=1e-6, atol=0)
+    assert a.state[ours[0]]["square_avg"].placements == ours[0].placements
+
+
+@pytest.mark.gpu
+def test_offloaded_dtensors(mesh):
     """FSDP2's offloading leaves parameters on the CPU, on a mesh of GPUs; so do their states, at the addresses that a launch writes."""
-    if gpu.KIND != "simulated":
-        pytest.skip("test_distributed has DTensors on GPUs")
-    from torch import distributed
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor, Shard
-    from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    distributed.init_process_group("cpu:fake,simulated:fake", rank=0, world_size=1, store=FakeStore())
-    try:
-        mesh = init_device_mesh(gpu.KIND, (1,))
-        theirs = parameters([(6, 4), (7,)], CPU, torch.bfloat16)
-        spec = [DTensor.from_local(param.detach().to(gpu.DEVICE), mesh, [Shard(0)], run_check=False)._spec for param in theirs]
+    theirs = parameters([(6, 4), (7,)], CPU, torch.bfloat16)
+    spec = [DTensor.from_local(param.detach().to(gpu.DEVICE), mesh, [Shard(0)], run_check=False)._spec for param in theirs]
 
-        def offloaded(tensor, spec):
-            return DTensor(tensor.detach().clone(), spec, requires_grad=False)
+    def offloaded(tensor, spec):
+        return DTensor(tensor.detach().clone(), spec, requires_grad=False)
 
-        ours = [torch.nn.Parameter(offloaded(param, s)) for param, s in zip(theirs, spec, strict=True)]
-        options = dict(momentum=0.9, master_weights="split", state_dtype="8bit")
-        a, b = FusedRMSProp(ours, **options), FusedRMSProp(theirs, **options)
-        for _ in range(3):
-            random_grads(theirs)
-            for param, other, s in zip(ours, theirs, spec, strict=True):
-                param.grad = offloaded(other.grad, s)
-            a.step()
-            b.step()
-        for param, other in zip(ours, theirs, strict=True):
-            assert torch.equal(param._local_tensor, other)
-            for name, value in a.state[param].items():
-                here = value._local_tensor if isinstance(value, DTensor) else value
-                assert here.device == CPU
-                assert torch.equal(here, b.state[other][name])
-    finally:
-        distributed.destroy_process_group()
+    ours = [torch.nn.Parameter(offloaded(param, s)) for param, s in zip(theirs, spec, strict=True)]
+    options = dict(momentum=0.9, master_weights="split", state_dtype="8bit")
+    a, b = FusedRMSProp(ours, **options), FusedRMSProp(theirs, **options)
+    for _ in range(3):
+        random_grads(theirs)
+        for param, other, s in zip(ours, theirs, spec, strict=True):
+            param.grad = offloaded(other.grad, s)
+        a.step()
+        b.step()
+    for param, other in zip(ours, theirs, strict=True):
+        assert torch.equal(param._local_tensor, other)
+        for name, value in a.state[param].items():
+            here = value._local_tensor if isinstance(value, DTensor) else value
+            assert here.device == CPU
+            assert torch.equal(here, b.state[other][name])
 
 
 @pytest.mark.gpu
