@@ -21,14 +21,24 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The group of all processes. After an error it is left to the end of the process: the others may not answer any more."""
+    """The group of all processes, which ends before Python does: a thread of its own that still lets go of a tensor aborts the process.
+
+    Only after an error in one of several is it left to the end of the process: the others may not answer any more.
+    """
     if dist.is_torchelastic_launched():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     else:
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+    together = True
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):  # SystemExit is for all at once, see first_decides
+        together = dist.get_world_size() == 1
+        raise
+    finally:
+        if together:
+            dist.destroy_process_group()
 
 
 def first_decides(decide: Callable[[], T]) -> T:
