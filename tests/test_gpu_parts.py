@@ -151,21 +151,22 @@ def test_exit_status(runner):
 def test_one_that_hangs_is_killed(runner, tmp_path):
     """With its children, at its limit; what it has found and printed is kept, and the next one runs."""
     file, rows = tmp_path / "pid", runner.adding("headline", '{"what": "a"}\n', '{"wh')
-    assert runner(part("hangs", child(f"{rows}; {DEAF}", file), limit=1.0), part("next", "")) == 1
+    assert runner(part("hangs", child(f"{rows}; {DEAF}", file), limit=4.0), part("next", "")) == 1
     assert runner.outcomes() == dict(hangs="timed out", next="passed")
     assert gone(file.read_text())
     entry = runner.entry("hangs")
     assert entry["code"] == -signal.SIGKILL
-    assert 1.5 <= entry["seconds"] < 10
+    assert 4.5 <= entry["seconds"] < 30
     assert "deaf" in entry["tail"]
     assert json.loads(runner.path.read_text())["headline"] == [{"what": "a"}]
 
 
 def test_one_that_is_late_is_interrupted_first(runner):
+    gpu.GRACE = 30.0
     code = "import time\ntry:\n time.sleep(60)\nexcept KeyboardInterrupt:\n print('telling: saved'); exit(0)"
-    assert runner(part("late", code, limit=0.3), patience=2.0) == 1
+    assert runner(part("late", code, limit=2.0), patience=2.0) == 1
     entry = runner.entry("late")
-    assert (entry["outcome"], entry["code"], entry["limit"]) == ("timed out", 0, 0.6)
+    assert (entry["outcome"], entry["code"], entry["limit"]) == ("timed out", 0, 4.0)
     assert gpu.important(entry, "telling") == "telling: saved"
 
 
@@ -196,7 +197,7 @@ def test_interrupted(runner, tmp_path, number):
     """The second Ctrl-C does not wait for a part that is deaf to the first."""
     gpu.GRACE = 0.5 if number == 1 else 30.0
     file = tmp_path / "pid"
-    thread = interrupt_when(file.exists, number)
+    thread = interrupt_when(lambda: file.exists() and file.read_text(), number)
     begin = time.monotonic()
     assert runner(part("one", ""), part("under way", child(DEAF, file)), part("never", "")) == 130
     assert time.monotonic() - begin < 15
