@@ -98,8 +98,9 @@ with process_group():
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="holds threads back with Linux's scheduler")
 def test_refusal_on_a_busy_machine():
     """The group's threads come last, so what they have not put away when Python ends shows: that aborted two processes of three."""
+    command = [sys.executable, "-c", REFUSED]
     for _ in range(4):
-        process = subprocess.run([sys.executable, "-c", REFUSED], cwd=SCRIPT.parent, capture_output=True, text=True, check=False, timeout=100)
+        process = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True, check=False, timeout=100)
         assert process.returncode == 2, process.stderr
 
 
