@@ -5,22 +5,24 @@ from collections.abc import Collection
 
 import torch
 
-from fusedrms.kernels import devices
+from fusedrms import variants
+from fusedrms.options import UserError
 
 
 def device_of(parser: argparse.ArgumentParser, kind: str) -> torch.device:
     """What --device names."""
     try:
-        return devices.find(kind)
-    except LookupError as error:
-        parser.error(f"--device {kind}: {error}; use --device cpu")
+        return variants.device_of(kind)
+    except UserError as error:
+        parser.error(str(error))
 
 
 def chosen(parser: argparse.ArgumentParser, only: list[str] | None, known: Collection[str]) -> list[str]:
     """What --only names; all where it is not given."""
     if only is None:
         return list(known)
-    wrong = [name for name in only if name not in known]
-    if wrong or not only:
-        parser.error(f"--only {','.join(wrong)}: it takes at least one of {', '.join(known)}")
+    try:
+        variants.check_words("--only", only, known)
+    except UserError as error:
+        parser.error(str(error))
     return only

@@ -10,6 +10,7 @@ import numba
 import torch
 from pytest_benchmark.utils import get_commit_info
 
+from bench.store import commit
 from fusedrms.kernels import devices, lang
 
 GUESTS = ("bitsandbytes", "timm", "apex")
@@ -33,7 +34,7 @@ def machine(device: torch.device, command: str) -> dict:
         numba=numba.__version__,
         **{package: found for package in GUESTS if (found := _version(package))},
         system=platform.system(),
-        commit=os.environ.get("GIT_COMMIT") or get_commit_info()["id"],  # the variable: for a copy without its repository
+        commit=commit(get_commit_info())["id"],
         date=datetime.now(timezone.utc).date().isoformat(),
         command=command,
     )

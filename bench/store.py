@@ -21,6 +21,12 @@ def short(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def commit(found: dict) -> dict:
+    """What was measured, of what pytest-benchmark has found; GIT_COMMIT names that of a copy without its repository, or with another's."""
+    known = os.environ.get("GIT_COMMIT")
+    return {"id": known, "dirty": False} if known else {key: found[key] for key in ("id", "dirty")}
+
+
 def complete(results: dict) -> None:
     """Add to the rows of pytest-benchmark what follows from them, and drop what nobody reads."""
     # what was interrupted, or failed after its rounds, has no figures beside its time
@@ -50,8 +56,7 @@ def complete(results: dict) -> None:
         entry["extra_info"] = {key: short(value) for key, value in info.items() if value is not None and value == value}  # no NaN
         entry["stats"] = {key: short(entry["stats"][key]) for key in STATISTICS}
     results["benchmarks"] = [{key: entry[key] for key in KEPT} for entry in results["benchmarks"]]
-    known = os.environ.get("GIT_COMMIT")  # of a copy without its repository, or with another's
-    results["commit_info"] = {"id": known, "dirty": False} if known else {key: results["commit_info"][key] for key in ("id", "dirty")}
+    results["commit_info"] = commit(results["commit_info"])
 
 
 def rows(results: dict, kind: str = "workload") -> list[Row]:

@@ -29,7 +29,7 @@ from .kernels.launch import Config, CPUConfig, GPUConfig, is_valid
 from .kernels.storage import Storage
 from .options import UserError
 from .plan import Plan
-from .variants import MODES, RULES, check, make, parse_mode, variant, words
+from .variants import MODES, RULES, check, check_words, device_of, make, parse_mode, variant, words
 from .version import __version__
 
 BLOCK = [(2304, 768), (2304,), (768, 768), (768,), (3072, 768), (3072,), (768, 3072), (768,), *[(768,)] * 4]  # of GPT-2 small
@@ -306,17 +306,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
-    wrong = [size for size in args.sizes if size not in autotune.SIZES]
-    if wrong or not args.sizes:
-        raise UserError(f"--sizes {','.join(wrong)}: it takes at least one of {', '.join(autotune.SIZES)}")
+    check_words("--sizes", args.sizes, autotune.SIZES)
     if not args.budget > 0:
         raise UserError(f"--budget {args.budget:g}: it takes a number of seconds above 0")
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set: what the interpreter takes is no measure; unset it")
-    try:
-        device = devices.find(args.device)
-    except LookupError as error:
-        raise UserError(f"--device {args.device}: {error}; use --device cpu") from None
+    device = device_of(args.device)
     path = destination(args.output, autotune.device_name(device))
     head = describe(
         device,

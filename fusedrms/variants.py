@@ -1,10 +1,12 @@
 """The usual ways to run a step, by name: what tune, inspect and compile go through."""
 
 import functools
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
 
+from .kernels import devices
 from .kernels.storage import Storage
 from .options import UserError, check_precision
 from .plan import Plan
@@ -101,6 +103,21 @@ def variant(rule: str, mode: str) -> Variant:
 def words(text: str) -> list[str]:
     """Of a list such as "float32,bfloat16", as an argument of a command; each once."""
     return list(dict.fromkeys(word for word in text.split(",") if word))
+
+
+def check_words(option: str, given: Collection[str], known: Collection[str]) -> None:
+    """Raise UserError for a word that an option of a command does not take, or where there is none."""
+    wrong = [word for word in given if word not in known]
+    if wrong or not given:
+        raise UserError(f"{option} {','.join(wrong)}: it takes at least one of {', '.join(known)}")
+
+
+def device_of(kind: str | None) -> torch.device:
+    """The device that --device names; UserError if there is none."""
+    try:
+        return devices.find(kind)
+    except LookupError as error:
+        raise UserError(f"--device {kind}: {error}; use --device cpu") from None
 
 
 def check(rules: list[str], modes: list[str]) -> None:

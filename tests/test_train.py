@@ -78,7 +78,7 @@ def test_resume_is_exact(tmp_path):
 
 
 REFUSED = """
-import os, sys
+import os
 from parallel import first_decides, process_group
 
 def refuse():
