@@ -9,12 +9,12 @@ from torch import Tensor
 
 from .autotune import choose
 from .kernels import devices
-from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_squares
+from .kernels.counters import Counters
+from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_count, prepare_squares
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
 from .options import STORED
 from .recipe import Recipe
-from .sharded import local
 from .storage import dense_like
 from .uploads import Uploads
 
@@ -42,7 +42,6 @@ class Member(NamedTuple):
 
     number: int  # among the parameters that have a gradient
     group: int  # index of its parameter group
-    owner: Tensor  # the parameter itself, maybe a DTensor
     param: Tensor  # what is here of it, and of its gradient
     grad: Tensor
     beside: tuple[Tensor, ...]  # the parameter's master or remainder, if it has one
@@ -51,7 +50,7 @@ class Member(NamedTuple):
     stochastic: bool  # the parameter is rounded stochastically
     noise: tuple[int, int]  # two words that no other parameter or seed has
     origin: int  # where in the parameter the first number lies that is here, two of which make a complex element
-    step: float  # how many it has had
+    counter: Tensor  # of its steps
     norm: int  # which norm limits its gradient
     corrected_from: float | None  # its averages are bias corrected, with this many steps behind them
     stage_param: bool  # it has gaps: updated through a copy
@@ -77,11 +76,6 @@ class Member(NamedTuple):
         return Layout(self.param.device, storage, not any(tensor.data_ptr() % ALIGNMENT for tensor in read))
 
 
-def step_dtype() -> torch.dtype:
-    """What torch counts steps in."""
-    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-
-
 def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The tensor (int32) and first element (int64) of each chunk of at most `size` elements."""
     counts = -(-numels // size)
@@ -91,11 +85,13 @@ def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Bucket:
-    """The parameters of one rule and Layout, and the tables of their launch; counted on their device if that alone knows of a step."""
+    """The parameters of one rule and Layout, and the tables of their launch; counted on their device if that alone knows of a step.
+
+    Holds no tensor of the user's, only what tells where they lie.
+    """
 
     def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member], count_on_device: bool):
         self.rule, self.layout = rule, layout
-        self.params, self.owners = [member.param for member in members], [member.owner for member in members]
         self.index = np.array([member.number for member in members])
         rows: dict[tuple, int] = {}  # of hyper: parameters of one group, and of one count of steps where the numbers depend on it
         row = [rows.setdefault((member.group, member.corrected_from), len(rows)) for member in members]
@@ -105,8 +101,11 @@ class Bucket:
         self._counted_with = self._first[np.array(row)[self._corrected]]
         self.numels = np.array([member.numel for member in members], np.int64)
         kept = np.array([[tensor.data_ptr() for tensor in member.kept] for member in members], np.int64).T
+        self._n_rows = 2 + len(kept)  # and one of counters, where they are on a GPU
+        double = np.array([member.counter.dtype == torch.float64 for member in members])
+        self._counters = None if count_on_device and devices.is_gpu(layout.device) else Counters(double)
         self._host = Tables(
-            np.concatenate([np.zeros((2, len(members)), np.int64), kept]),
+            np.concatenate([np.zeros((2, len(members)), np.int64), kept, np.zeros((int(not self._counters), len(members)), np.int64)]),
             self.numels,
             np.array(row, np.int32),
             *chunks(self.numels[:0], 1),  # those that a launch reads depend on how it is configured
@@ -123,6 +122,11 @@ class Bucket:
             self._stream = devices.current_stream(layout.device)
             host, there = ({name: getattr(tables, name) for name in CHANGING} for tables in (self._host, self._tables))
             self._uploads = Uploads(host, there, count_on_device)
+        if not self._counters:
+            self._counted = torch.zeros(len(members), dtype=torch.float64, device=layout.device)
+            self._double = on_device(double.astype(np.int32), layout.device)
+            tables = self._tables
+            self._count = prepare_count(tables.addresses[self._n_rows], self._double, self._counted, tables.noise)
         self._staged = {
             0: [c for c, member in enumerate(members) if member.stage_grad],
             1: [c for c, member in enumerate(members) if member.stage_param],
@@ -130,11 +134,6 @@ class Bucket:
         self._copies: dict[tuple[int, int], Tensor] = {}
         self.uses_copies = any(self._staged.values())  # addresses alone do not tell what to read
         self._rows: list[tuple | None] = [None] * len(rows)
-        # one array, so that counting costs one call; the parameters' states hold views of it
-        self.steps = torch.tensor(
-            [member.step for member in members], dtype=step_dtype(), device=layout.device if count_on_device else None
-        )
-        self._counts = None if devices.is_gpu(self.steps.device) else self.steps.numpy()
 
     def use(self, config: Config) -> None:
         """Launch with this configuration from now on."""
@@ -149,46 +148,52 @@ class Bucket:
 
     def counts_hold(self) -> bool:
         """Whether parameters that share a row of hyper still count the same steps, should its numbers depend on them."""
-        if self._counts is None or not self._corrected.size:
+        if not self._counters or not self._corrected.size:
             return True
-        return np.array_equal(self._counts[self._corrected], self._counts[self._counted_with])
+        counted = self._counters.after_step()
+        return np.array_equal(counted[self._corrected], counted[self._counted_with])
 
-    def point_at(self, param_addresses: np.ndarray, grad_addresses: np.ndarray, placed_grads: dict[Tensor, Tensor]) -> bool:
-        """Take this step's addresses, those of all parameters that have a gradient; False if they belong to another Layout.
+    def point_at(self, addresses: np.ndarray, counter_addresses: np.ndarray, params: list[Tensor], grads: list[Tensor]) -> bool:
+        """Take this step's addresses; False if they belong to another Layout.
 
-        Of the gradients in placed_grads take what these are.
+        Args:
+            addresses: int64 [2, n], of all parameters that have a gradient, and of these.
+            counter_addresses: int64 [n].
+            params, grads: what is here of them, where some are read through copies.
         """
         rows = self._host.addresses
-        rows[0] = grad_addresses[self.index]
-        rows[1] = param_addresses[self.index]
+        rows[0], rows[1] = addresses[1, self.index], addresses[0, self.index]
+        counters = self._counters.addresses if self._counters else rows[self._n_rows]
+        counters[:] = counter_addresses[self.index]
         for row, columns in self._staged.items():
             for c in columns:
-                owner = self.owners[c]
-                source = local(owner) if row else placed_grads[owner] if owner in placed_grads else local(owner.grad)
-                copy = self._copies[row, c] = dense_like(self.params[c], dtype=source.dtype).copy_(source)
+                param, source = params[self.index[c]], (params if row else grads)[self.index[c]]
+                copy = self._copies[row, c] = dense_like(param, dtype=source.dtype).copy_(source)
                 rows[row, c] = copy.data_ptr()
-        return self.layout.aligned == (np.bitwise_or.reduce(rows, axis=None) % ALIGNMENT == 0)
+        return self.layout.aligned == (np.bitwise_or.reduce(rows[: self._n_rows], axis=None) % ALIGNMENT == 0)
 
     def set_hyper(self, recipes: list[Recipe]) -> None:
         """Take the numbers of every parameter group of the optimizer for the step to come."""
-        if self.layout.storage.noisy and self._counts is not None:
-            self._host.noise[:, 2] = self._counts + 1
-        self._on_device: list[tuple[int, int, Tensor]] = []  # numbers of a row that are known there: row, column, value
+        noisy, corrects = self.layout.storage.noisy, self._corrected.size
+        counted = self._counters.after_step() if self._counters and (noisy or corrects) else None
+        if noisy and counted is not None:
+            self._host.noise[:, 2] = counted
+        self._on_device: list[tuple[int, Tensor]] = []  # learning rates that are known there: row, value
+        self._corrections: list[tuple[int, float]] = []  # likewise: row, decay
         for r, group in enumerate(self._groups):
             recipe = recipes[group]
             row = recipe.common + recipe.args
             lr = row[0]
             if isinstance(lr, Tensor):
                 if self._uploads and devices.is_gpu(lr.device):
-                    self._on_device.append((r, 0, lr.reshape(())))
+                    self._on_device.append((r, lr.reshape(())))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
                 row = (float(lr), *row[1:])
             if recipe.bias_decay:
-                count = self.steps[self._first[r]].double() if self._counts is None else float(self._counts[self._first[r]])
-                correction = 1 / (1 - recipe.bias_decay ** (count + 1))
-                if isinstance(correction, Tensor):
-                    self._on_device.append((r, CORRECTION, correction))
+                if counted is None:
+                    self._corrections.append((r, recipe.bias_decay))
                 else:
+                    correction = 1 / (1 - recipe.bias_decay ** float(counted[self._first[r]]))
                     row = (*row[:CORRECTION], correction, *row[CORRECTION + 1 :])
             if row != self._rows[r]:
                 with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to it
@@ -200,20 +205,20 @@ class Bucket:
         if self._uploads:
             devices.keep(self._tables, self._stream)
             self._uploads.send(capturing)
-        for row, column, value in self._on_device:
-            self._tables.hyper[row, column].copy_(value)
-        if self.layout.storage.noisy and self._counts is None:
-            self._tables.noise[:, 2].copy_(self.steps + 1)
+        for row, lr in self._on_device:
+            self._tables.hyper[row, 0].copy_(lr)
 
-    def step(self, scalars: Tensor | np.ndarray) -> None:
-        """Launch; scalars as for launch.prepare()."""
+    def step(self, scalars: Tensor | np.ndarray, params: list[Tensor]) -> None:
+        """Launch, and count; scalars as for launch.prepare(), params as for point_at()."""
+        if not self._counters:
+            self._count(scalars)
+            for row, decay in self._corrections:
+                self._tables.hyper[row, CORRECTION].copy_(1 / (1 - decay ** self._counted[self._first[row]]))
         self.launch(scalars)
-        if self._counts is None:
-            self.steps += scalars[0] == 0
-        else:
-            self._counts += 1 if self._uploads else float(scalars[0]) == 0  # a GPU that may leave steps out counts them itself
+        if self._counters and (self._uploads or float(scalars[0]) == 0):  # a GPU that may leave steps out counts them itself
+            self._counters.count()
         for c in self._staged[1]:
-            local(self.owners[c]).copy_(self._copies[1, c])
+            params[self.index[c]].copy_(self._copies[1, c])
         self._copies.clear()
 
     def norm_tables(self, first_sum: np.ndarray, scalars: Tensor | np.ndarray) -> NormTables:

@@ -23,6 +23,7 @@ class Scalars:
 
     Args:
         buckets: of a plan.
+        active: the parameters that have a gradient.
         numbers: of each parameter of the optimizer, in its order, which norm limits it.
         limits: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
         skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
@@ -32,7 +33,7 @@ class Scalars:
             norm of each set of them whose sums are added up over the same processes.
     """
 
-    def __init__(self, buckets: list[Bucket], numbers: dict[Tensor, int], limits: bool, skips: bool):
+    def __init__(self, buckets: list[Bucket], active: list[Tensor], numbers: dict[Tensor, int], limits: bool, skips: bool):
         devices = sorted({bucket.layout.device for bucket in buckets}, key=lambda device: (device.type == "cpu", device.index or 0))
         n_norms = 1 + max(numbers.values(), default=0)
         wanted = limits or skips
@@ -45,7 +46,7 @@ class Scalars:
         self._limits, self._skips, self._scaled = limits, skips, False
         self._parts = []
         if wanted and devices:
-            self._prepare(buckets, devices, n_norms, numbers, shared)
+            self._prepare(buckets, active, devices, n_norms, numbers, shared)
         made = [*self.on.values()]
         if self._parts or self._groups:
             made += [self._spans, *self._sums.values(), *(table for tables in self._tables for table in tables)]
@@ -56,13 +57,14 @@ class Scalars:
             if is_gpu(device)
         ]
 
-    def _prepare(self, buckets: list[Bucket], devices: list[torch.device], n_norms: int, numbers: dict, shared: dict) -> None:
+    def _prepare(
+        self, buckets: list[Bucket], active: list[Tensor], devices: list[torch.device], n_norms: int, numbers: dict, shared: dict
+    ) -> None:
         # in the order of the parameters, so that nothing depends on who shares a launch
-        n_sums, kind = (np.zeros(sum(len(bucket.params) for bucket in buckets), np.int64) for _ in range(2))
+        n_sums = np.zeros(len(active), np.int64)
         for bucket in buckets:
             n_sums[bucket.index] = -(-bucket.numels // norm_chunk_size())
-            if self._groups:
-                kind[bucket.index] = [self._groups.index(shared[owner]) for owner in bucket.owners]
+        kind = np.array([self._groups.index(shared[param]) for param in active], np.int64) if self._groups else np.zeros_like(n_sums)
         order = np.argsort(kind, kind="stable")
         first = np.zeros_like(n_sums)
         first[order] = np.cumsum(n_sums[order]) - n_sums[order]

@@ -3,14 +3,14 @@
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from operator import is_
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
+from torch.utils.hooks import RemovableHandle
 
-from .buckets import step_dtype
 from .kernels import devices
 from .options import (
     check_at_least_zero,
@@ -28,7 +28,7 @@ from .options import (
 from .plan import Plan, named_parameters
 from .recipe import Recipe
 from .sharded import local, locals_of, placed, placed_grads, sharded
-from .storage import Memory, fit, fitted, obsolete, whole
+from .storage import Memory, counter, fit, fitted, obsolete, whole
 
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
 _HOW = ("capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype")
@@ -42,6 +42,16 @@ class _Kept:
         self.value = value
 
 
+class _Run:
+    """What steps leave behind, in one object, so that it is found in whatever shares the optimizer's attributes (Fabric's wrappers, say)."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.skipped: Tensor | None = None
+        self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
+        self.made: list[tuple[tuple, Recipe]] = []  # by parameter group: the options that a recipe was made of, and the recipe
+
+
 class FusedOptimizer(Optimizer):
     """The part that all rules share. A subclass adds its options and turns a parameter group into a Recipe.
 
@@ -52,17 +62,14 @@ class FusedOptimizer(Optimizer):
 
     # torch.amp.GradScaler leaves the loss scale and what it has found to step(), in attributes that it deletes afterwards
     _step_supports_amp_scaling = True
-    _plan: Plan | None = None
-    _skipped: Tensor | None = None
-    _parts: dict[Tensor, Any]  # of apply_in_backward(), by parameter
     _first_number = 0  # of its parameters, among those that it is a part of
-    _captured: tuple[Plan, ...] = ()  # whose tables are read by CUDA graphs
-    _made: tuple[tuple[list[Any], Recipe], ...] = ()  # by parameter group: the options that a recipe was made of, and the recipe
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
         defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         self.check_group(defaults)
+        self._run = _Run()
         super().__init__(params, defaults)
+        self._hook()
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError or TypeError for a wrong option; a subclass checks its own as well."""
@@ -104,7 +111,7 @@ class FusedOptimizer(Optimizer):
         values. None if no parameter group has a clip_grad_norm, before the first step of this object, load or copy, and after a
         step without gradients. Unlike that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
         """
-        return self._plan and self._plan.grad_norm()
+        return self._run.plan and self._run.plan.grad_norm()
 
     @property
     def skipped_steps(self) -> Tensor:
@@ -112,7 +119,8 @@ class FusedOptimizer(Optimizer):
 
         On the gradients' device, for each step that a ``torch.amp.GradScaler`` or skip_nonfinite watched; not part of a checkpoint.
         """
-        return torch.zeros((), dtype=torch.int64) if self._skipped is None else self._skipped.clone()
+        skipped = self._run.skipped
+        return torch.zeros((), dtype=torch.int64, device="cpu") if skipped is None else skipped.clone()
 
     # torch.compile ends a graph before it and begins another after it: nothing in it can be traced
     @torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
@@ -147,15 +155,18 @@ class FusedOptimizer(Optimizer):
             capturable = any(group["capturable"] for group in self.param_groups)
             if capturing and not capturable:
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
-            recipes = self._recipes()
-            plan, self._plan = self._plan, None  # a step that fails leaves no tables behind
+            recipes, run = self._recipes(), self._run
+            plan, run.plan = run.plan, None  # a step that fails leaves no tables behind
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-            shards = sharded(self._params()) if plan is None else plan.sharded
+            shards = sharded(self._params()) if plan is None else plan.sharded(self.param_groups)
             elsewhere = placed_grads(shards)
             on_device = capturable or found_inf is not None or any(recipe.skip_nonfinite for recipe in recipes)  # it alone knows of a step
-            if plan is None or plan.counts_on_device < on_device or not plan.holds(self.param_groups, recipes, self.state, elsewhere):
+            owned = None  # what the launch reads; nobody, another thread say, can give it away meanwhile
+            if plan is not None and plan.counts_on_device >= on_device:
+                owned = plan.holds(self.param_groups, recipes, self.state, elsewhere)
+            if plan is None or owned is None:
                 if capturing:
-                    self._plan = plan
+                    run.plan = plan
                     raise RuntimeError(
                         "step() is captured in a CUDA graph, but must make its tables first: make a step before, with the same parameters, "
                         "options and attributes (grad_scale, found_inf), and gradients of the same shapes and strides"
@@ -164,16 +175,17 @@ class FusedOptimizer(Optimizer):
                 known = set(shards)
                 elsewhere |= placed_grads([param for param in sharded(self._params()) if param not in known])
                 plan = Plan(type(self).__name__, self.param_groups, recipes, self.state, elsewhere, on_device, self._first_number)
-                if not plan.holds(self.param_groups, recipes, self.state, elsewhere):
+                owned = plan.holds(self.param_groups, recipes, self.state, elsewhere)
+                if owned is None:
                     raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
-            skipped = plan.step(recipes, grad_scale, found_inf, capturing)
+            skipped = plan.step(recipes, owned, grad_scale, found_inf, capturing)
             if skipped is not None:
-                if self._skipped is None or self._skipped.device != skipped.device:
-                    self._skipped = self.skipped_steps.to(skipped.device)
-                self._skipped += skipped != 0
-            self._plan = plan
+                if run.skipped is None or run.skipped.device != skipped.device:
+                    run.skipped = self.skipped_steps.to(skipped.device)
+                run.skipped += skipped != 0
+            run.plan = plan
             if capturing:
-                self._captured = *self._captured, plan
+                run.captured.append(plan)
         return loss
 
     def _params(self) -> Iterator[Tensor]:
@@ -181,23 +193,60 @@ class FusedOptimizer(Optimizer):
 
     def _recipes(self) -> list[Recipe]:
         """One for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
-        made = []
+        options = itemgetter(*self.defaults)
+        made, run = [], self._run
         for g, group in enumerate(self.param_groups):
-            values = list(group.values())
-            before, recipe = self._made[g] if g < len(self._made) else ([], None)
-            if recipe is None or len(values) != len(before) or not all(map(is_, values, before)):
+            values = options(group)
+            before, recipe = run.made[g] if g < len(run.made) else ((), None)
+            if recipe is None or not before or not all(map(is_, values, before)):
                 # not lr: a schedule may end a rounding error below 0, and a tensor may be on a device
                 self.check_group({**group, "lr": 0.0})
                 recipe = self.recipe(group)
                 if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults):
-                    values = []
+                    values = ()
             made.append((values, recipe))
-        self._made = tuple(made)
+        run.made = made
         return [recipe for _, recipe in made]
 
     def memory(self) -> Memory:
         """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""
-        return Memory.of(self, self._plan.table_bytes() if self._plan else 0)
+        return Memory.of(self, self._run.plan.table_bytes() if self._run.plan else 0)
+
+    def release(self) -> None:
+        """Free the tables of the steps so far, on the device too; the next step makes them anew.
+
+        Between steps no parameter, gradient or state is kept alive by them; tables are a few bytes a parameter and 12 for each 1,024 elements.
+        """
+        self._run.plan = None
+
+    def share_memory(self) -> "FusedOptimizer":
+        """Move states and counters to shared memory, those of every parameter, so that processes update the same (Hogwild, A3C).
+
+        States that are not there yet are made, of parameters without a gradient too. The model needs its own share_memory(). On a GPU
+        nothing is moved: its memory is shared as it is. Processes that update at once may lose steps of each other, as with torch's.
+
+        Returns:
+            The optimizer.
+        """
+        self.prepare()
+        for values in self.state.values():
+            for value in values.values() if isinstance(values, dict) else ():
+                if isinstance(value, Tensor):
+                    local(value).share_memory_()
+        return self
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Make the states of all parameters now, of those without a gradient too, which else come with a parameter's first step."""
+        recipes = self._recipes()
+        for g, name, param in named_parameters(self.param_groups):
+            initial, precision, here = recipes[g].states, recipes[g].precision, local(param)
+            check_precision(name, here, precision)
+            values = self.state[param]
+            check_state(name, here, locals_of(values), initial)
+            kept = fit(here, locals_of(values), initial, precision)
+            values.update((key, placed(param, tensor)) for key, tensor in kept.items() if tensor is not local(values.get(key)))
+            values.setdefault("step", counter(None, 0.0))
 
     def state_dict(self) -> dict[str, Any]:
         """The state in full precision, with torch's names, however it is stored, so that any optimizer of the same rule can load it.
@@ -208,11 +257,24 @@ class FusedOptimizer(Optimizer):
             stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
             copied, on its device.
         """
-        widen = self.register_state_dict_post_hook(FusedOptimizer._widen, prepend=True)
-        try:
-            return super().state_dict()
-        finally:
-            widen.remove()
+        return super().state_dict()
+
+    def _hook(self) -> None:
+        """Once, since threads may save at the same time: widen what is saved before others see it, shield what is loaded after them."""
+        self._ours = (
+            super().register_state_dict_post_hook(FusedOptimizer._widen, prepend=True),
+            super().register_load_state_dict_pre_hook(FusedOptimizer._shield),
+        )
+
+    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        handle = super().register_state_dict_post_hook(hook, prepend)
+        self._optimizer_state_dict_post_hooks.move_to_end(self._ours[0].id, last=False)
+        return handle
+
+    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        handle = super().register_load_state_dict_pre_hook(hook, prepend)
+        self._optimizer_load_state_dict_pre_hooks.move_to_end(self._ours[1].id)
+        return handle
 
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         params = list(self._params())
@@ -236,11 +298,7 @@ class FusedOptimizer(Optimizer):
         Raises:
             ValueError: other groups, a missing state or one of another shape; nothing has changed then.
         """
-        shield = self.register_load_state_dict_pre_hook(FusedOptimizer._shield)  # registered last, so it runs after the user's
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            shield.remove()
+        super().load_state_dict(state_dict)
 
     def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         for g, (mine, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
@@ -287,8 +345,12 @@ class FusedOptimizer(Optimizer):
                     for key, value in values.items()
                     if isinstance(value, Tensor) and value.shape == param.shape and value.dtype.itemsize > 1 and key not in kept
                 }
-                values |= {**others, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype()), **kept}
+                step = values.get("step", 0.0)
+                values |= {**others, "step": counter(step, float(step)), **kept}
                 new[owner] = {key: placed(owner, value) for key, value in values.items()}
         states.update(new)
         super().__setstate__(state)
-        self._plan = None
+        if "_run" not in self.__dict__:
+            self._run = _Run()
+            self._hook()
+        self.release()

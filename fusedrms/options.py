@@ -6,6 +6,7 @@ from collections.abc import Collection
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .kernels import devices
@@ -130,6 +131,8 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
             raise RuntimeError(f"{what} is {tensor.layout}; {optimizer} takes dense parameters and gradients: {remedy}")
         if tensor.device.type == "meta":
             raise RuntimeError(f"{what} is a meta tensor; give it memory with module.to_empty(device=...) before step()")
+        if is_fake(tensor):
+            raise RuntimeError(f"{what} is a FakeTensor, which has no memory; make the model outside of FakeTensorMode to update it")
         if is_traceable_wrapper_subclass(tensor):
             raise RuntimeError(f"{what} is a {type(tensor).__name__}; {optimizer} updates plain tensors: pass the local ones")
         if tensor.dtype not in STORED:

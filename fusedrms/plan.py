@@ -11,13 +11,14 @@ from torch import Tensor
 
 from .buckets import Bucket, Layout, Member
 from .kernels import devices
-from .kernels.addresses import Snapshot, Versions
+from .kernels.addresses import Owned, Snapshot, Versions
 from .kernels.launch import Config
+from .memory import Named, check_apart, check_memory
 from .norms import Scalars
 from .options import check_placement, check_precision, check_state, check_tensors
 from .recipe import Recipe
-from .sharded import finish, first_element, local, locals_of, placed, sharded
-from .storage import WIDE, Precision, dense_like, fit, is_lazy, obsolete, order, rows
+from .sharded import finish, first_element, is_sharded, local, locals_of, placed
+from .storage import WIDE, Precision, counter, dense_like, fit, is_lazy, obsolete, order, rows, stored
 
 
 def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
@@ -51,7 +52,7 @@ def _steps(state: dict) -> dict[Tensor, float]:
 
 
 class Plan:
-    """The buckets of an optimizer, for as long as its parameters, gradients and states look as they did.
+    """The buckets of an optimizer, for as long as its parameters, gradients and states look as they did; keeps none of these alive.
 
     Args:
         name: the optimizer's, for errors.
@@ -81,29 +82,35 @@ class Plan:
         everything = list(named_parameters(groups))
         params = [param for _, _, param in everything]
         finish(params)
-        self._replaced, self.sharded = frozenset(elsewhere), sharded(params)
-        steps = _steps(state)
-        active = []  # (its number, parameter group, parameter, gradient, steps it has had), where there is a gradient
-        idle = []
+        self._replaced = [k for k, param in enumerate(params) if param in elsewhere]
+        self._sharded = [k for k, param in enumerate(params) if is_sharded(param)]
+        touched: list[Named] = []
+        active = []  # (its place among all, parameter group, name, parameter, gradient), where there is a gradient
         alone = count(1)
         # of all parameters, so that processes agree in what they add up, whichever have gradients
         norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
-        for n, (g, parameter, param) in enumerate(everything, first_number):
+        for n, (g, parameter, param) in enumerate(everything):
             if param.grad is None:
-                idle.append(param)
                 continue
             check_placement(parameter, param, param.grad)
             grad = elsewhere[param] if param in elsewhere else local(param.grad)
             check_tensors(name, parameter, local(param), grad)
             check_precision(parameter, local(param), recipes[g].precision)
             check_state(parameter, local(param), locals_of(state.get(param, {})), recipes[g].states)
-            active.append((n, g, param, grad, steps.get(param, 0.0)))
-        if len({param for _, _, param, _, _ in active}) != len(active):
+            active.append((n, g, parameter, param, grad))
+            values = locals_of(state.get(param, {}))
+            written = [key for key in (*stored(local(param), recipes[g].states, recipes[g].precision), "step") if key in values]
+            touched += [Named(parameter, local(param)), Named(f"{parameter}.grad", grad, written=False)]
+            touched += [Named(f"the {key} of {parameter}", values[key]) for key in written if isinstance(values[key], Tensor)]
+        if len({param for *_, param, _ in active}) != len(active):
             raise RuntimeError(f"a parameter is listed twice; {name} would update it twice at once: list it once")
+        check_memory(touched)
+        check_apart(touched)
+        steps = _steps(state)
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it)
-        for index, (n, g, param, grad, step) in enumerate(active):
+        for index, (n, g, _, param, grad) in enumerate(active):
             values = state.setdefault(param, {})
             tensors = fit(local(param), locals_of(values), recipes[g].states, recipes[g].precision)
             for key in obsolete(values, recipes[g].states, tensors):
@@ -111,30 +118,26 @@ class Plan:
             values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
             assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
             kept += [(values, key) for key in tensors]
-            member = self._member(index, n, g, param, grad, step, norms[param], recipes[g], tensors, param in elsewhere)
+            step = steps.get(param, 0.0)
+            values["step"] = counter(values.get("step"), step, local(param).device if count_on_device else None)
+            number = first_number + n
+            member = self._member(index, number, g, param, grad, values["step"], step, norms[param], recipes[g], tensors, param in elsewhere)
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group, count_on_device) for (rule, layout), group in members.items()]
-        for bucket in self._buckets:
-            for param, step in zip(bucket.owners, bucket.steps.unbind(), strict=True):
-                state[param]["step"] = step
 
         limits, skips = any(recipe.norm_over for recipe in recipes), any(recipe.skip_nonfinite for recipe in recipes)
-        self._scalars = Scalars(self._buckets, norms, limits, skips)
+        self._active = [n for n, *_ in active]
+        self._scalars = Scalars(self._buckets, [params[k] for k in self._active], norms, limits, skips)
         self._kinds = [recipe.kind for recipe in recipes]
-        self._active = [param for _, _, param, _, _ in active]
         # a dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be
-        read = [member for group in members.values() for member in group if not member.stage_grad]
-        self._may_be_lazy = [member.owner for member in read if member.param.is_complex() or member.param.numel() == 1]
-        self._complex = [tensor for group in members.values() for m in group if m.param.is_complex() for tensor in (m.param, *m.kept)]
-        counters = [(state[param], "step") for param in self._active]
-        self._snapshot = Snapshot(self._active, idle, _lists(groups), state, kept, counters, local)
-        self._note_versions()
-
-    def _note_versions(self) -> None:
-        here = (local(param) for param in self._active)  # of a DTensor also what is here
-        self._versions = Versions([*self._active, *(part for part, param in zip(here, self._active, strict=True) if part is not param)])
-        self._addresses = self._snapshot.address[0].copy()
+        everyone = [member for group in members.values() for member in group]
+        self._may_be_lazy = [m.number for m in everyone if not m.stage_grad and (m.param.is_complex() or m.param.numel() == 1)]
+        self._complex = [m.number for m in everyone if m.param.is_complex()]
+        self._complex_states = [k for k, (values, key) in enumerate(kept) if values[key].is_complex()]
+        counters = [(state[param], "step") for *_, param, _ in active]
+        self._snapshot = Snapshot(self._active, _lists(groups), state, kept, counters, local)
+        self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
 
     @staticmethod
     def _member(
@@ -143,6 +146,7 @@ class Plan:
         group: int,
         owner: Tensor,
         grad: Tensor,
+        counter: Tensor,
         step: float,
         norm: int,
         recipe: Recipe,
@@ -155,7 +159,6 @@ class Plan:
         return Member(
             index,
             group,
-            owner,
             param,
             grad,
             beside,
@@ -164,28 +167,56 @@ class Plan:
             recipe.precision.stochastic_rounding and param.dtype in WIDE,
             _noise(recipe.precision, number),
             first_element(owner) * (1 + owner.is_complex()),
-            step,
+            counter,
             norm,
             step if recipe.bias_decay else None,
             order(param) != dense,
             is_lazy(grad) or order(grad) != dense or elsewhere,
         )
 
-    def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, elsewhere: dict[Tensor, Tensor]) -> bool:
-        """Whether the tables can be used for this step; reads all addresses; elsewhere as for a Plan."""
-        if elsewhere.keys() != self._replaced or [recipe.kind for recipe in recipes] != self._kinds:
-            return False
-        if not self._snapshot.same(_lists(groups), state):
-            return False
-        if any(is_lazy(local(param.grad)) for param in self._may_be_lazy) or any(is_lazy(tensor) for tensor in self._complex):
-            return False
-        if not all(bucket.counts_hold() for bucket in self._buckets):
-            return False
+    def sharded(self, groups: list[dict]) -> list[Tensor]:
+        """The DTensors among the parameters, if they are those that they were."""
+        if not self._sharded:
+            return []
+        params = [param for group in groups for param in group["params"]]
+        return [params[k] for k in self._sharded if k < len(params) and is_sharded(params[k])]
+
+    def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, elsewhere: dict[Tensor, Tensor]) -> Owned | None:
+        """References to all that a step reads and writes, to be held until it has ended, if the tables can be used for it, else None.
+
+        Reads all addresses; elsewhere as for a Plan.
+        """
+        if [recipe.kind for recipe in recipes] != self._kinds:
+            return None
+        owned = self._snapshot.own(_lists(groups), state)
+        if owned is None or (elsewhere or self._replaced) and [k for k, param in enumerate(owned.params) if param in elsewhere] != self._replaced:
+            return None
+        if any(is_lazy(local(owned.grads[n])) for n in self._may_be_lazy):
+            return None
+        if any(is_lazy(local(owned.params[self._active[n]])) for n in self._complex):
+            return None
+        if any(is_lazy(local(owned.held[k])) for k in self._complex_states):
+            return None
         moved = self._snapshot.moved()
-        if moved and not np.array_equal(self._snapshot.address[0], self._addresses):  # perhaps other tensors, with counters of their own
-            self._note_versions()
-        params, grads = self._snapshot.address
-        return all(bucket.point_at(params, grads, elsewhere) for bucket in self._buckets if moved or bucket.uses_copies)
+        if self._snapshot.recounted():
+            self._versions = Versions(self._bumped(owned))
+        params, grads = [], []
+        if self._uses_copies:
+            params = [local(owned.params[k]) for k in self._active]
+            grads = [local(grad) for grad in owned.grads]
+            for n, k in enumerate(self._active):
+                if owned.params[k] in elsewhere:
+                    grads[n] = elsewhere[owned.params[k]]
+        addresses, counters = self._snapshot.address, self._snapshot.counter_address
+        for bucket in self._buckets:
+            if (moved or bucket.uses_copies) and not bucket.point_at(addresses, counters, params, grads):
+                return None
+        return owned if all(bucket.counts_hold() for bucket in self._buckets) else None
+
+    def _bumped(self, owned: Owned) -> list[Tensor]:
+        """What autograd must know to have changed: parameters, and what is here of a DTensor."""
+        params = [owned.params[k] for k in self._active]
+        return [*params, *(local(param) for param in params if is_sharded(param))]
 
     def _send(self, recipes: list[Recipe], capturing: bool = False) -> None:
         for bucket in self._buckets:
@@ -201,12 +232,18 @@ class Plan:
         return [partial(bucket.launch, self._scalars.on[bucket.layout.device]) for bucket in self._buckets]
 
     def step(
-        self, recipes: list[Recipe], grad_scale: Tensor | None = None, found_inf: Tensor | None = None, capturing: bool = False
+        self,
+        recipes: list[Recipe],
+        owned: Owned,
+        grad_scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
+        capturing: bool = False,
     ) -> Tensor | None:
-        """Update every parameter that has a gradient; `holds` must have been true just before.
+        """Update every parameter that has a gradient.
 
         Args:
             recipes: one for each parameter group.
+            owned: what `holds` has returned just before.
             grad_scale, found_inf: as for Scalars.compute().
             capturing: it is recorded in a graph.
 
@@ -215,10 +252,11 @@ class Plan:
         """
         self._send(recipes, capturing)
         self._scalars.compute(grad_scale, found_inf)
+        params = [local(owned.params[k]) for k in self._active] if self._uses_copies else []
         for bucket in self._buckets:
-            bucket.step(self._scalars.on[bucket.layout.device])
+            bucket.step(self._scalars.on[bucket.layout.device], params)
         # the kernels write behind autograd's back; it must know that saved values are gone
-        self._versions.increment()
+        self._versions.increment(lambda: self._bumped(owned))
         return self._scalars.skipped()
 
     def table_bytes(self) -> int:

@@ -188,6 +188,26 @@ def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Preci
     return found
 
 
+def step_dtype() -> torch.dtype:
+    """What torch counts steps in."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def counter(value: object, steps: float, device: torch.device | None = None) -> Tensor:
+    """What counts the steps of a parameter, in place: value, if it is a tensor that can, else a new one of so many.
+
+    Args:
+        value: what its state has as "step".
+        steps: how many that is.
+        device: where they are counted; None: on the CPU.
+    """
+    home = device or torch.device("cpu")
+    if isinstance(value, Tensor) and value.numel() == 1 and value.device == home and value.dtype in (torch.float32, torch.float64):
+        if local(value) is value and value.layout is torch.strided and not is_lazy(value):
+            return value
+    return torch.tensor(steps, dtype=step_dtype(), device=home)
+
+
 def rows(tensors: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
     """Of what fit() gave: what lies beside the parameter, and each state, or its codes and their scales."""
     beside = tuple(tensors[key] for key in _MASTER if key in tensors)

@@ -1,11 +1,13 @@
-"""Addresses of parameters and gradients, read only if nothing else about them has changed.
+"""Addresses of parameters, gradients, states and counters, read only if nothing else about them has changed.
 
-A stale address is memory corruption. So before every step device, dtype, shape and strides of each tensor are compared, and
-whether parameters and states are still those that the tables were made for. In Python this is a microsecond a parameter; here
-a compiled loop asks CPython's C API, and DLPack's C interface (torch 2.10 on), which gives all facts of a tensor in one call.
+A stale address is memory corruption. So before every step all that the tables were made from is reached anew, from the lists and
+dicts of the optimizer, and compared; what was reached is held until the launch has ended, and nothing of it in between. In Python
+this is a microsecond a parameter; here a compiled loop asks CPython's C API, and DLPack's C interface (torch 2.10 on), which gives
+all facts of a tensor in one call; where they are found (torch_words.py), it compares torch's own words instead.
 """
 
 import functools
+from itertools import chain
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,113 +18,221 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
-from .c_api import FUNCTIONS, cached_njit, call, peek, prefetch
+from .c_api import FUNCTIONS, cached_njit, call, peek, prefetch, shape_address
+from .torch_words import INLINE, KIND, Words, find
 
+WORDS = find(shape_address) if FUNCTIONS.exchange else Words()
 _GRAD, _PART = "grad", "_local_tensor"  # names of attributes; the second is that of DTensors, which is asked for what is here
 AHEAD = 8  # tensors
 
 
-class _Tensors(NamedTuple):
-    """Facts of tensors as DLPack tells them: of each active parameter and its gradient in turn, then of the states."""
+class Owned(NamedTuple):
+    """References to all that a launch reads: as long as they last, nobody's memory is given away."""
 
-    object: np.ndarray  # int64 [n]: addresses of the Python objects
-    param: np.ndarray  # int64 [2 n_active]: of the parameter that it is, or whose gradient
-    sharded: np.ndarray  # bool [2 n_active]: it is what is here of a DTensor
-    address: np.ndarray  # int64 [n]: of the data
-    filled: np.ndarray  # bool [n]: there are elements, for which there must be memory
-    shape: np.ndarray  # int64 [n]: where its shape lay when last seen, in the midst of what torch keeps of it
-    kind: np.ndarray  # int64 [n, 2]: device; ndim and dtype
-    dims_start: np.ndarray  # int64 [n]: where in dims
-    dims: np.ndarray  # int64: shape, then strides, of each
-    moved: np.ndarray  # bool [1]: an address has changed
-    first_state: int  # how many of them are no states
+    params: list  # of all parameter groups, one after the other
+    held: list  # the states that a step writes, then the counters
+    grads: list  # of the parameters that have one
+    parts: list  # what is here of DTensors, else None
+
+
+# facts of a tensor, addresses as int64
+_FACTS = np.dtype(
+    [
+        ("object", np.int64),  # the Python object, when last seen
+        ("type", np.int64),  # its class
+        ("address", np.int64),  # the data
+        ("itemsize", np.int64),  # bytes
+        ("extent", np.int64),  # bytes from the first to the last element, for which there must be memory
+        # as DLPack tells them
+        ("device", np.int64),
+        ("ndim_dtype", np.int64),
+        ("dims", np.int64),  # where in a list of dims shape and strides begin
+        # as torch keeps them
+        ("tensor", np.int64),  # where, when last seen
+        ("storage", np.int64),  # likewise of what says where the data are
+        ("version", np.int64),  # its version counter
+        ("kind", np.int64),  # dtype and device
+        ("keys", np.int64),  # for dispatch
+        ("deleter", np.int64),  # how
+        ("context", np.int64),  # and by whom the memory is given back
+        ("sharded", np.bool_),  # it is what is here of a DTensor
+        ("fixed", np.bool_),  # other memory takes other tables
+        ("bumped", np.bool_),  # a step bumps its version
+        ("in_words", np.bool_),  # torch keeps it where WORDS says
+    ],
+    align=True,
+)
 
 
 class _Objects(NamedTuple):
     """Addresses of Python objects, all int64."""
 
-    idle: np.ndarray  # parameters without a gradient
-    listed: np.ndarray  # what the parameter groups' lists hold, one after the other
+    params: np.ndarray  # what the parameter groups' lists hold, one after the other
+    active: np.ndarray  # places among them: those that have a gradient,
+    idle: np.ndarray  # and those that have none
+    keys: np.ndarray  # keys and
     values: np.ndarray  # values of the optimizer's state, in its order
     holders: np.ndarray  # of the states and counters: the dict,
-    keys: np.ndarray  # the name,
+    names: np.ndarray  # the name,
     held: np.ndarray  # and the tensor
 
 
 @cached_njit()
-def _same(functions, names, none, sizes, objects, tensors, lists, state, record):
+def _reached(functions, objects, state, owned):
+    """Whether parameters, states and counters are the objects that they were; holds them. Nothing here runs code of Python's."""
+    params, held, _, _ = owned
+    for k in range(objects.params.size):
+        if call(functions.list_item, (params, k)) != objects.params[k]:
+            return False
+    entry = np.zeros(3, np.int64)  # PyDict_Next's position, key, value
+    at = entry.ctypes.data
+    for k in range(objects.values.size):
+        if not call(functions.dict_next, (state, at, at + 8, at + 16)) & 0xFFFFFFFF:
+            return False
+        if entry[1] != objects.keys[k] or entry[2] != objects.values[k]:
+            return False
+    for k in range(objects.held.size):
+        tensor = call(functions.dict_item, (objects.holders[k], objects.names[k]))
+        if tensor != objects.held[k] or call(functions.list_append, (held, tensor)) & 0xFFFFFFFF:
+            return False
+    return True
+
+
+@cached_njit()
+def _attribute(functions, object, name, into, k):
+    """The address of an attribute, which a list holds at k from now on; 0 if there is none."""
+    found = call(functions.get_attribute, (object, name))
+    if found and call(functions.list_set, (into, k, found)) & 0xFFFFFFFF:  # which takes over the reference, in any case
+        return 0
+    return found
+
+
+@cached_njit()
+def _in_words(words, facts, dims, news, k, object):
+    """The address of the data if torch's own words say that all else is as it was; else -1."""
+    row = facts[k]
+    tensor = peek(object + 8 * words.tensor)
+    at, ndim, start = tensor + 8 * words.ndim, row.ndim_dtype & 0xFFFFFFFF, row.dims
+    if peek(at) != ndim:
+        return -1
+    for d in range(ndim):
+        if peek(at + 8 * (1 + d)) != dims[start + d] or peek(at + 8 * (1 + INLINE + d)) != dims[start + ndim + d]:
+            return -1
+    if peek(tensor + 8 * words.kind) & KIND != row.kind or peek(tensor + 8 * words.kind + 8) != row.keys:
+        return -1
+    storage = peek(tensor + 8 * words.storage) + 8 * words.memory
+    if row.fixed and (peek(storage + 8) != row.deleter or peek(storage + 16) != row.context):
+        return -1
+    if row.bumped and (row.tensor != tensor or row.version != peek(tensor + 8 * words.version)):
+        row.version = peek(tensor + 8 * words.version)
+        news[1] = True
+    row.tensor, row.storage = tensor, storage
+    if row.extent == 0:
+        return 0
+    offset = row.itemsize * peek(tensor + 8 * words.first)
+    if peek(storage) == 0 or offset + row.extent > peek(storage + 8 * words.size):
+        return -1
+    return peek(storage) + offset
+
+
+@cached_njit()
+def _by_dlpack(functions, words, facts, dims, news, k, object, view, record):
+    """The address of the data if DLPack says that all else is as it was, or record it; else -1."""
+    row = facts[k]
+    if call(functions.exchange, (object, view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
+        return -1
+    if record:
+        row.device, row.ndim_dtype = view[1], view[2]
+    elif view[1] != row.device or view[2] != row.ndim_dtype:
+        return -1
+    ndim, start = view[2] & 0xFFFFFFFF, row.dims
+    for d in range(2 * ndim):
+        dim = peek(view[3] + 8 * d) if d < ndim else peek(view[4] + 8 * (d - ndim))
+        if record:
+            dims[start + d] = dim
+        elif dim != dims[start + d]:
+            return -1
+    address = view[0] + view[5] if row.extent else 0
+    row.type = peek(object + 8)
+    if words.tensor > 0 and ndim <= INLINE:
+        tensor = peek(object + 8 * words.tensor)
+        storage = peek(tensor + 8 * words.storage) + 8 * words.memory
+        row.kind, row.keys = peek(tensor + 8 * words.kind) & KIND, peek(tensor + 8 * words.kind + 8)
+        row.deleter, row.context = peek(storage + 8), peek(storage + 16)
+        row.in_words = _in_words(words, facts, dims, news, k, object) == address
+    elif row.tensor != view[3]:  # its sizes lie elsewhere, so it is another tensor, perhaps with a version counter of its own
+        row.tensor = view[3]
+        news[1] |= row.bumped
+    news[2] |= not row.in_words
+    return address
+
+
+@cached_njit()
+def _same(functions, words, names, none, objects, facts, dims, news, state, owned, record):
     """Everything as recorded, or record the facts of the tensors; False leaves a Python error to be cleared."""
-    for k in range(objects.idle.size):
-        grad = call(functions.get_attribute, (objects.idle[k], names[0]))
+    if not _reached(functions, objects, state, owned):
+        return False
+    _, _, grads, parts = owned
+    for k in objects.idle:
+        grad = call(functions.get_attribute, (objects.params[k], names[0]))
         if grad == 0:
             return False
         call(functions.release, (grad,))
         if grad != none:
             return False
-    position = 0
-    for k in range(lists.size):
-        for i in range(sizes[k]):
-            if call(functions.list_item, (lists[k], i)) != objects.listed[position]:
-                return False
-            position += 1
-    entry = np.zeros(3, np.int64)  # PyDict_Next's position, key, value
-    at = entry.ctypes.data
-    for value in objects.values:
-        if not call(functions.dict_next, (state, at, at + 8, at + 16)) & 0xFFFFFFFF or entry[2] != value:
-            return False
-    for k in range(objects.held.size):
-        if call(functions.dict_item, (objects.holders[k], objects.keys[k])) != objects.held[k]:
-            return False
-
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
-    for k in range(tensors.object.size):
-        ahead = min(k + AHEAD, tensors.object.size - 1)  # 10,000 tensors fit into no fast cache
-        prefetch(tensors.object[ahead])
-        for line in range(-64, 128, 64):
-            prefetch(tensors.shape[ahead] + line)
-        if k < tensors.first_state and k % 2:  # a gradient, asked for while its parameter is in the cache
-            grad = call(functions.get_attribute, (tensors.param[k], names[0]))
-            if grad == 0:
-                return False
-            call(functions.release, (grad,))  # the parameter still holds it
-            tensors.object[k] = grad
-        if k < tensors.first_state and tensors.sharded[k]:
-            part = call(functions.get_attribute, (tensors.object[k] if k % 2 else tensors.param[k], names[1]))
-            if part == 0:
-                return False
-            call(functions.release, (part,))
-            tensors.object[k] = part
-        if call(functions.exchange, (tensors.object[k], view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
+    n, first_held = facts.size, 2 * objects.active.size
+    for k in range(n):
+        row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]  # 10,000 tensors fit into no fast cache
+        prefetch(ahead.object)
+        prefetch(ahead.storage)
+        for line in range(0, 192, 64):
+            prefetch(ahead.tensor + line)
+        if k >= first_held:
+            object = objects.held[k - first_held]
+        elif k % 2:
+            object = _attribute(functions, objects.params[objects.active[k // 2]], names[0], grads, k // 2)
+        else:
+            object = objects.params[objects.active[k // 2]]
+        if object and row.sharded:
+            object = _attribute(functions, object, names[1], parts, k)
+        if object == 0:
             return False
-        address = view[0] + view[5]
-        if address == 0 and tensors.filled[k]:  # what is none of torch's own tensors has no memory
+        row.object = object
+        address = -1
+        if row.in_words and not record and row.type == peek(object + 8):
+            address = _in_words(words, facts, dims, news, k, object)
+        if address == -1:
+            address = _by_dlpack(functions, words, facts, dims, news, k, object, view, record)
+        if address == -1 or (address == 0 and row.extent):
             return False
-        if address != tensors.address[k]:
-            if k >= tensors.first_state and not record:  # a state that was given other memory through .data
+        if address != row.address:
+            if row.fixed and not record:  # a state that was given other memory through .data
                 return False
-            tensors.address[k] = address
-            tensors.moved[0] = True
-        tensors.shape[k] = view[3]
-        if record:
-            tensors.kind[k, 0], tensors.kind[k, 1] = view[1], view[2]
-        elif view[1] != tensors.kind[k, 0] or view[2] != tensors.kind[k, 1]:
-            return False
-        ndim, start = view[2] & 0xFFFFFFFF, tensors.dims_start[k]
-        for d in range(2 * ndim):
-            dim = peek(view[3] + 8 * d) if d < ndim else peek(view[4] + 8 * (d - ndim))
-            if record:
-                tensors.dims[start + d] = dim
-            elif dim != tensors.dims[start + d]:
-                return False
+            row.address = address
+            news[0] = True
     return True
 
 
 @cached_njit()
-def _scan(functions, names, none, sizes, objects, tensors, lists, state, record):
-    same = _same(functions, names, none, sizes, objects, tensors, lists, state, record)
+def _scan(functions, words, names, none, objects, facts, dims, news, state, owned, record):
+    same = _same(functions, words, names, none, objects, facts, dims, news, state, owned, record)
     if not same:
         call(functions.clear_error, ())
     return same
+
+
+def extent(tensor: Tensor) -> int:
+    """Elements from the first to the last in memory, gaps included."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else 0
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether the storage has room for all elements; it may have been made smaller."""
+    if not tensor.numel():
+        return True
+    storage = tensor.untyped_storage()
+    return storage.data_ptr() != 0 and (tensor.storage_offset() + extent(tensor)) * tensor.itemsize <= storage.nbytes()
 
 
 def _ids(values) -> np.ndarray:
@@ -135,128 +245,143 @@ def _facts(tensor):
     return tensor.device, tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _second_owners(tensors: list[Tensor]) -> list[Tensor]:
-    """For each tensor one without memory of its own, whose grad it is.
-
-    A tensor that only Python owns is handed over, and back, whenever C++ looks at it: 40 ns, twice what else a look takes.
-    """
-    element = {kind: torch.empty((), dtype=kind[0], device=kind[1]) for kind in {(tensor.dtype, tensor.device) for tensor in tensors}}
-    owners = [element[tensor.dtype, tensor.device].expand(tensor.shape) for tensor in tensors]
-    for owner, tensor in zip(owners, tensors, strict=True):
-        owner.grad = tensor
-    return owners
-
-
 class Versions:
     """The version counters by which autograd knows that parameters have changed; bumping them costs a quarter of what it else would."""
 
     def __init__(self, params: list[Tensor]):
         # a detached tensor shares the counter; it gets other memory, lest it keep the parameter's alive
-        self._counters = [param.detach() if type(param) in (Tensor, Parameter) else param for param in params]
-        for param, counter in zip(params, self._counters, strict=True):
-            if counter is not param:
-                counter.data = torch.empty(0, dtype=param.dtype, device=param.device)
-        self._owners = _second_owners([counter for counter in self._counters if type(counter) is Tensor])
+        self._counters = [param.detach() for param in params if type(param) in (Tensor, Parameter)]
+        self._others = [k for k, param in enumerate(params) if type(param) not in (Tensor, Parameter)]
+        self._owners = []  # a tensor that only Python owns is handed over, and back, whenever C++ looks at it: 40 ns
+        for counter in self._counters:
+            counter.data = torch.empty(0, dtype=counter.dtype, device=counter.device)
+            owner = torch.empty_like(counter)
+            owner.grad = counter
+            self._owners.append(owner)
 
-    def increment(self) -> None:
+    def increment(self, params: Callable[[], list[Tensor]]) -> None:
+        """params: the same as before, asked for if some are of other classes."""
         increment_version(self._counters)
+        if self._others:
+            now = params()
+            increment_version([now[k] for k in self._others])
 
 
 class Snapshot:
-    """What an optimizer's parameters, gradients and states looked like.
+    """What an optimizer's parameters, gradients, states and counters looked like; keeps none of them alive.
 
     Args:
-        active: parameters that have a gradient.
-        idle: parameters that have none.
+        active: places of the parameters that have a gradient, among all in the lists.
         lists: the lists of parameters, one a parameter group.
         state: the optimizer's.
         states: the tensors in it that a step writes, as (a value of `state`, the name in it).
-        counters: what else in it must not be replaced, likewise.
+        counters: the counter of each active parameter, likewise.
         local: of a parameter, gradient or state what is here of it: itself, unless it is a DTensor.
 
     Attributes:
-        address: int64 [2, n_active], of parameters and of gradients; written by `same`.
+        address: int64 [2, n_active], of parameters and of gradients; written by `own`.
+        counter_address: int64 [n_active], likewise.
     """
 
     def __init__(
         self,
-        active: list[Tensor],
-        idle: list[Tensor],
+        active: list[int],
         lists: list[list],
         state: dict,
         states: list[tuple[dict, str]],
         counters: list[tuple[dict, str]],
         local: Callable[[Tensor], Tensor],
     ):
+        params = [param for each in lists for param in each]
         held = [*states, *counters]
-        self._kept = active, idle, [list(params) for params in lists], list(state.values()), held  # so that ids stay theirs
-        self._held = [holder[key] for holder, key in held]
-        self._local = local
-        self._states = [local(tensor) for tensor in self._held[: len(states)]]
-        self._owners = _second_owners(self._states)
-        tensors = self._all_tensors()
-        addresses = np.zeros(len(tensors), np.int64)
-        self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
-        self._moved = np.ones(1, np.bool_)
-        self._filled = np.array([tensor.numel() > 0 for tensor in tensors], np.bool_)
-        if not FUNCTIONS.exchange:
-            self._facts = list(map(_facts, tensors))
-            self._state_address = np.array([tensor.data_ptr() for tensor in self._states], np.int64)
-            return
-        n_dims = np.array([2 * tensor.dim() for tensor in tensors], np.int64)
-        facts = _Tensors(
-            _ids(tensors),
-            np.repeat(_ids(active), 2),
-            np.repeat(np.array([local(param) is not param for param in active], np.bool_), 2),
-            addresses,
-            self._filled,
-            np.zeros(len(tensors), np.int64),
-            np.zeros((len(tensors), 2), np.int64),
-            np.cumsum(n_dims) - n_dims,
-            np.zeros(n_dims.sum(), np.int64),
-            self._moved,
-            2 * len(active),
-        )
-        objects = _Objects(
-            _ids(idle),
-            _ids(param for params in lists for param in params),
+        kept = [holder[name] for holder, name in held]
+        self._lengths, self._n_states, self._local = list(map(len, lists)), len(state), local
+        self._active, self._names = active, [name for _, name in held]
+        self._idle = sorted(set(range(len(params))) - set(active))
+        self._objects = _Objects(
+            _ids(params),
+            np.array(active, np.int64),
+            np.array(self._idle, np.int64),
+            _ids(state.keys()),
             _ids(state.values()),
             _ids(holder for holder, _ in held),
-            _ids(key for _, key in held),
-            _ids(self._held),
+            _ids(self._names),
+            _ids(kept),
         )
-        fixed = FUNCTIONS, (id(_GRAD), id(_PART)), id(None), np.array(list(map(len, lists)), np.int64), objects, facts
+        owned = [*(tensor for k in active for tensor in (params[k], params[k].grad)), *kept]
+        tensors = [local(tensor) for tensor in owned]
+        n_dims = np.array([2 * tensor.dim() for tensor in tensors], np.int64)
+        facts = np.zeros(len(tensors), _FACTS)
+        facts["object"] = _ids(tensors)
+        facts["itemsize"] = [tensor.itemsize for tensor in tensors]
+        facts["extent"] = [extent(tensor) * tensor.itemsize for tensor in tensors]
+        facts["dims"] = np.cumsum(n_dims) - n_dims
+        facts["sharded"] = [tensor is not whole for tensor, whole in zip(tensors, owned, strict=True)]
+        facts["fixed"][2 * len(active) : len(tensors) - len(active)] = True
+        facts["bumped"][: 2 * len(active) : 2] = True
+        self._has_parts = facts["sharded"].any()
+        self._facts, self._classes = facts, set(map(type, tensors))  # so that their addresses stay theirs
+        self.address = facts["address"][: 2 * len(active)].reshape(-1, 2).T
+        self.counter_address = facts["address"][len(tensors) - len(active) :]
+        # an address has changed; a parameter has another version counter; whether all have memory must be asked
+        self._news = np.array([True, True, not FUNCTIONS.exchange])
+        if not FUNCTIONS.exchange:
+            self._known, self._versions = list(map(_facts, tensors)), None
+            self.own(lists, state)
+            return
+        dims = np.zeros(n_dims.sum(), np.int64)
+        fixed = FUNCTIONS, WORDS, (id(_GRAD), id(_PART)), id(None), self._objects, facts, dims, self._news
         # compile() returns the machine code itself: a call through Numba's dispatcher costs as much as 50 parameters
-        entry = _scan.compile(tuple(map(numba.typeof, (*fixed, _ids(lists), id(state), True))))
+        entry = _scan.compile(tuple(map(numba.typeof, (*fixed, id(state), (0, 0, 0, 0), True))))
         self._scan = functools.partial(entry, *fixed)
-        self._scan(_ids(lists), id(state), True)
+        self._owned(lists, state, True)
 
-    def _all_tensors(self) -> list[Tensor]:
-        active = self._kept[0]
-        return [*(self._local(tensor) for param in active for tensor in (param, param.grad)), *self._states]
+    def _owned(self, lists: list[list], state: dict, record: bool) -> Owned | None:
+        parts = len(self._facts) if self._has_parts else 0
+        owned = Owned(list(chain.from_iterable(lists)), [], [None] * len(self._active), [None] * parts)
+        return owned if self._scan(id(state), tuple(map(id, owned)), record) else None
 
-    def same(self, lists: list[list], state: dict) -> bool:
-        """Whether all is as it was, and has memory of its own; reads the addresses."""
-        _, idle, listed, values, held = self._kept
-        if list(map(len, lists)) != list(map(len, listed)) or len(state) != len(values):
-            return False
-        if FUNCTIONS.exchange:
-            return self._scan(_ids(lists), id(state), False)
-        now = [*map(_ids, lists), _ids(state.values()), _ids(holder.get(key) for holder, key in held)]
-        if not all(map(np.array_equal, now, [*map(_ids, listed), _ids(values), _ids(self._held)])):
-            return False
-        tensors = self._all_tensors()
-        if list(map(_facts, tensors)) != self._facts or any(param.grad is not None for param in idle):
-            return False
-        addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
-        address, state_address = addresses[: self.address.size].reshape(-1, 2).T, addresses[self.address.size :]
-        if not addresses[self._filled].all() or not np.array_equal(state_address, self._state_address):
-            return False
-        self._moved |= not np.array_equal(address, self.address)
-        self.address[:] = address
-        return True
+    def own(self, lists: list[list], state: dict) -> Owned | None:
+        """References, if all is as it was and has memory of its own, else None; reads the addresses."""
+        if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
+            return None
+        owned = self._owned(lists, state, False) if FUNCTIONS.exchange else self._by_python(lists, state)
+        if owned and self._news[0] and self._news[2] and not all(map(has_memory, self._tensors(owned))):
+            return None
+        return owned
+
+    def _tensors(self, owned: Owned) -> list[Tensor]:
+        """What is here of each."""
+        pairs = (tensor for k, grad in zip(self._active, owned.grads, strict=True) for tensor in (owned.params[k], grad))
+        return [self._local(tensor) for tensor in (*pairs, *owned.held)]
+
+    def _by_python(self, lists: list[list], state: dict) -> Owned | None:
+        params, known = [param for each in lists for param in each], self._objects
+        held = {id(value): value for value in state.values()}
+        if not all(map(np.array_equal, map(_ids, (params, state, state.values())), (known.params, known.keys, known.values))):
+            return None
+        kept = [held[holder].get(name) for holder, name in zip(known.holders, self._names, strict=True)]
+        if not np.array_equal(_ids(kept), known.held) or any(params[k].grad is not None for k in self._idle):
+            return None
+        grads = [params[k].grad for k in self._active]
+        owned = Owned(params, kept, grads, [])
+        tensors = self._tensors(owned)
+        if list(map(_facts, tensors)) != self._known:
+            return None
+        now, before = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self._facts["address"]
+        versions = [tensor._cdata for tensor in tensors[: 2 * len(self._active) : 2]]
+        if self._versions is not None and (now != before)[self._facts["fixed"]].any():
+            return None
+        self._news |= [not np.array_equal(now, before), versions != self._versions, True]
+        before[:], self._versions = now, versions
+        return owned._replace(parts=tensors)
 
     def moved(self) -> bool:
         """Whether an address has changed since this was last asked."""
-        moved, self._moved[0] = self._moved[0], False
-        return moved
+        moved, self._news[0] = self._news[0], False
+        return bool(moved)
+
+    def recounted(self) -> bool:
+        """Whether a parameter may have another version counter since this was last asked."""
+        recounted, self._news[1] = self._news[1], False
+        return bool(recounted)

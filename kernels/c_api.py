@@ -17,6 +17,8 @@ class Functions(NamedTuple):
     get_attribute: int
     release: int
     list_item: int
+    list_append: int
+    list_set: int
     dict_item: int
     dict_next: int
     clear_error: int
@@ -33,7 +35,24 @@ def _exchange() -> int:
     return table[5] if table[0] & 0xFFFFFFFF == 1 else 0
 
 
-_PYTHON = ("PyObject_GetAttr", "Py_DecRef", "PyList_GetItem", "PyDict_GetItemWithError", "PyDict_Next", "PyErr_Clear")
+def shape_address(tensor: Tensor) -> int:
+    """Where torch keeps the sizes of a tensor, as DLPack tells it."""
+    view = (ctypes.c_int64 * 6)()  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
+    if ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(FUNCTIONS.exchange)(tensor, ctypes.addressof(view)):
+        raise RuntimeError("DLPack does not take this tensor")
+    return view[3]
+
+
+_PYTHON = (
+    "PyObject_GetAttr",
+    "Py_DecRef",
+    "PyList_GetItem",
+    "PyList_Append",
+    "PyList_SetItem",
+    "PyDict_GetItemWithError",
+    "PyDict_Next",
+    "PyErr_Clear",
+)
 FUNCTIONS = Functions(_exchange(), *(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON))
 
 

@@ -13,6 +13,7 @@ from .storage import Storage
 
 THREADS, CHUNK = 128, 1024  # of a program; elements that it updates
 CODED_THREADS, CODED_CHUNK = 64, 16384  # where states are codes
+COUNTED = 128  # counters that a program counts
 FIRST_NORM = 2  # among the scalars of a step
 OPTIONS = dict(enable_fp_fusion=False)  # contractions are written: a compiler's differ between lanes, blocks and versions
 
@@ -150,6 +151,11 @@ def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
     )
 
 
+def count_constants() -> dict:
+    """What count.count_kernel is compiled for."""
+    return dict(BLOCK=COUNTED, num_warps=1, **OPTIONS)
+
+
 def norms_constants() -> dict:
     """What norm.norms_kernel is compiled for."""
     return dict(LEVELS=cpu_norm.LEVELS, AT_ONCE=8, num_warps=16, **OPTIONS)
@@ -248,3 +254,15 @@ def prepare_norms(spans, norms) -> Callable[[Any], None]:
     from .norm import norms_kernel
 
     return _Kernel(norms_kernel, norms.numel(), norms_constants(), spans, norms)
+
+
+def prepare_count(counters, double, counted, noise) -> Callable[[Any], None]:
+    """What counts a step of each parameter of a bucket on a GPU: one launch; the tables are those of count.count_kernel.
+
+    Returns:
+        A function of the scalars, as that of prepare().
+    """
+    from .count import count_kernel
+
+    n = counters.numel()
+    return _Kernel(count_kernel, -(-n // COUNTED), count_constants(), counters, double, counted, noise, n)

@@ -85,7 +85,7 @@ def test_no_bit_depends_on_it(device, optimizer, dtype, options):
             for _ in range(2):
                 random_grads(params)
                 ours.step()
-        assert config is None or launch.is_valid(config, ours._plan._buckets[0].layout.storage)
+        assert config is None or launch.is_valid(config, ours._run.plan._buckets[0].layout.storage)
         states = [state[name] for state in ours.state.values() for name in state]
         results.append([tensor.detach().clone() for tensor in (*params, *states)])
     for other in results[1:]:
@@ -135,7 +135,7 @@ def test_where_files_are_found(tmp_path):
     optimizer = FusedRMSProp(parameters([(64,), (64,)]))
     random_grads(optimizer.param_groups[0]["params"])
     optimizer.step()
-    (bucket,) = optimizer._plan._buckets
+    (bucket,) = optimizer._run.plan._buckets
     assert bucket.launch._chunk == 1 << 10
 
 

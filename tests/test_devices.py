@@ -145,7 +145,7 @@ def test_pinned_memory_is_used_again():
         optimizer.param_groups[0]["lr"] = 1e-2 / (1 + step)
         optimizer.step()
         gpu.module.synchronize()
-    (bucket,) = optimizer._plan._buckets
+    (bucket,) = optimizer._run.plan._buckets
     assert 1 <= len(bucket._uploads._ring) <= 3
 
 

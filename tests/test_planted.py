@@ -69,7 +69,7 @@ def given_away(optimizer: FusedRMSProp) -> None:
     side.wait_stream(gpu.module.current_stream())
     with gpu.module.stream(side):
         optimizer.step()
-    optimizer._plan = None
+    optimizer.release()
     gpu.module.current_stream().synchronize()
     side.synchronize()
 

@@ -151,7 +151,7 @@ def test_places_of_complex_shards(device, monkeypatch):
     set_grad(param, torch.ones_like(param))
     optimizer = FusedRMSProp([param])
     optimizer.step()
-    (bucket,) = optimizer._plan._buckets
+    (bucket,) = optimizer._run.plan._buckets
     assert bucket._host.origin.tolist() == [200]
 
 

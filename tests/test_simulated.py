@@ -199,11 +199,11 @@ def test_a_fault_is_no_crash():
     random_grads(params)
     optimizer = FusedRMSProp(params)
     optimizer.step()
-    (bucket,) = optimizer._plan._buckets
+    (bucket,) = optimizer._run.plan._buckets
     for address in (torch.ones(100).data_ptr(), 0, params[0].data_ptr() + 64):
         bucket._host.addresses[1] = address
         bucket.send(False)
-        bucket.launch(optimizer._plan._scalars.on[gpu.DEVICE])
+        bucket.launch(optimizer._run.plan._scalars.on[gpu.DEVICE])
         with pytest.raises(Fault):
             module.synchronize()
     reset()

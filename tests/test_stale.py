@@ -9,12 +9,15 @@ import gpu
 from cases import BF16, F16, F32
 from fusedrms import FusedRMSProp, buckets
 from fusedrms.kernels import addresses
+from fusedrms.kernels.torch_words import Words
 from tools import parameter, parameters, random_grads, set_grad, step_and_check
 
 
-@pytest.fixture(params=[True, False], ids=["dlpack", "python"], autouse=True)
-def _both_ways_of_reading(request, monkeypatch):
-    if not request.param:  # torch before 2.10 has no C interface
+@pytest.fixture(params=["words", "dlpack", "python"], autouse=True)
+def _all_ways_of_reading(request, monkeypatch):
+    if request.param != "words":  # where torch keeps things otherwise
+        monkeypatch.setattr(addresses, "WORDS", Words())
+    if request.param == "python":  # torch before 2.10 has no C interface
         monkeypatch.setattr(addresses, "FUNCTIONS", addresses.FUNCTIONS._replace(exchange=0))
 
 
@@ -190,7 +193,7 @@ def test_parameters_without_gradients_are_left_alone(optimizer):
 
 def test_steps_do_not_rebuild(optimizer, monkeypatch):
     """Gradients that move, are new objects or lie at old addresses leave the tables as they are."""
-    plan = optimizer._plan
+    plan = optimizer._run.plan
     params = params_of(optimizer)
     buffers = [[torch.randn_like(p) for p in params] for _ in range(2)]
     for step in range(6):
@@ -199,7 +202,7 @@ def test_steps_do_not_rebuild(optimizer, monkeypatch):
             p.grad = grad
         optimizer.param_groups[0]["lr"] *= 0.9
         step_and_check(optimizer)
-        assert optimizer._plan is plan
+        assert optimizer._run.plan is plan
 
 
 def test_a_failed_step_leaves_no_stale_tables(optimizer, monkeypatch):

@@ -112,4 +112,18 @@ def norms(a: Arguments, at: _Tables, n_programs: int) -> None:
     cpu_norm.norms(at("sums", int(spans.max())), spans, at("norms", n_programs))
 
 
-RUN: dict[str, Callable] = {"step_kernel": step, "squares_kernel": squares, "norms_kernel": norms}
+def count(a: Arguments, at: _Tables, n_programs: int) -> None:
+    """count_kernel."""
+    n = a["n_tensors"]
+    counted, noise, skipped = at("counted", n), at("noise", n, 3), at("scalars", 1)[0] != 0
+    for k, (address, double) in enumerate(zip(at("counters", n).tolist(), at("double", n), strict=True)):
+        dtype = np.dtype(np.float64 if double else np.float32)
+        memory.checked(f"counter {k}", address, dtype.itemsize, at.device)
+        counter = array_at(address, 1, dtype)
+        counted[k] = counter[0] + dtype.type(1)
+        noise[k, 2] = counted[k]
+        if not skipped:
+            counter[0] = counted[k]
+
+
+RUN: dict[str, Callable] = {"count_kernel": count, "step_kernel": step, "squares_kernel": squares, "norms_kernel": norms}
