@@ -243,7 +243,7 @@ def launches(scene: Scene) -> Rows:
         assert param.grad is not None
         param.grad = param.grad.clone()
     moved = profiled(optimizer.step, scene.device)
-    buckets = len(optimizer._plan._buckets) if optimizer._plan else 0
+    buckets = len(plan._buckets) if (plan := optimizer._run.plan) else 0
     note = {} if counts["launches"] is not None else dict(note=f"torch's profiler knows no {scene.device.type}")
     for name, aim in (("launches", buckets), ("copies", 0), ("waits", 0)):
         yield row("a steady step", counts[name], name, ("=", aim), after_gradients_moved=moved[name], buckets=buckets, **note)

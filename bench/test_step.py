@@ -103,7 +103,7 @@ def _step(
     elif isinstance(optimizer := getattr(step, "__self__", None), FusedOptimizer):
         with pytest.MonkeyPatch.context() as patch:
             without_launch(patch)
-            optimizer._plan = None
+            optimizer.release()
             step()
             info["host_us"] = host_seconds(step, device) * 1e6
     benchmark.extra_info |= info

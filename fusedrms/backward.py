@@ -1,5 +1,6 @@
 """Steps within the backward pass: each gradient is used, and freed, as soon as it is there."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from .optimizer import FusedOptimizer
+from .optimizer import FusedOptimizer, Run
 from .plan import named_parameters
+
+_ATTRIBUTE = "_fusedrms_part"  # of a parameter
 
 
 def _check(group: dict[str, Any]) -> None:
@@ -25,26 +28,68 @@ def _check(group: dict[str, Any]) -> None:
 class _Part:
     """The step of one parameter: that of an optimizer of its own, with the options and the state of the whole."""
 
-    def __init__(self, whole: FusedOptimizer, g: int, number: int, param: Tensor):
-        self._whole, self._g = whole, g
-        group = {key: value for key, value in whole.param_groups[g].items() if key != "param_names"}
+    def __init__(self, whole: FusedOptimizer):
+        self.whole = whole
         self._optimizer = type(whole).__new__(type(whole))
-        self._optimizer.__dict__.update(whole.__dict__)
-        self._optimizer.param_groups = [{**group, "params": [param]}]
-        self._optimizer.state = type(whole.state)(dict)
-        self._optimizer._first_number = number
+        self._optimizer.__dict__.update(whole.__dict__, param_groups=[{}], state=type(whole.state)(dict), _run=Run())
+
+    def __reduce__(self):
+        """A pickled parameter has no optimizer."""
+        return OrderedDict, ()
 
     def step(self, param: Tensor) -> None:
-        group, own = self._whole.param_groups[self._g], self._optimizer.param_groups[0]
-        own.update((key, value) for key, value in group.items() if key not in ("params", "param_names"))
+        """Nothing for a parameter that the optimizer no longer has."""
+        whole, one = self.whole, self._optimizer
+        place = _place(whole.param_groups, param, one._first_number)
+        if place is None:
+            return
+        group, number = place
+        if number != one._first_number:  # others were added or removed, or the order is another
+            one._first_number = number
+            one.release()
+        own = {key: value for key, value in group.items() if key != "param_names"}
         _check(own)
-        if param in self._whole.state:  # perhaps loaded since
-            self._optimizer.state[param] = self._whole.state[param]
+        one.param_groups[0] = {**own, "params": [param]}
+        if param in whole.state:  # perhaps loaded since
+            one.state[param] = whole.state[param]
         else:
-            self._optimizer.state.clear()
-        type(self._whole).step(self._optimizer)
-        self._whole.state[param] = self._optimizer.state[param]
+            one.state.clear()
+        type(whole).step(one)
+        whole.state[param] = one.state[param]
+        whole.__dict__["_opt_called"] = True  # which schedulers look for
         param.grad = None
+
+
+def _place(groups: list[dict[str, Any]], param: Tensor, guess: int) -> tuple[dict[str, Any], int] | None:
+    """The group of a parameter and its number among those of all groups, looked for first where it was."""
+    begin = 0
+    for group in groups:
+        params = group["params"]
+        if 0 <= guess - begin < len(params) and params[guess - begin] is param:
+            return group, guess
+        begin += len(params)
+    begin = 0
+    for group in groups:
+        found = next((k for k, other in enumerate(group["params"]) if other is param), None)
+        if found is not None:
+            return group, begin + found
+        begin += len(group["params"])
+    return None
+
+
+def _part(whole: FusedOptimizer, param: Tensor) -> _Part:
+    """Kept by the parameter, where Python's garbage collector sees it; in torch's hooks it does not."""
+    part = getattr(param, _ATTRIBUTE, None)
+    if not isinstance(part, _Part) or part.whole is not whole:
+        part = _Part(whole)
+        setattr(param, _ATTRIBUTE, part)
+    return part
+
+
+def _use(param: Tensor) -> None:
+    """A hook that keeps nothing alive."""
+    if isinstance(part := getattr(param, _ATTRIBUTE, None), _Part):
+        part.step(param)
 
 
 def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any:
@@ -55,11 +100,9 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     if closure is not None:
         with torch.enable_grad():
             loss = closure()
-    for number, (g, _, param) in enumerate(named_parameters(self.param_groups)):
+    for _, _, param in named_parameters(self.param_groups):
         if param.grad is not None:
-            if param not in self._parts:
-                self._parts[param] = _Part(self, g, number, param)
-            self._parts[param].step(param)
+            _part(self, param).step(param)
     return loss
 
 
@@ -83,7 +126,8 @@ def apply_in_backward(
 
     Excluded is what needs several gradients at once: clip_grad_norm over the optimizer and skip_nonfinite (ValueError); a
     ``GradScaler`` (RuntimeError from its step); gradient accumulation, and hooks that finish gradients after the backward, as
-    DistributedDataParallel's do.
+    DistributedDataParallel's do. Reentrant activation checkpointing (``use_reentrant=True``) runs a backward of its own for each
+    part that it recomputes: a weight that several of them share is updated after each. Use ``use_reentrant=False`` there.
     """
     if isinstance(module, DistributedDataParallel):
         raise ValueError("DistributedDataParallel averages gradients after these steps have used them: use FSDP2's fully_shard, or step()")
@@ -92,10 +136,9 @@ def apply_in_backward(
         raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
     for group in whole.param_groups:
         _check(group)
-    whole._parts = {}
-    for number, (g, _, param) in enumerate(named_parameters(whole.param_groups)):
+    for _, _, param in named_parameters(whole.param_groups):
         if param.requires_grad:
-            whole._parts[param] = _Part(whole, g, number, param)
-            param.register_post_accumulate_grad_hook(whole._parts[param].step)
+            _part(whole, param)
+            param.register_post_accumulate_grad_hook(_use)
     whole.step = MethodType(_step, whole)
     return whole

@@ -13,6 +13,7 @@ from .kernels.counters import Counters
 from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_count, prepare_squares
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
+from .memory import Named
 from .options import STORED
 from .recipe import Recipe
 from .storage import dense_like
@@ -220,6 +221,22 @@ class Bucket:
         for c in self._staged[1]:
             params[self.index[c]].copy_(self._copies[1, c])
         self._copies.clear()
+
+    def verify(self, touched: list[Named], n_active: int) -> None:
+        """RuntimeError unless each address is that of a tensor, and no number is NaN; touched as of Plan."""
+        known = {tensor.data_ptr(): name for name, tensor, _ in touched if tensor.numel()}
+        known |= {copy.data_ptr(): "a copy" for copy in self._copies.values()}
+        counters = self._counters.addresses if self._counters else self._host.addresses[self._n_rows]
+        rows = self._host.addresses[: self._n_rows, self.numels > 0]
+        for address in (*rows.flatten().tolist(), *counters.tolist()):
+            if address not in known:
+                raise RuntimeError(f"a table holds the address {address:#x}, where no tensor of this step lies: please report it")
+        for row, n in enumerate(self.index):
+            ours = self._host.addresses[:2, row] if self.numels[row] and not self.uses_copies else []
+            if len(ours) and list(ours) != [touched[n_active + n].tensor.data_ptr(), touched[n].tensor.data_ptr()]:
+                raise RuntimeError(f"the table of {touched[n].name} holds other addresses than its own: please report it")
+        if np.isnan(self._host.hyper).any():
+            raise RuntimeError("a number that a step is made with is NaN: look at the options of the parameter groups")
 
     def norm_tables(self, first_sum: np.ndarray, scalars: Tensor | np.ndarray) -> NormTables:
         """Those of `squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin; scalars as for step()."""

@@ -1,5 +1,6 @@
 """Whose memory is whose: every tensor that a step touches must have some, and what it writes must be its alone."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -23,8 +24,8 @@ def check_memory(tensors: Iterable[Named]) -> None:
     for name, tensor, _ in tensors:
         if tensor.layout is torch.strided and not has_memory(tensor):
             raise RuntimeError(
-                f"{name} has shape {tuple(tensor.shape)} but no memory for it: its storage holds {tensor.untyped_storage().nbytes()} bytes, "
-                "as after untyped_storage().resize_(); bring it back before step()"
+                f"{name} has shape {tuple(tensor.shape)} but no memory for it: its storage has {tensor.untyped_storage().nbytes()} bytes, "
+                "as after untyped_storage().resize_(0); bring the memory back before step()"
             )
 
 
@@ -64,7 +65,7 @@ def _check_run(named: list[Named], spans: list[tuple]) -> None:
     """Spans that overlap; columns of one matrix, say, do so without sharing an element."""
     if len(spans) < 2 or not any(named[k].written for *_, k in spans):
         return
-    for (_, _, end, k), (_, begin, _, other) in zip(spans, spans[1:], strict=False):
+    for (_, _, end, k), (_, begin, _, other) in itertools.pairwise(spans):
         one, another = named[k], named[other]
         if begin < end and (one.written or another.written) and _is_dense(one.tensor) and _is_dense(another.tensor):
             _refuse(one, another)

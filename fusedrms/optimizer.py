@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils.hooks import RemovableHandle
 
+from . import debug
 from .kernels import devices
 from .options import (
     check_at_least_zero,
@@ -42,14 +43,15 @@ class _Kept:
         self.value = value
 
 
-class _Run:
-    """What steps leave behind, in one object, so that it is found in whatever shares the optimizer's attributes (Fabric's wrappers, say)."""
+class Run:
+    """What steps leave behind, in one object, so that whatever shares the optimizer's attributes has it too (Fabric's wrappers, say)."""
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
         self.skipped: Tensor | None = None
         self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
         self.made: list[tuple[tuple, Recipe]] = []  # by parameter group: the options that a recipe was made of, and the recipe
+        self.facts: debug.Facts | None = None  # of the last step, if it was watched
 
 
 class FusedOptimizer(Optimizer):
@@ -67,7 +69,7 @@ class FusedOptimizer(Optimizer):
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
         defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         self.check_group(defaults)
-        self._run = _Run()
+        self._run = Run()
         super().__init__(params, defaults)
         self._hook()
 
@@ -157,6 +159,7 @@ class FusedOptimizer(Optimizer):
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
             recipes, run = self._recipes(), self._run
             plan, run.plan = run.plan, None  # a step that fails leaves no tables behind
+            why = "where there were none" if plan is None else None
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
             shards = sharded(self._params()) if plan is None else plan.sharded(self.param_groups)
             elsewhere = placed_grads(shards)
@@ -171,6 +174,7 @@ class FusedOptimizer(Optimizer):
                         "step() is captured in a CUDA graph, but must make its tables first: make a step before, with the same parameters, "
                         "options and attributes (grad_scale, found_inf), and gradients of the same shapes and strides"
                     )
+                why = why or "since the old ones do not hold for these options, tensors or gradients"
                 plan = None  # free the old tables first
                 known = set(shards)
                 elsewhere |= placed_grads([param for param in sharded(self._params()) if param not in known])
@@ -178,6 +182,8 @@ class FusedOptimizer(Optimizer):
                 owned = plan.holds(self.param_groups, recipes, self.state, elsewhere)
                 if owned is None:
                     raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
+            if debug.ON:
+                run.facts = debug.watch(plan, owned, run.facts, why)
             skipped = plan.step(recipes, owned, grad_scale, found_inf, capturing)
             if skipped is not None:
                 if run.skipped is None or run.skipped.device != skipped.device:
@@ -215,7 +221,7 @@ class FusedOptimizer(Optimizer):
     def release(self) -> None:
         """Free the tables of the steps so far, on the device too; the next step makes them anew.
 
-        Between steps no parameter, gradient or state is kept alive by them; tables are a few bytes a parameter and 12 for each 1,024 elements.
+        Between steps they keep no parameter, gradient or state alive; they are about 100 bytes a parameter and 12 for each 1,024 elements.
         """
         self._run.plan = None
 
@@ -351,6 +357,6 @@ class FusedOptimizer(Optimizer):
         states.update(new)
         super().__setstate__(state)
         if "_run" not in self.__dict__:
-            self._run = _Run()
+            self._run = Run()
             self._hook()
         self.release()

@@ -110,7 +110,8 @@ class Plan:
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it)
-        for index, (n, g, _, param, grad) in enumerate(active):
+        owners = []  # of these, by name
+        for index, (n, g, parameter, param, grad) in enumerate(active):
             values = state.setdefault(param, {})
             tensors = fit(local(param), locals_of(values), recipes[g].states, recipes[g].precision)
             for key in obsolete(values, recipes[g].states, tensors):
@@ -118,10 +119,11 @@ class Plan:
             values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
             assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
             kept += [(values, key) for key in tensors]
+            owners += [parameter] * len(tensors)
             step = steps.get(param, 0.0)
             values["step"] = counter(values.get("step"), step, local(param).device if count_on_device else None)
-            number = first_number + n
-            member = self._member(index, number, g, param, grad, values["step"], step, norms[param], recipes[g], tensors, param in elsewhere)
+            mine = param, grad, values["step"], step, norms[param], recipes[g], tensors, param in elsewhere
+            member = self._member(index, first_number + n, g, *mine)
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group, count_on_device) for (rule, layout), group in members.items()]
@@ -136,6 +138,8 @@ class Plan:
         self._complex = [m.number for m in everyone if m.param.is_complex()]
         self._complex_states = [k for k, (values, key) in enumerate(kept) if values[key].is_complex()]
         counters = [(state[param], "step") for *_, param, _ in active]
+        self.names = [parameter for _, _, parameter, _, _ in active]
+        self._kept_names = [f"the {key} of {parameter}" for parameter, (_, key) in zip(owners, kept, strict=True)]
         self._snapshot = Snapshot(self._active, _lists(groups), state, kept, counters, local)
         self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
 
@@ -189,7 +193,9 @@ class Plan:
         if [recipe.kind for recipe in recipes] != self._kinds:
             return None
         owned = self._snapshot.own(_lists(groups), state)
-        if owned is None or (elsewhere or self._replaced) and [k for k, param in enumerate(owned.params) if param in elsewhere] != self._replaced:
+        if owned is None:
+            return None
+        if (elsewhere or self._replaced) and [k for k, param in enumerate(owned.params) if param in elsewhere] != self._replaced:
             return None
         if any(is_lazy(local(owned.grads[n])) for n in self._may_be_lazy):
             return None
@@ -258,6 +264,21 @@ class Plan:
         # the kernels write behind autograd's back; it must know that saved values are gone
         self._versions.increment(lambda: self._bumped(owned))
         return self._scalars.skipped()
+
+    def touched(self, owned: Owned) -> list[Named]:
+        """What is here of all that a step reads and writes: parameters, then gradients, states and counters."""
+        params = [owned.params[k] for k in self._active]
+        kept = [*self._kept_names, *(f"the step of {name}" for name in self.names)]
+        return [
+            *(Named(name, local(param)) for name, param in zip(self.names, params, strict=True)),
+            *(Named(f"{name}.grad", local(grad), False) for name, grad in zip(self.names, owned.grads, strict=True)),
+            *(Named(name, local(tensor)) for name, tensor in zip(kept, owned.held, strict=True)),
+        ]
+
+    def verify(self, owned: Owned) -> None:
+        """RuntimeError unless the tables say where all that is owned lies, and no number in them is NaN."""
+        for bucket in self._buckets:
+            bucket.verify(self.touched(owned), len(self._active))
 
     def table_bytes(self) -> int:
         """Bytes of what the launches read."""

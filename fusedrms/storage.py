@@ -202,9 +202,10 @@ def counter(value: object, steps: float, device: torch.device | None = None) -> 
         device: where they are counted; None: on the CPU.
     """
     home = device or torch.device("cpu")
-    if isinstance(value, Tensor) and value.numel() == 1 and value.device == home and value.dtype in (torch.float32, torch.float64):
-        if local(value) is value and value.layout is torch.strided and not is_lazy(value):
-            return value
+    if not isinstance(value, Tensor) or local(value) is not value or value.layout is not torch.strided or is_lazy(value):
+        value = None
+    if value is not None and value.numel() == 1 and value.device == home and value.dtype in (torch.float32, torch.float64):
+        return value
     return torch.tensor(steps, dtype=step_dtype(), device=home)
 
 

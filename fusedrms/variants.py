@@ -12,7 +12,7 @@ from .options import UserError, check_precision
 from .plan import Plan
 from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
-from .storage import fit
+from .storage import counter, fit
 
 RULES: dict[str, tuple[type[FusedRMSProp] | type[FusedSMORMS3], dict[str, Any]]] = {
     "rmsprop": (FusedRMSProp, {}),
@@ -96,7 +96,7 @@ def variant(rule: str, mode: str) -> Variant:
     check_precision("params[0]", param, recipe.precision)
     # a whole Plan would compile the launch on this machine's CPU
     tensors = fit(param, {}, recipe.states, recipe.precision)
-    layout = Plan._member(0, 0, 0, param, param.grad, 0.0, 0, recipe, tensors).layout()
+    layout = Plan._member(0, 0, 0, param, param.grad, counter(None, 0.0), 0.0, 0, recipe, tensors).layout()
     return Variant(rule, mode, layout.storage, len(recipe.common + recipe.args))
 
 

@@ -7,8 +7,8 @@ all facts of a tensor in one call; where they are found (torch_words.py), it com
 """
 
 import functools
-from itertools import chain
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 import numba

@@ -51,7 +51,7 @@ class Counters:
         self._count = _count.compile(tuple(map(numba.typeof, (self.addresses, double))))
 
     def after_step(self) -> np.ndarray:
-        """What each comes to with the step that is not yet counted, float64 [n], until the next call; a float32 stays at 2**24, as torch's."""
+        """What each comes to with a step that is not yet counted: float64 [n], until the next call; float32 ends at 2**24, as torch's."""
         self._after_step(self.addresses, self._double, self._counted)
         return self._counted
 

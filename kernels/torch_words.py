@@ -82,7 +82,8 @@ def find(shape_address: Callable[[Tensor], int]) -> Words:
             x.conj().imag,  # negative
         ]
         facts = [_facts(tensor, words) for tensor in (real, *others)]
-        alike = [torch.ones(6, 4, device="cpu"), torch.zeros(8, 4, device="cpu")[1:7], torch.nn.Parameter(torch.ones(6, 4, device="cpu")).detach()]
+        ones = torch.ones(6, 4, device="cpu")
+        alike = [ones, torch.zeros(8, 4, device="cpu")[1:7], torch.nn.Parameter(ones).detach()]
         known = len(set(facts)) == len(facts) and all(_facts(tensor, words) == facts[0] for tensor in alike)
         known &= all(_address(tensor, words) == tensor.data_ptr() for tensor in (real, *others[1:], *alike))
         return words if known and words.tensor > 0 else Words()
