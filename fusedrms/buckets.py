@@ -12,7 +12,7 @@ from .kernels import devices
 from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_squares
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
-from .options import STORED
+from .options import STORED, check_scheduled_lr
 from .recipe import Recipe
 from .sharded import local
 from .storage import dense_like
@@ -182,7 +182,9 @@ class Bucket:
                 if self._uploads and devices.is_gpu(lr.device):
                     self._on_device.append((r, 0, lr.reshape(())))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
-                row = (float(lr), *row[1:])
+                else:
+                    check_scheduled_lr(lr := float(lr), f"parameter group {group}: ")  # it may have changed in place
+                row = (lr, *row[1:])
             if recipe.bias_decay:
                 count = self.steps[self._first[r]].double() if self._counts is None else float(self._counts[self._first[r]])
                 correction = 1 / (1 - recipe.bias_decay ** (count + 1))

@@ -1,9 +1,11 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
+import inspect
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from operator import is_
+from functools import cache
+from operator import is_not
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from .buckets import step_dtype
 from .kernels import devices
+from .naming import Source, closest
 from .options import (
     check_at_least_zero,
     check_choice,
@@ -19,11 +22,16 @@ from .options import (
     check_flags,
     check_limits,
     check_off,
+    check_owners,
     check_positive,
     check_precision,
     check_precision_options,
+    check_present,
+    check_scheduled_lr,
     check_shards,
     check_state,
+    is_scheduled_lr,
+    plain,
 )
 from .plan import Plan, named_parameters
 from .recipe import Recipe
@@ -54,19 +62,67 @@ class FusedOptimizer(Optimizer):
     _step_supports_amp_scaling = True
     _plan: Plan | None = None
     _skipped: Tensor | None = None
+    _source: Source | None = None  # the preset that has made it
+    _seen: frozenset[str] = frozenset({"params", "param_names"})  # keys of groups that are no options, as _check_names has found
     _parts: dict[Tensor, Any]  # of apply_in_backward(), by parameter
     _first_number = 0  # of its parameters, among those that it is a part of
     _captured: tuple[Plan, ...] = ()  # whose tables are read by CUDA graphs
-    _made: tuple[tuple[list[Any], Recipe], ...] = ()  # by parameter group: the options that a recipe was made of, and the recipe
+    _made: tuple[tuple[dict[str, Any], Recipe], ...] = ()  # by parameter group: the options that a recipe was made of, and the recipe
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
-        defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
-        self.check_group(defaults)
+        defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        self._check_new(defaults)
         super().__init__(params, defaults)
+
+    @classmethod
+    @cache
+    def _class_defaults(cls) -> dict[str, Any]:
+        """Every option with its default: those of the first class with a constructor, as the classes made from it change them."""
+        found: dict[str, Any] = {}
+        for base in reversed(cls.__mro__[: cls.__mro__.index(FusedOptimizer)]):
+            own = dict(vars(base).get("_fixed", {}))
+            if "__init__" in vars(base):
+                parameters = inspect.signature(base.__init__).parameters.values()
+                own |= {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+            found |= {name: value for name, value in own.items() if not found or name in found}
+        return found
+
+    def _check_new(self, options: dict[str, Any]) -> None:
+        check_at_least_zero(options, lr="learning rate")
+        self.check_group(options)
+
+    def _check_names(self, g: int, group: dict[str, Any]) -> None:
+        """Warn of each new key that looks like an option but is none."""
+        new = group.keys() - self._seen - self.defaults.keys()
+        if not new:
+            return
+        self._seen |= new
+        foreign = self._source.names.difference(self.defaults) if self._source else frozenset()
+        for key in sorted(key for key in new if isinstance(key, str)):
+            if key in foreign:
+                hint = f": set an option of it; only groups that are passed or added may have the arguments of {self._source}"
+            elif name := closest(key, foreign.union(self.defaults)):
+                hint = f": did you mean {name!r}?"
+            else:
+                continue
+            warnings.warn(f"parameter group {g} has {key!r}, which is no option of {type(self).__name__}{hint}", stacklevel=3)
+
+    def _check_changed(self, g: int, group: dict[str, Any]) -> None:
+        """Raise ValueError or TypeError for what is wrong in a group that anybody may have changed, or made by hand."""
+        check_present(g, group, self.defaults)
+        self._check_names(g, group)
+        self._check_values(g, group)
+
+    def _check_values(self, g: int, group: dict[str, Any]) -> None:
+        try:
+            self.check_group(group)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"parameter group {g}: {error}") from None
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError or TypeError for a wrong option; a subclass checks its own as well."""
-        check_at_least_zero(group, lr="learning rate", weight_decay="weight_decay value")
+        check_scheduled_lr(group["lr"])
+        check_at_least_zero(group, weight_decay="weight_decay value")
         check_positive(group, "rescale_grad")
         check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
         check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
@@ -88,7 +144,12 @@ class FusedOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if isinstance(param_group, dict):
-            self.check_group({**self.defaults, **param_group})
+            if self._source:
+                param_group = self._source.translate(param_group)
+            options = {key: plain(value) for key, value in param_group.items() if key in self.defaults}
+            self._check_new({**self.defaults, **param_group, **options})
+            self._check_names(len(self.param_groups), param_group)
+            param_group.update(options)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*duplicate parameters")
             try:
@@ -143,11 +204,11 @@ class FusedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
+            recipes = self._recipes()
             capturing = devices.capturing()
             capturable = any(group["capturable"] for group in self.param_groups)
             if capturing and not capturable:
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
-            recipes = self._recipes()
             plan, self._plan = self._plan, None  # a step that fails leaves no tables behind
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
             shards = sharded(self._params()) if plan is None else plan.sharded
@@ -183,15 +244,17 @@ class FusedOptimizer(Optimizer):
         """One for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
         made = []
         for g, group in enumerate(self.param_groups):
-            values = list(group.values())
-            before, recipe = self._made[g] if g < len(self._made) else ([], None)
-            if recipe is None or len(values) != len(before) or not all(map(is_, values, before)):
-                # not lr: a schedule may end a rounding error below 0, and a tensor may be on a device
-                self.check_group({**group, "lr": 0.0})
+            before, recipe = self._made[g] if g < len(self._made) else ({}, None)
+            changed = sum(map(is_not, group.values(), before.values())) if list(group) == list(before) else -1
+            # a schedule sets lr at each step, and nothing else
+            if recipe is not None and changed == 1 and is_scheduled_lr(lr := group["lr"]) and lr is not before["lr"]:
+                before, recipe = {**before, "lr": lr}, recipe._replace(common=(lr, *recipe.common[1:]))
+            elif recipe is None or changed:
+                self._check_changed(g, group)
                 recipe = self.recipe(group)
-                if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults):
-                    values = []
-            made.append((values, recipe))
+                fixed = all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults)
+                before = dict(group) if fixed else {}
+            made.append((before, recipe))
         self._made = tuple(made)
         return [recipe for _, recipe in made]
 
@@ -207,7 +270,11 @@ class FusedOptimizer(Optimizer):
             ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
             stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
             copied, on its device.
+
+        Raises:
+            ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
         """
+        check_owners([param for _, _, param in named_parameters(self.param_groups)], self.state)
         widen = self.register_state_dict_post_hook(FusedOptimizer._widen, prepend=True)
         try:
             return super().state_dict()
@@ -222,7 +289,8 @@ class FusedOptimizer(Optimizer):
         }
         # what torch.distributed.checkpoint refuses in a full state_dict, and no load takes
         groups = [
-            {key: value for key, value in group.items() if not isinstance(value, torch.dtype)} for group in state_dict["param_groups"]
+            {key: plain(value) for key, value in group.items() if not isinstance(value, torch.dtype)}
+            for group in state_dict["param_groups"]
         ]
         return {**state_dict, "state": state, "param_groups": groups}
 
@@ -261,11 +329,19 @@ class FusedOptimizer(Optimizer):
         }
         return {**state_dict, "state": keep, "param_groups": groups}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), **({"_source": self._source} if self._source else {})}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what load_state_dict, pickle or deepcopy brings, with states as the kernels read them."""
         groups, states = state["param_groups"], state["state"]
-        for group in groups:
-            self.check_group(group)
+        source = state.get("_source", self._source)
+        defaults = self._class_defaults() | (source.options() if source else {}) | state.get("defaults", self.__dict__.get("defaults", {}))
+        if "defaults" in state:  # not what load_state_dict brings
+            state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
+        for g, group in enumerate(groups):
+            group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
+            self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
         new = {}
         for key, values in states.items():
