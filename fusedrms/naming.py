@@ -75,7 +75,8 @@ class Source(NamedTuple):
             return group
         options, before = self.options(**given), self.options()
         own = {key: value for key, value in group.items() if key not in given}
-        for option in options.keys() & own.keys():
+        # if no name is the source's alone, it may be a group of another optimizer, with all options by their own names
+        for option in options.keys() & own.keys() if given.keys() - options.keys() else ():
             if options[option] is not before[option] and options[option] != own[option]:
                 raise ValueError(
                     f"a parameter group has {option}={own[option]!r}, but by the names of {self}, "

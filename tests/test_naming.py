@@ -221,6 +221,9 @@ def test_groups_in_the_names_of_the_class():
     assert first.param_groups[0] is group
     second = presets.keras_rmsprop(first.param_groups, 0.5)
     assert options_of(second.param_groups[0]) == options_of(group)
+    for make in (presets.mxnet_rmsprop, presets.mxnet2_rmsprop):
+        first = make([param], centered=True, epsilon=0.5, **({"gamma2": 0.5} if make is presets.mxnet_rmsprop else {"momentum": 0.5}))
+        assert options_of(make(first.param_groups).param_groups[0]) == options_of(first.param_groups[0]) == first.defaults
 
 
 def test_a_group_with_both_names():
