@@ -14,7 +14,7 @@ from .kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_s
 from .kernels.rules import COMMON
 from .kernels.storage import Storage
 from .memory import Named
-from .options import STORED
+from .options import STORED, check_scheduled_lr
 from .recipe import Recipe
 from .storage import dense_like
 from .uploads import Uploads
@@ -189,7 +189,9 @@ class Bucket:
                 if self._uploads and devices.is_gpu(lr.device):
                     self._on_device.append((r, lr.reshape(())))
                     lr = float("-inf")  # no one's learning rate, so that a number that takes its place is sent
-                row = (float(lr), *row[1:])
+                else:
+                    check_scheduled_lr(lr := float(lr), f"parameter group {group}: ")  # it may have changed in place
+                row = (lr, *row[1:])
             if recipe.bias_decay:
                 if counted is None:
                     self._corrections.append((r, recipe.bias_decay))

@@ -1,9 +1,11 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
+import inspect
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from operator import is_, itemgetter
+from functools import cache
+from operator import is_not, itemgetter
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from . import debug
 from .kernels import devices
+from .naming import Source, closest
 from .options import (
     check_at_least_zero,
     check_choice,
@@ -20,11 +23,16 @@ from .options import (
     check_flags,
     check_limits,
     check_off,
+    check_owners,
     check_positive,
     check_precision,
     check_precision_options,
+    check_present,
+    check_scheduled_lr,
     check_shards,
     check_state,
+    is_scheduled_lr,
+    plain,
 )
 from .plan import Plan, named_parameters
 from .recipe import Recipe
@@ -50,7 +58,7 @@ class Run:
         self.plan: Plan | None = None
         self.skipped: Tensor | None = None
         self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
-        self.made: list[tuple[tuple, Recipe]] = []  # by parameter group: the options that a recipe was made of, and the recipe
+        self.made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each parameter group: options, number of keys, what they make
         self.facts: debug.Facts | None = None  # of the last step, if it was watched
 
 
@@ -65,17 +73,65 @@ class FusedOptimizer(Optimizer):
     # torch.amp.GradScaler leaves the loss scale and what it has found to step(), in attributes that it deletes afterwards
     _step_supports_amp_scaling = True
     _first_number = 0  # of its parameters, among those that it is a part of
+    _source: Source | None = None  # the preset that has made it
+    _seen: frozenset[str] = frozenset({"params", "param_names"})  # keys of groups that are no options, as _check_names has found
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
-        defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
-        self.check_group(defaults)
+        defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        self._check_new(defaults)
         self._run = Run()
         super().__init__(params, defaults)
         self._hook()
 
+    @classmethod
+    @cache
+    def _class_defaults(cls) -> dict[str, Any]:
+        """Every option with its default: those of the first class with a constructor, as the classes made from it change them."""
+        found: dict[str, Any] = {}
+        for base in reversed(cls.__mro__[: cls.__mro__.index(FusedOptimizer)]):
+            own = dict(vars(base).get("_fixed", {}))
+            if "__init__" in vars(base):
+                parameters = inspect.signature(base.__init__).parameters.values()
+                own |= {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+            found |= {name: value for name, value in own.items() if not found or name in found}
+        return found
+
+    def _check_new(self, options: dict[str, Any]) -> None:
+        check_at_least_zero(options, lr="learning rate")
+        self.check_group(options)
+
+    def _check_names(self, g: int, group: dict[str, Any]) -> None:
+        """Warn of each new key that looks like an option but is none."""
+        new = group.keys() - self._seen - self.defaults.keys()
+        if not new:
+            return
+        self._seen |= new
+        foreign = self._source.names.difference(self.defaults) if self._source else frozenset()
+        for key in sorted(key for key in new if isinstance(key, str)):
+            if key in foreign:
+                hint = f": set an option of it; only groups that are passed or added may have the arguments of {self._source}"
+            elif name := closest(key, foreign.union(self.defaults)):
+                hint = f": did you mean {name!r}?"
+            else:
+                continue
+            warnings.warn(f"parameter group {g} has {key!r}, which is no option of {type(self).__name__}{hint}", stacklevel=3)
+
+    def _check_changed(self, g: int, group: dict[str, Any]) -> None:
+        """Raise ValueError or TypeError for what is wrong in a group that anybody may have changed, or made by hand."""
+        check_present(g, group, self.defaults)
+        self._check_names(g, group)
+        self._check_values(g, group)
+
+    def _check_values(self, g: int, group: dict[str, Any]) -> None:
+        try:
+            self.check_group(group)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"parameter group {g}: {error}") from None
+
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError or TypeError for a wrong option; a subclass checks its own as well."""
-        check_at_least_zero(group, lr="learning rate", weight_decay="weight_decay value")
+        check_scheduled_lr(group["lr"])
+        check_at_least_zero(group, weight_decay="weight_decay value")
         check_positive(group, "rescale_grad")
         check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
         check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
@@ -97,7 +153,12 @@ class FusedOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if isinstance(param_group, dict):
-            self.check_group({**self.defaults, **param_group})
+            if self._source:
+                param_group = self._source.translate(param_group)
+            options = {key: plain(value) for key, value in param_group.items() if key in self.defaults}
+            self._check_new({**self.defaults, **param_group, **options})
+            self._check_names(len(self.param_groups), param_group)
+            param_group.update(options)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*duplicate parameters")
             try:
@@ -153,11 +214,12 @@ class FusedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
+            recipes = self._recipes()
             capturing = devices.capturing()
             capturable = any(group["capturable"] for group in self.param_groups)
             if capturing and not capturable:
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
-            recipes, run = self._recipes(), self._run
+            run = self._run
             plan, run.plan = run.plan, None  # a step that fails leaves no tables behind
             why = "where there were none" if plan is None else None
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -199,20 +261,28 @@ class FusedOptimizer(Optimizer):
 
     def _recipes(self) -> list[Recipe]:
         """One for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
-        options = itemgetter(*self.defaults)
+        options = itemgetter("lr", *(name for name in self.defaults if name != "lr"))
         made, run = [], self._run
+        nothing: tuple[tuple[Any, ...], int, None] = (), 0, None
         for g, group in enumerate(self.param_groups):
-            values = options(group)
-            before, recipe = run.made[g] if g < len(run.made) else ((), None)
-            if recipe is None or not before or not all(map(is_, values, before)):
-                # not lr: a schedule may end a rounding error below 0, and a tensor may be on a device
-                self.check_group({**group, "lr": 0.0})
+            try:
+                values: tuple[Any, ...] = options(group)
+            except KeyError:
+                check_present(g, group, self.defaults)
+                raise
+            before, n_keys, recipe = run.made[g] if g < len(run.made) else nothing
+            changed = sum(map(is_not, values, before)) if before and n_keys == len(group) else -1
+            # a schedule sets lr at each step, and nothing else
+            if recipe is not None and changed == 1 and values[0] is not before[0] and is_scheduled_lr(values[0]):
+                recipe = recipe._replace(common=(values[0], *recipe.common[1:]))
+            elif recipe is None or changed:
+                self._check_changed(g, group)
                 recipe = self.recipe(group)
                 if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults):
                     values = ()
-            made.append((values, recipe))
+            made.append((values, len(group), recipe))
         run.made = made
-        return [recipe for _, recipe in made]
+        return [recipe for *_, recipe in made]
 
     def memory(self) -> Memory:
         """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""
@@ -262,7 +332,11 @@ class FusedOptimizer(Optimizer):
             ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
             stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
             copied, on its device.
+
+        Raises:
+            ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
         """
+        check_owners([param for _, _, param in named_parameters(self.param_groups)], self.state)
         return super().state_dict()
 
     def _hook(self) -> None:
@@ -290,7 +364,8 @@ class FusedOptimizer(Optimizer):
         }
         # what torch.distributed.checkpoint refuses in a full state_dict, and no load takes
         groups = [
-            {key: value for key, value in group.items() if not isinstance(value, torch.dtype)} for group in state_dict["param_groups"]
+            {key: plain(value) for key, value in group.items() if not isinstance(value, torch.dtype)}
+            for group in state_dict["param_groups"]
         ]
         return {**state_dict, "state": state, "param_groups": groups}
 
@@ -325,11 +400,19 @@ class FusedOptimizer(Optimizer):
         }
         return {**state_dict, "state": keep, "param_groups": groups}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), **({"_source": self._source} if self._source else {})}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what load_state_dict, pickle or deepcopy brings, with states as the kernels read them."""
         groups, states = state["param_groups"], state["state"]
-        for group in groups:
-            self.check_group(group)
+        source = state.get("_source", self._source)
+        defaults = self._class_defaults() | (source.options() if source else {}) | state.get("defaults", self.__dict__.get("defaults", {}))
+        if "defaults" in state:  # not what load_state_dict brings
+            state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
+        for g, group in enumerate(groups):
+            group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
+            self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
         new = {}
         for key, values in states.items():

@@ -1,7 +1,8 @@
 """Checks of what users pass, and the wording of errors: the thing, its value, the remedy."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,22 +26,61 @@ STORED = {
 }
 
 
+# A schedule that ends at 0 may miss it by its last rounding. In a float32 tensor that is 6e-9 of a rate of 0.1, in Python's numbers
+# far less; a rate that is negative by mistake, -1e-5 say, is larger.
+ROUNDED_ZERO = -1e-8
+
+
 class UserError(Exception):
     """What a command was asked for cannot be done; its text is for the user."""
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy's as Python's, which torch.load(weights_only=True) takes; anything else as it is."""
+    if isinstance(value, np.generic | np.ndarray) and value.size == 1:
+        value = value.item()
+    return float(value) if isinstance(value, np.floating) else value  # a longdouble's item() is one
+
+
 def check_at_least_zero(group: dict, **labels: str) -> None:
-    """ValueError, in torch's words, unless each named option of the group is a finite number >= 0."""
+    """ValueError, in torch's words, unless each named option of the group is a finite number >= 0; a learning rate on a GPU is not read."""
     for option, label in labels.items():
-        value = group[option]
-        if isinstance(value, Tensor) and value.numel() != 1:
+        _check_number(option, f"Invalid {label}", group[option])
+
+
+def is_scheduled_lr(lr: Any) -> bool:
+    """Whether it is a number that a schedule may set, 0 or more but for a rounding error; a fast answer."""
+    return isinstance(lr, float) and ROUNDED_ZERO <= lr < math.inf
+
+
+def check_scheduled_lr(lr: Any, where: str = "") -> None:
+    """As check_at_least_zero, of a learning rate that a schedule may have set; where: the beginning of an error."""
+    if not is_scheduled_lr(lr):
+        _check_number("lr", f"{where}Invalid learning rate", lr, ROUNDED_ZERO)
+
+
+def _check_number(option: str, label: str, value: Any, least: float = 0.0) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
             raise ValueError(f"Tensor {option} must be 1-element, got shape {tuple(value.shape)}; pass a number or torch.tensor(number)")
-        try:
-            valid = bool(0.0 <= value < math.inf)
-        except (TypeError, RuntimeError):
-            raise TypeError(f"Invalid {label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
-        if not valid:
-            raise ValueError(f"Invalid {label}: {value}; it must be a finite number >= 0")
+        if option == "lr" and devices.is_gpu(value.device):  # read there, at each step
+            return
+    try:
+        valid = bool(least <= value < math.inf)
+    except (TypeError, RuntimeError, ValueError):
+        raise TypeError(f"{label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
+    if not valid:
+        raise ValueError(f"{label}: {value}; it must be a finite number >= 0")
+
+
+def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:
+    """ValueError unless parameter group g has its parameters and every option."""
+    for option in ("params", *defaults):
+        if option not in group:
+            raise ValueError(
+                f"parameter group {g} has no {option!r}: set optimizer.param_groups[{g}][{option!r}], whose default is "
+                f"{defaults.get(option, [])!r}, or add the group with add_param_group(), which fills in what it lacks"
+            )
 
 
 def check_positive(group: dict, *options: str) -> None:
@@ -48,7 +88,7 @@ def check_positive(group: dict, *options: str) -> None:
     for option in options:
         try:
             valid = bool(0.0 < group[option] < math.inf)
-        except (TypeError, RuntimeError):
+        except (TypeError, RuntimeError, ValueError):
             valid = False
         if not valid:
             raise ValueError(f"{option}={group[option]!r} is not supported: it must be a finite number > 0")
@@ -118,7 +158,7 @@ def overlaps(tensor: Tensor) -> bool:
 def number(group: dict, option: str) -> float:
     """An option as a number; TypeError if it is none."""
     try:
-        return float(group[option])
+        return float(plain(group[option]))
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{option} is {group[option]!r}; set it to a number") from None
 
@@ -175,6 +215,15 @@ def check_precision(name: str, param: Tensor, precision: Precision) -> None:
         raise RuntimeError(
             f"{name} is {param.dtype}, but state_dtype={precision.state_dtype!r} is for real parameters of up to 32 bits: "
             "use state_dtype=torch.float32, or a parameter group of its own"
+        )
+
+
+def check_owners(params: Iterable[Tensor], state: Mapping[Any, Any]) -> None:
+    """ValueError if there is a state of a tensor that is none of the parameters: a checkpoint has no place for it."""
+    for owner in {key for key in list(state) if isinstance(key, Tensor)}.difference(params):
+        raise ValueError(
+            f"optimizer.state has the state of a tensor of shape {tuple(owner.shape)} that is in no parameter group: "
+            "drop it, optimizer.state.pop(tensor), when you take a parameter out of its group"
         )
 
 

@@ -22,10 +22,20 @@ from .storage import WIDE, Precision, counter, dense_like, fit, is_lazy, obsolet
 
 
 def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
-    """Parameter group, name and parameter, of all; errors call one without a name params[its number]."""
+    """Parameter group, name and parameter, of all; errors call one without a name params[its number].
+
+    Raises:
+        ValueError: a group has names, but not as many as parameters.
+    """
     number = count()
     for g, group in enumerate(groups):
-        for param, name in zip_longest(group["params"], group.get("param_names", ())):
+        params, names = group["params"], group.get("param_names")
+        if names is not None and len(names) != len(params):
+            raise ValueError(
+                f"parameter group {g} has {len(params)} params but {len(names)} param_names: change both lists alike, or delete "
+                "'param_names' from every group"
+            )
+        for param, name in zip_longest(params, names or ()):
             yield g, name or f"params[{next(number)}]", param
 
 

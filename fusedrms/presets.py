@@ -1,17 +1,58 @@
 """Optimizers of other systems, by their own argument names, order and defaults.
 
 Each function returns an optimizer that computes what the code of that system computes, which is not always what its
-documentation says. Everything else is that of the class returned: parameter groups, whose options have the names of that class,
-as errors have, schedulers, checkpoints. Gradients are dL/dw, as autograd leaves them. A centered variance that rounding has made
-negative counts as 0, where the sources may give NaN.
+documentation says. Parameter groups that are passed to it, or added later, may have that system's names too, and are converted
+like the arguments; ``param_groups`` and errors have the names of the class returned. Everything else is that of the class:
+schedulers, checkpoints. Gradients are dL/dw, as autograd leaves them. A centered variance that rounding has made negative counts
+as 0, where the sources may give NaN.
 """
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from .naming import Source, check_keywords
+from .optimizer import FusedOptimizer
 from .options import check_flags, check_positive
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .smorms3 import FusedSMORMS3
+
+_Arguments = ParamSpec("_Arguments")
+_Made = TypeVar("_Made", bound=FusedOptimizer)
+
+
+def _makes(optimizer: type[_Made]) -> Callable[[Callable[_Arguments, dict[str, Any]]], Callable[_Arguments, _Made]]:
+    """Of a function from another system's arguments to the options of a class here, the function that makes the optimizer.
+
+    Parameter groups, those that are added later too, may have the arguments' names and are translated by the same function.
+    """
+
+    def decorate(options: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, _Made]:
+        signature = inspect.signature(options)
+
+        @wraps(options)
+        def make(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Made:
+            check_keywords(f"{options.__name__}()", kwargs, signature.parameters)
+            try:
+                arguments = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                raise TypeError(f"{options.__name__}() {error}") from None
+            params = arguments.pop("params")
+            source = Source(make, arguments)
+            made = optimizer.__new__(optimizer)
+            made._source = source  # before its groups are added
+            made.__init__(params, **source.options())
+            return made
+
+        make.__signature__ = signature.replace(return_annotation=optimizer)  # pyright: ignore[reportAttributeAccessIssue]
+        make.__annotations__ = {**options.__annotations__, "return": optimizer}
+        return make
+
+    return decorate
 
 
 def _positive(limit: float | None) -> float | None:
@@ -29,7 +70,8 @@ def _master(multi_precision: bool) -> str | None:
     return "float32" if multi_precision else None
 
 
-def graves2013(params: ParamsT) -> FusedRMSPropGraves:
+@_makes(FusedRMSPropGraves)
+def graves2013(params: ParamsT) -> dict[str, Any]:
     """The optimizer of Graves, arXiv:1308.0850, with his numbers: decay .95, momentum .9, rate 1e-4, epsilon 1e-4.
 
     Args:
@@ -37,10 +79,11 @@ def graves2013(params: ParamsT) -> FusedRMSPropGraves:
 
     Source: equations 38-45. His clipping of derivatives inside of the network is no part of it.
     """
-    return FusedRMSPropGraves(params)
+    return {}
 
 
-def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 0.9, epsilon: float = 1e-5) -> FusedRMSProp:
+@_makes(FusedRMSProp)
+def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 0.9, epsilon: float = 1e-5) -> dict[str, Any]:
     """PuzzleLib's RMSProp: epsilon outside of the root.
 
     Args:
@@ -51,12 +94,13 @@ def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 
 
     Source: PuzzleLib, Optimizers/RMSProp.py. Its gradients are -dL/dw, so its code adds what is subtracted here.
     """
-    return FusedRMSProp(params, learnRate, factor, epsilon)
+    return dict(lr=learnRate, alpha=factor, eps=epsilon)
 
 
+@_makes(FusedRMSPropGraves)
 def puzzlelib_rmsprop_graves(
     params: ParamsT, learnRate: float = 1e-4, alpha: float = 0.95, momRate: float = 0.9, epsilon: float = 1e-4
-) -> FusedRMSPropGraves:
+) -> dict[str, Any]:
     """PuzzleLib's RMSPropGraves: centered, epsilon inside of the root, the rate inside of the momentum.
 
     Args:
@@ -69,10 +113,11 @@ def puzzlelib_rmsprop_graves(
     Source: PuzzleLib, Optimizers/RMSPropGraves.py. Its documentation swaps the two averages below the root: the code computes
     sqrt(E[g²] - E[g]² + epsilon). Its buffer has the opposite sign of ``momentum_buffer``.
     """
-    return FusedRMSPropGraves(params, learnRate, alpha, momRate, epsilon)
+    return dict(lr=learnRate, alpha=alpha, momentum=momRate, eps=epsilon)
 
 
-def puzzlelib_smorms3(params: ParamsT, learnRate: float = 1e-3, epsilon: float = 1e-16) -> FusedSMORMS3:
+@_makes(FusedSMORMS3)
+def puzzlelib_smorms3(params: ParamsT, learnRate: float = 1e-3, epsilon: float = 1e-16) -> dict[str, Any]:
     """PuzzleLib's SMORMS3.
 
     Args:
@@ -83,9 +128,10 @@ def puzzlelib_smorms3(params: ParamsT, learnRate: float = 1e-3, epsilon: float =
     Source: PuzzleLib, Optimizers/SMORMS3.py. Its documentation swaps r and 1 - r, puts epsilon inside of the last root, and
     gives 1e-5 as its default; the code does none of this.
     """
-    return FusedSMORMS3(params, learnRate, epsilon)
+    return dict(lr=learnRate, eps=epsilon)
 
 
+@_makes(FusedRMSProp)
 def mxnet_rmsprop(
     params: ParamsT,
     learning_rate: float = 0.001,
@@ -99,7 +145,7 @@ def mxnet_rmsprop(
     rescale_grad: float = 1.0,
     clip_gradient: float | None = None,
     multi_precision: bool = False,
-) -> FusedRMSProp:
+) -> dict[str, Any]:
     """MXNet 1's RMSProp: epsilon inside of the root; Graves' rule, with momentum, if centered.
 
     Args:
@@ -118,14 +164,13 @@ def mxnet_rmsprop(
     Source: MXNet 1.x, src/operator/optimizer_op-inl.h. Not carried over: wd_mult, by which MXNet takes wd to be 0 for
     parameters whose names end in neither _weight nor _gamma; use a parameter group with weight_decay=0 for them.
     """
-    return FusedRMSProp(
-        params,
-        learning_rate,
-        gamma1,
-        epsilon,
-        wd,
-        gamma2 if centered else 0.0,
-        centered,
+    return dict(
+        lr=learning_rate,
+        alpha=gamma1,
+        eps=epsilon,
+        weight_decay=wd,
+        momentum=gamma2 if centered else 0.0,
+        centered=centered,
         eps_placement="inside",
         lr_in_momentum=True,
         rescale_grad=rescale_grad,
@@ -136,6 +181,7 @@ def mxnet_rmsprop(
     )
 
 
+@_makes(FusedRMSProp)
 def mxnet2_rmsprop(
     params: ParamsT,
     learning_rate: float = 0.001,
@@ -149,7 +195,7 @@ def mxnet2_rmsprop(
     rescale_grad: float = 1.0,
     clip_gradient: float | None = None,
     multi_precision: bool = False,
-) -> FusedRMSProp:
+) -> dict[str, Any]:
     """MXNet 2's RMSProp: epsilon outside of the root; Graves' rule, epsilon inside and with momentum, if centered.
 
     Args:
@@ -167,14 +213,13 @@ def mxnet2_rmsprop(
 
     Source: MXNet 2.x, python/mxnet/optimizer/rmsprop.py. Not carried over: use_fused_step; wd_mult, as in :func:`mxnet_rmsprop`.
     """
-    return FusedRMSProp(
-        params,
-        learning_rate,
-        rho,
-        epsilon,
-        wd,
-        momentum if centered else 0.0,
-        centered,
+    return dict(
+        lr=learning_rate,
+        alpha=rho,
+        eps=epsilon,
+        weight_decay=wd,
+        momentum=momentum if centered else 0.0,
+        centered=centered,
         eps_placement="inside" if centered else "outside",
         lr_in_momentum=True,
         rescale_grad=rescale_grad,
@@ -184,6 +229,7 @@ def mxnet2_rmsprop(
     )
 
 
+@_makes(FusedRMSProp)
 def neon_rmsprop(
     params: ParamsT,
     stochastic_round: bool = False,
@@ -195,7 +241,7 @@ def neon_rmsprop(
     param_clip_value: float | None = None,
     *,
     batch_size: int = 1,
-) -> FusedRMSProp:
+) -> dict[str, Any]:
     """neon's RMSProp: epsilon inside of the root and outside; the norm limits the update, not what is averaged.
 
     Args:
@@ -218,11 +264,10 @@ def neon_rmsprop(
     """
     check_flags(dict(stochastic_round=stochastic_round), "stochastic_round")
     check_positive(dict(batch_size=batch_size), "batch_size")
-    return FusedRMSProp(
-        params,
-        learning_rate,
-        decay_rate,
-        epsilon,
+    return dict(
+        lr=learning_rate,
+        alpha=decay_rate,
+        eps=epsilon,
         eps_placement="both",
         rescale_grad=1 / batch_size,
         clip_grad_value=_magnitude(gradient_clip_value),
@@ -233,6 +278,7 @@ def neon_rmsprop(
     )
 
 
+@_makes(FusedRMSProp)
 def tensorflow_rmsprop(
     params: ParamsT,
     learning_rate: float | Tensor,
@@ -240,7 +286,7 @@ def tensorflow_rmsprop(
     momentum: float = 0.0,
     epsilon: float = 1e-10,
     centered: bool = False,
-) -> FusedRMSProp:
+) -> dict[str, Any]:
     """TensorFlow 1's RMSPropOptimizer: epsilon inside of the root, the rate inside of the momentum, square averages from 1.
 
     Args:
@@ -255,11 +301,10 @@ def tensorflow_rmsprop(
     epsilon .1) owe their epsilon to its place here. Not carried over: use_locking, which stands before centered there; sparse
     updates, which leave the averages of other rows as they are.
     """
-    return FusedRMSProp(
-        params,
-        learning_rate,
-        decay,
-        epsilon,
+    return dict(
+        lr=learning_rate,
+        alpha=decay,
+        eps=epsilon,
         momentum=momentum,
         centered=centered,
         eps_placement="inside",
@@ -268,6 +313,7 @@ def tensorflow_rmsprop(
     )
 
 
+@_makes(FusedRMSProp)
 def keras_rmsprop(
     params: ParamsT,
     learning_rate: float | Tensor = 0.001,
@@ -279,7 +325,7 @@ def keras_rmsprop(
     clipnorm: float | None = None,
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
-) -> FusedRMSProp:
+) -> dict[str, Any]:
     """Keras 3's RMSprop: epsilon inside of the root, the rate inside of the momentum, decoupled weight decay.
 
     Args:
@@ -304,14 +350,13 @@ def keras_rmsprop(
     given = [f"{name}={value}" for name, value in limits.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)}: Keras takes only one of {', '.join(limits)}; set the others to None")
-    return FusedRMSProp(
-        params,
-        learning_rate,
-        rho,
-        epsilon,
-        0.0 if weight_decay is None else weight_decay,
-        momentum,
-        centered,
+    return dict(
+        lr=learning_rate,
+        alpha=rho,
+        eps=epsilon,
+        weight_decay=0.0 if weight_decay is None else weight_decay,
+        momentum=momentum,
+        centered=centered,
         eps_placement="inside",
         lr_in_momentum=True,
         decoupled_weight_decay=True,
@@ -321,6 +366,7 @@ def keras_rmsprop(
     )
 
 
+@_makes(FusedRMSProp)
 def timm_rmsprop_tf(
     params: ParamsT,
     lr: float | Tensor = 1e-2,
@@ -331,7 +377,7 @@ def timm_rmsprop_tf(
     centered: bool = False,
     decoupled_decay: bool = False,
     lr_in_momentum: bool = True,
-) -> FusedRMSProp:
+) -> dict[str, Any]:
     """timm's RMSpropTF: epsilon inside of the root, square averages from 1.
 
     Args:
@@ -348,14 +394,13 @@ def timm_rmsprop_tf(
     Source: timm, timm/optim/rmsprop_tf.py; what EfficientNet, MobileNet and stable-baselines3 train with. Not carried over:
     caution, which later versions have.
     """
-    return FusedRMSProp(
-        params,
-        lr,
-        alpha,
-        eps,
-        weight_decay,
-        momentum,
-        centered,
+    return dict(
+        lr=lr,
+        alpha=alpha,
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        centered=centered,
         eps_placement="inside",
         lr_in_momentum=lr_in_momentum,
         decoupled_weight_decay=decoupled_decay,
@@ -363,6 +408,7 @@ def timm_rmsprop_tf(
     )
 
 
+@_makes(FusedRMSProp)
 def optax_rmsprop(
     params: ParamsT,
     learning_rate: float | Tensor,
@@ -374,7 +420,7 @@ def optax_rmsprop(
     momentum: float | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
-) -> FusedRMSProp:
+) -> dict[str, Any]:
     """optax.rmsprop: the rate inside of the momentum.
 
     Args:
@@ -392,11 +438,10 @@ def optax_rmsprop(
     Source: optax/_src/alias.py and transform.py.
     """
     check_flags(dict(eps_in_sqrt=eps_in_sqrt), "eps_in_sqrt")
-    return FusedRMSProp(
-        params,
-        learning_rate,
-        decay,
-        eps,
+    return dict(
+        lr=learning_rate,
+        alpha=decay,
+        eps=eps,
         momentum=0.0 if momentum is None else momentum,
         centered=centered,
         eps_placement="inside" if eps_in_sqrt else "outside",

@@ -1,10 +1,11 @@
 """FusedRMSProp and FusedRMSPropGraves: options in, Recipe out; everything else is FusedOptimizer's."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from .naming import check_keywords
 from .optimizer import FusedOptimizer, ParamsT
 from .options import check_at_least_zero, check_choice, check_flags, number
 from .recipe import Recipe, common, norm_over, precision
@@ -82,7 +83,7 @@ class FusedRMSProp(FusedOptimizer):
     in full precision.
 
     Raises:
-        ValueError: a hyperparameter that is negative, NaN or infinite, a tensor lr of several elements, a limit or
+        ValueError: a hyperparameter that is negative, NaN or infinite, alpha above 1, a tensor lr of several elements, a limit or
             rescale_grad that is not positive, a word that is none of the options', nesterov without momentum,
             bias_correction with alpha >= 1, stochastic_rounding with master_weights, or differentiable.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
@@ -146,6 +147,8 @@ class FusedRMSProp(FusedOptimizer):
             raise ValueError(f"nesterov=True needs a momentum, but momentum={group['momentum']}: set momentum > 0 or nesterov=False")
         if group["bias_correction"] and not group["alpha"] < 1:
             raise ValueError(f"bias_correction=True divides by 1 - alpha**step, but alpha={group['alpha']}: set alpha < 1")
+        if group["alpha"] > 1:
+            raise ValueError(f"Invalid alpha value: {group['alpha']}; it must be a finite number from 0 to 1, above which averages diverge")
 
     def recipe(self, group: dict) -> Recipe:
         states = {"square_avg": number(group, "initial_square_avg")}
@@ -181,7 +184,7 @@ class FusedRMSPropGraves(FusedRMSProp):
         momentum: decay of the momentum buffer, per step; default 0.9.
         eps: added to the variance, in the square of the gradient's unit; default 1e-4.
         weight_decay: L2 penalty added to the gradient; default 0.
-        options: the others of :class:`FusedRMSProp`, by name.
+        options: the others of :class:`FusedRMSProp`, by name; centered, eps_placement and lr_in_momentum only as they are here.
 
     State: ``square_avg``, ``grad_avg``, ``momentum_buffer``, ``step``, as of :class:`FusedRMSProp`, and checkpoints of one load
     into the other.
@@ -191,6 +194,8 @@ class FusedRMSPropGraves(FusedRMSProp):
 
     Source: Graves, arXiv:1308.0850 (2013), equations 38-45; PuzzleLib's RMSPropGraves, Chainer's RMSpropGraves.
     """
+
+    _fixed: ClassVar[dict[str, Any]] = dict(centered=True, eps_placement="inside", lr_in_momentum=True)
 
     def __init__(
         self,
@@ -202,6 +207,11 @@ class FusedRMSPropGraves(FusedRMSProp):
         weight_decay: float = 0,
         **options: Any,
     ):
-        super().__init__(
-            params, lr, alpha, eps, weight_decay, momentum, centered=True, eps_placement="inside", lr_in_momentum=True, **options
-        )
+        check_keywords("FusedRMSPropGraves.__init__()", options, FusedRMSProp._class_defaults())
+        for option, value in self._fixed.items():
+            if options.setdefault(option, value) != value:
+                raise ValueError(
+                    f"{option}={options[option]!r} is not supported by FusedRMSPropGraves, whose rule has {option}={value!r}: "
+                    "leave the option out, or use FusedRMSProp"
+                )
+        super().__init__(params, lr, alpha, eps, weight_decay, momentum, **options)

@@ -61,7 +61,6 @@ def test_accepted_without_effect():
         a, b, *params = pair(foreach=foreach)
         step_both(a, b, *params)
         assert_close(*params, steps=1)
-    FusedRMSProp(parameters([(2,)]), alpha=1.5)  # torch allows it
 
 
 def test_parameter_collections():
@@ -228,7 +227,7 @@ def test_wrong_number_in_a_later_group_changes_nothing(option, value):
     optimizer.step()
     before = [p.detach().clone() for p in params]
     optimizer.param_groups[1][option] = value
-    with pytest.raises((TypeError, ValueError), match=option):
+    with pytest.raises((TypeError, ValueError), match=rf"parameter group 1: .*({option}|learning rate)"):
         optimizer.step()
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
     assert optimizer.state[params[0]]["step"].item() == 1

@@ -1,5 +1,6 @@
 """Unsupported input: an error that names the thing, its value and the remedy, and nothing has changed."""
 
+import copy
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import gpu
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
+from fusedrms.kernels import devices
 from tools import parameter, parameters, random_grads, set_grad
 
 ALLOWED = r"finite number|must be True or False|must be '|must be torch|whole number|leave one of them out|set momentum > 0|set alpha < 1"
@@ -32,6 +34,7 @@ FAMILY_ONLY = [
     dict(nesterov=True, momentum=0.0),
     dict(bias_correction=True, alpha=1.0),
     dict(bias_correction=True, alpha=1.5),
+    dict(alpha=1.5),
 ]
 ALL = [
     *wrong(-1.0),
@@ -84,7 +87,7 @@ def test_wrong_options(optimizer, options):
     )
 
 
-@pytest.mark.parametrize("options", [options for options in ALL + FAMILY_ONLY + STORAGE if "lr" not in options], ids=str)
+@pytest.mark.parametrize("options", [*ALL, *FAMILY_ONLY, *STORAGE, dict(lr=-1e-7), dict(lr=torch.tensor(-1e-7))], ids=str)
 @pytest.mark.parametrize("first_step", [True, False], ids=["first step", "later"])
 def test_wrong_options_in_a_group_later(options, first_step):
     """Set by hand: still an error before anything has changed, and mended, it goes on."""
@@ -105,15 +108,114 @@ def test_wrong_options_in_a_group_later(options, first_step):
     assert not torch.equal(param, before)
 
 
-def test_a_schedule_may_end_below_zero():
-    """By a rounding error, as torch's cosine does; torch takes such a rate."""
+@pytest.mark.parametrize("lr", [-1e-20, -1e-9, torch.tensor(-1e-9)], ids=repr)
+def test_a_schedule_may_end_below_zero(lr):
+    """By a rounding error, as torch's cosine does; torch takes such a rate. Copies and checkpoints take it too, constructors do not."""
     (param,) = parameters([(2,)])
     optimizer = FusedRMSProp([param])
     random_grads([param])
     optimizer.step()
-    optimizer.param_groups[0]["lr"] = -1e-20
+    optimizer.param_groups[0]["lr"] = lr
     optimizer.step()
     assert torch.isfinite(param).all()
+    copy.deepcopy(optimizer).load_state_dict(optimizer.state_dict())
+    with pytest.raises(ValueError, match="Invalid learning rate"):
+        FusedRMSProp([param], lr)
+
+
+@pytest.mark.parametrize("lr", ["1e-3", None, [], torch.ones(2), 1j])
+def test_a_rate_that_is_no_number(lr):
+    (param,) = parameters([(2,)])
+    optimizer = FusedRMSProp([param])
+    random_grads([param])
+    optimizer.step()
+    before = param.detach().clone()
+    optimizer.param_groups[0]["lr"] = lr
+    for _ in range(2):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"parameter group 0: (Invalid learning rate: .*pass a number|Tensor lr must be 1-element)"
+        ):
+            optimizer.step()
+    assert torch.equal(param, before)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_tensor_rate_that_becomes_wrong_in_place(value):
+    params = parameters([(2,), (3,)])
+    lr = torch.tensor(0.1)
+    optimizer = FusedRMSProp([dict(params=params[:1]), dict(params=params[1:], lr=lr)])
+    random_grads(params)
+    optimizer.step()
+    before = [param.detach().clone() for param in params]
+    lr.fill_(value)
+    with pytest.raises(ValueError, match=f"parameter group 1: Invalid learning rate: {value}"):
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+    assert optimizer.state[params[0]]["step"].item() == 1
+    lr.fill_(0.1)
+    optimizer.step()
+    assert not torch.equal(params[1], before[1])
+
+
+def test_a_rate_on_a_gpu_is_not_read(monkeypatch):
+    """That would wait for the GPU. A meta tensor cannot be read at all."""
+    monkeypatch.setattr(devices, "KINDS", {"meta": None})
+    lr = torch.empty((), device="meta")
+    optimizer = FusedRMSProp(parameters([(2,)]), lr=lr)
+    optimizer.add_param_group(dict(params=parameters([(2,)]), lr=lr))
+    optimizer.param_groups[0]["lr"] = lr.clone()
+    assert optimizer._recipes()[0].common[0] is optimizer.param_groups[0]["lr"]
+    with pytest.raises(ValueError, match="1-element"):
+        optimizer.add_param_group(dict(params=parameters([(2,)]), lr=torch.empty(2, device="meta")))
+
+
+@pytest.mark.parametrize("option", [*FusedRMSProp(parameters([(1,)])).defaults, "params"])
+def test_a_group_made_by_hand(option):
+    params = parameters([(2,), (3,)])
+    optimizer = FusedRMSProp([dict(params=[param]) for param in params])
+    random_grads(params)
+    optimizer.step()
+    before = [param.detach().clone() for param in params]
+    optimizer.param_groups[1] = {key: value for key, value in optimizer.param_groups[1].items() if key != option}
+    with pytest.raises(
+        ValueError, match=rf"parameter group 1 has no '{option}': set optimizer\.param_groups\[1\]\['{option}'\].*add_param_group"
+    ):
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+    optimizer.param_groups[1][option] = optimizer.defaults.get(option, [])
+    optimizer.step()
+
+
+@pytest.mark.parametrize("change", [list.pop, lambda params: params.append(parameter(torch.ones(1)))], ids=["pop", "append"])
+@pytest.mark.parametrize("first_step", [True, False], ids=["first step", "later"])
+def test_names_and_parameters_in_other_numbers(change, first_step):
+    model = torch.nn.Linear(2, 2)
+    optimizer = FusedRMSProp(model.named_parameters())
+    random_grads(model.parameters())
+    if not first_step:
+        optimizer.step()
+    saved = optimizer.state_dict()
+    before = model.weight.detach().clone()
+    change(optimizer.param_groups[0]["params"])
+    nameless = {key: value for key, value in saved["param_groups"][0].items() if key != "param_names"}
+    nameless["params"] = list(range(len(optimizer.param_groups[0]["params"])))
+    for attempt in (
+        optimizer.step,
+        optimizer.state_dict,
+        lambda: optimizer.load_state_dict({"state": {}, "param_groups": [nameless]}),
+    ):
+        with pytest.raises(
+            ValueError, match=r"parameter group 0 has [13] params but 2 param_names: change both .* or delete 'param_names'"
+        ):
+            attempt()
+    assert torch.equal(model.weight, before)
+    del optimizer.param_groups[0]["param_names"]
+    optimizer.step()
+    if change is list.pop and not first_step:
+        with pytest.raises(ValueError, match=r"state of a tensor of shape \(2,\) that is in no parameter group.*state\.pop"):
+            optimizer.state_dict()
+        optimizer.state.pop(model.bias)
+    optimizer.load_state_dict(optimizer.state_dict())
 
 
 def sparse(p):
