@@ -44,6 +44,9 @@ _HOW = ("capturable", "foreach", "differentiable", "stochastic_rounding", "maste
 _FIXED = (int, float, str, type(None), torch.dtype)  # what cannot change in place
 
 
+_UNMADE: tuple[tuple[Any, ...], int, Recipe | None] = (), 0, None
+
+
 class _Kept:
     """Carries a state through torch's load_state_dict, which would cast it to the parameter's dtype."""
 
@@ -263,15 +266,14 @@ class FusedOptimizer(Optimizer):
         """One for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
         options = itemgetter("lr", *(name for name in self.defaults if name != "lr"))
         made, run = [], self._run
-        nothing: tuple[tuple[Any, ...], int, None] = (), 0, None
         for g, group in enumerate(self.param_groups):
             try:
                 values: tuple[Any, ...] = options(group)
             except KeyError:
                 check_present(g, group, self.defaults)
                 raise
-            before, n_keys, recipe = run.made[g] if g < len(run.made) else nothing
-            changed = sum(map(is_not, values, before)) if before and n_keys == len(group) else -1
+            before, n_keys, recipe = run.made[g] if g < len(run.made) else _UNMADE
+            changed = sum(map(is_not, values, before)) if len(before) == len(values) and n_keys == len(group) else -1
             # a schedule sets lr at each step, and nothing else
             if recipe is not None and changed == 1 and values[0] is not before[0] and is_scheduled_lr(values[0]):
                 recipe = recipe._replace(common=(values[0], *recipe.common[1:]))

@@ -90,23 +90,27 @@ class Plan:
     ):
         self.counts_on_device = count_on_device
         everything = list(named_parameters(groups))
+        lists = [[param for of, _, param in everything if of == g] for g in range(len(groups))]
         params = [param for _, _, param in everything]
         finish(params)
         self._replaced = [k for k, param in enumerate(params) if param in elsewhere]
         self._sharded = [k for k, param in enumerate(params) if is_sharded(param)]
         touched: list[Named] = []
+        grads: list[Tensor] = []
         active = []  # (its place among all, parameter group, name, parameter, gradient), where there is a gradient
         alone = count(1)
         # of all parameters, so that processes agree in what they add up, whichever have gradients
         norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
         for n, (g, parameter, param) in enumerate(everything):
-            if param.grad is None:
+            given = param.grad  # read once: another thread may set it
+            if given is None:
                 continue
-            check_placement(parameter, param, param.grad)
-            grad = elsewhere[param] if param in elsewhere else local(param.grad)
+            check_placement(parameter, param, given)
+            grad = elsewhere[param] if param in elsewhere else local(given)
             check_tensors(name, parameter, local(param), grad)
             check_precision(parameter, local(param), recipes[g].precision)
             check_state(parameter, local(param), locals_of(state.get(param, {})), recipes[g].states)
+            grads.append(given)
             active.append((n, g, parameter, param, grad))
             values = locals_of(state.get(param, {}))
             written = [key for key in (*stored(local(param), recipes[g].states, recipes[g].precision), "step") if key in values]
@@ -119,8 +123,9 @@ class Plan:
         steps = _steps(state)
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
-        kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it)
-        owners = []  # of these, by name
+        kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it, the tensor)
+        counters = []  # likewise
+        owners = []  # of what is kept, by name
         for index, (n, g, parameter, param, grad) in enumerate(active):
             values = state.setdefault(param, {})
             tensors = fit(local(param), locals_of(values), recipes[g].states, recipes[g].precision)
@@ -128,11 +133,12 @@ class Plan:
                 del values[key]
             values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
             assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
-            kept += [(values, key) for key in tensors]
+            kept += [(values, key, values[key]) for key in tensors]
             owners += [parameter] * len(tensors)
             step = steps.get(param, 0.0)
-            values["step"] = counter(values.get("step"), step, local(param).device if count_on_device else None)
-            mine = param, grad, values["step"], step, norms[param], recipes[g], tensors, param in elsewhere
+            values["step"] = own = counter(values.get("step"), step, local(param).device if count_on_device else None)
+            counters.append((values, "step", own))
+            mine = param, grad, own, step, norms[param], recipes[g], tensors, param in elsewhere
             member = self._member(index, first_number + n, g, *mine)
             members[recipes[g].rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
@@ -146,11 +152,10 @@ class Plan:
         everyone = [member for group in members.values() for member in group]
         self._may_be_lazy = [m.number for m in everyone if not m.stage_grad and (m.param.is_complex() or m.param.numel() == 1)]
         self._complex = [m.number for m in everyone if m.param.is_complex()]
-        self._complex_states = [k for k, (values, key) in enumerate(kept) if values[key].is_complex()]
-        counters = [(state[param], "step") for *_, param, _ in active]
+        self._complex_states = [k for k, (*_, tensor) in enumerate(kept) if tensor.is_complex()]
         self.names = [parameter for _, _, parameter, _, _ in active]
-        self._kept_names = [f"the {key} of {parameter}" for parameter, (_, key) in zip(owners, kept, strict=True)]
-        self._snapshot = Snapshot(self._active, _lists(groups), state, kept, counters, local)
+        self._kept_names = [f"the {key} of {parameter}" for parameter, (_, key, _) in zip(owners, kept, strict=True)]
+        self._snapshot = Snapshot(lists, self._active, grads, state, [*kept, *counters], local)
         self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
 
     @staticmethod

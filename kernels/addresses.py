@@ -168,8 +168,19 @@ def _by_dlpack(functions, words, facts, dims, news, k, object, view, record):
 
 
 @cached_njit()
-def _same(functions, words, names, none, objects, facts, dims, news, state, owned, record):
-    """Everything as recorded, or record the facts of the tensors; False leaves a Python error to be cleared."""
+def _record(functions, words, facts, dims, news):
+    """All facts of the tensors that are named by their objects; False leaves a Python error to be cleared."""
+    view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
+    for k in range(facts.size):
+        facts[k].address = _by_dlpack(functions, words, facts, dims, news, k, facts[k].object, view, True)
+        if facts[k].address == -1:
+            return False
+    return True
+
+
+@cached_njit()
+def _same(functions, words, names, none, objects, facts, dims, news, state, owned):
+    """Whether everything is as recorded; False leaves a Python error to be cleared."""
     if not _reached(functions, objects, state, owned):
         return False
     _, _, grads, parts = owned
@@ -180,7 +191,7 @@ def _same(functions, words, names, none, objects, facts, dims, news, state, owne
         call(functions.release, (grad,))
         if grad != none:
             return False
-    view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
+    view = np.empty(6, np.int64)
     n, first_held = facts.size, 2 * objects.active.size
     for k in range(n):
         row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]  # 10,000 tensors fit into no fast cache
@@ -200,14 +211,14 @@ def _same(functions, words, names, none, objects, facts, dims, news, state, owne
             return False
         row.object = object
         address = -1
-        if row.in_words and not record and row.type == peek(object + 8):
+        if row.in_words and row.type == peek(object + 8):
             address = _in_words(words, facts, dims, news, k, object)
         if address == -1:
-            address = _by_dlpack(functions, words, facts, dims, news, k, object, view, record)
+            address = _by_dlpack(functions, words, facts, dims, news, k, object, view, False)
         if address == -1 or (address == 0 and row.extent):
             return False
         if address != row.address:
-            if row.fixed and not record:  # a state that was given other memory through .data
+            if row.fixed:  # a state that was given other memory through .data
                 return False
             row.address = address
             news[0] = True
@@ -215,8 +226,8 @@ def _same(functions, words, names, none, objects, facts, dims, news, state, owne
 
 
 @cached_njit()
-def _scan(functions, words, names, none, objects, facts, dims, news, state, owned, record):
-    same = _same(functions, words, names, none, objects, facts, dims, news, state, owned, record)
+def _scan(functions, words, names, none, objects, facts, dims, news, state, owned):
+    same = _same(functions, words, names, none, objects, facts, dims, news, state, owned)
     if not same:
         call(functions.clear_error, ())
     return same
@@ -271,11 +282,11 @@ class Snapshot:
     """What an optimizer's parameters, gradients, states and counters looked like; keeps none of them alive.
 
     Args:
-        active: places of the parameters that have a gradient, among all in the lists.
-        lists: the lists of parameters, one a parameter group.
+        lists: the parameters of each parameter group.
+        active: places of those that have a gradient, among all of them.
+        grads: their gradients.
         state: the optimizer's.
-        states: the tensors in it that a step writes, as (a value of `state`, the name in it).
-        counters: the counter of each active parameter, likewise.
+        held: the tensors in it that a step writes, as (a value of `state`, the name in it, the tensor), the counters last.
         local: of a parameter, gradient or state what is here of it: itself, unless it is a DTensor.
 
     Attributes:
@@ -285,30 +296,31 @@ class Snapshot:
 
     def __init__(
         self,
+        lists: list[list[Tensor]],
         active: list[int],
-        lists: list[list],
+        grads: list[Tensor],
         state: dict,
-        states: list[tuple[dict, str]],
-        counters: list[tuple[dict, str]],
+        held: list[tuple[dict, str, Tensor]],
         local: Callable[[Tensor], Tensor],
     ):
-        params = [param for each in lists for param in each]
-        held = [*states, *counters]
-        kept = [holder[name] for holder, name in held]
-        self._lengths, self._n_states, self._local = list(map(len, lists)), len(state), local
-        self._active, self._names = active, [name for _, name in held]
+        params, entries = list(chain.from_iterable(lists)), list(state.items())
+        kept = [tensor for *_, tensor in held]
+        if not {id(holder) for holder, *_ in held} <= {id(value) for _, value in entries}:  # they are reached through it
+            raise RuntimeError("the optimizer's state changed while step() read it: another thread may be writing it")
+        self._lengths, self._n_states, self._local = list(map(len, lists)), len(entries), local
+        self._active, self._names = active, [name for _, name, _ in held]
         self._idle = sorted(set(range(len(params))) - set(active))
         self._objects = _Objects(
             _ids(params),
             np.array(active, np.int64),
             np.array(self._idle, np.int64),
-            _ids(state.keys()),
-            _ids(state.values()),
-            _ids(holder for holder, _ in held),
+            _ids(key for key, _ in entries),
+            _ids(value for _, value in entries),
+            _ids(holder for holder, *_ in held),
             _ids(self._names),
             _ids(kept),
         )
-        owned = [*(tensor for k in active for tensor in (params[k], params[k].grad)), *kept]
+        owned = [*(tensor for k, grad in zip(active, grads, strict=True) for tensor in (params[k], grad)), *kept]
         tensors = [local(tensor) for tensor in owned]
         n_dims = np.array([2 * tensor.dim() for tensor in tensors], np.int64)
         facts = np.zeros(len(tensors), _FACTS)
@@ -326,26 +338,26 @@ class Snapshot:
         # an address has changed; a parameter has another version counter; whether all have memory must be asked
         self._news = np.array([True, True, not FUNCTIONS.exchange])
         if not FUNCTIONS.exchange:
-            self._known, self._versions = list(map(_facts, tensors)), None
-            self.own(lists, state)
+            self._known, self._versions = list(map(_facts, tensors)), []
+            facts["address"] = [tensor.data_ptr() for tensor in tensors]
             return
         dims = np.zeros(n_dims.sum(), np.int64)
+        if not _record(FUNCTIONS, WORDS, facts, dims, self._news):
+            raise RuntimeError("DLPack does not tell where a tensor lies")
         fixed = FUNCTIONS, WORDS, (id(_GRAD), id(_PART)), id(None), self._objects, facts, dims, self._news
         # compile() returns the machine code itself: a call through Numba's dispatcher costs as much as 50 parameters
-        entry = _scan.compile(tuple(map(numba.typeof, (*fixed, id(state), (0, 0, 0, 0), True))))
-        self._scan = functools.partial(entry, *fixed)
-        self._owned(lists, state, True)
+        self._scan = functools.partial(_scan.compile(tuple(map(numba.typeof, (*fixed, id(state), (0, 0, 0, 0))))), *fixed)
 
-    def _owned(self, lists: list[list], state: dict, record: bool) -> Owned | None:
+    def _owned(self, lists: list[list], state: dict) -> Owned | None:
         parts = len(self._facts) if self._has_parts else 0
         owned = Owned(list(chain.from_iterable(lists)), [], [None] * len(self._active), [None] * parts)
-        return owned if self._scan(id(state), tuple(map(id, owned)), record) else None
+        return owned if self._scan(id(state), tuple(map(id, owned))) else None
 
     def own(self, lists: list[list], state: dict) -> Owned | None:
         """References, if all is as it was and has memory of its own, else None; reads the addresses."""
         if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
             return None
-        owned = self._owned(lists, state, False) if FUNCTIONS.exchange else self._by_python(lists, state)
+        owned = self._owned(lists, state) if FUNCTIONS.exchange else self._by_python(lists, state)
         if owned and self._news[0] and self._news[2] and not all(map(has_memory, self._tensors(owned))):
             return None
         return owned
@@ -370,7 +382,7 @@ class Snapshot:
             return None
         now, before = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self._facts["address"]
         versions = [tensor._cdata for tensor in tensors[: 2 * len(self._active) : 2]]
-        if self._versions is not None and (now != before)[self._facts["fixed"]].any():
+        if (now != before)[self._facts["fixed"]].any():
             return None
         self._news |= [not np.array_equal(now, before), versions != self._versions, True]
         before[:], self._versions = now, versions

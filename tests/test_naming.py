@@ -122,7 +122,7 @@ def test_options_of_torch_are_not_taken_for_others():
         (presets.optax_rmsprop, dict(), r"optax_rmsprop\(\) missing a required argument: 'learning_rate'"),
         (presets.graves2013, dict(lr=1.0), r"graves2013\(\) .* 'lr'$"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_unknown_keyword(make, options, message):
     with pytest.raises(TypeError, match=message):
