@@ -482,7 +482,7 @@ class OptimizerMachine(RuleBasedStateMachine):
         param, other = self.param(n), Parameter(self.values(self.param(n).shape, self.param(n).dtype), self.param(n).requires_grad)
         other.grad = self.values(param.shape, param.dtype)
         torch.utils.swap_tensors(param, other)
-        self.let_go(other, keep)
+        self.let_go(other.detach(), keep)  # not its gradient
 
     @change(n=which, dtype=st.sampled_from([F32, BF16, F64]))
     def change_dtype(self, n, dtype):
