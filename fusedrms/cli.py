@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from . import bench, compile, doctor, inspect, tune
+from . import bench, compile, doctor, inspect, printing, tune
 from .options import UserError
 from .version import __version__
 
@@ -72,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    console = printing.console()
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     if args.command == "bench":
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return COMMANDS[args.command].run(args, Console() if sys.stdout.isatty() else Console(width=140))
+        return COMMANDS[args.command].run(args, console)
     except UserError as error:
         print(f"fusedrms {args.command}: {error}", file=sys.stderr)
         return 2
