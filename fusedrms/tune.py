@@ -350,7 +350,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 best = max((r.gain for r in results), default=1.0)
                 progress.update(task, description=f"{what}; best gain so far {best:.2f}×")
         except KeyboardInterrupt:
-            code = 130
+            code, problem = 130, unsaved(path, head, results) if results else None  # it may have come while the last was saved
     if args.json:
         rows = autotune.to_json({result.key: result.row for result in results})
         print(json.dumps(dict(path=str(path), rows=rows, problem=problem), indent=1))

@@ -140,6 +140,15 @@ def test_any_encoding(arguments, said, monkeypatch, tmp_path):
     assert said in sys.stdout.buffer.getvalue().decode("ascii")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_stdout_on_a_full_disk():
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([sys.executable, "-m", "fusedrms", "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.endswith("fusedrms doctor: [Errno 28] No space left on device\n")
+    assert "Traceback" not in run.stderr
+
+
 def test_doctor_fails_where_a_device_computes_nonsense(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "TOLERANCE", -1.0)
     assert main(["doctor", "--json"]) == 1
