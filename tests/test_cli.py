@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import gpu
-from fusedrms import autotune, doctor, files
+from fusedrms import autotune, compile, doctor, files
 from fusedrms.cli import COMMANDS, main
-from fusedrms.kernels import lang
-from fusedrms.kernels.launch import CPUConfig
+from fusedrms.kernels import devices, lang
+from fusedrms.kernels.launch import CPUConfig, GPUConfig
+from fusedrms.variants import variant
 from tools import on_full_disk
 
 pytestmark = pytest.mark.skipif(lang.interpreted(), reason="the commands are about compiled kernels")
@@ -192,6 +193,22 @@ def test_compile_on_a_gpu(capsys):
     assert main(["compile", "--target", gpu.KIND, "--rules", "rmsprop", "--dtypes", "float32,bfloat16+8bit", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["what"].rpartition(", ")[2] for row in found] == ["aligned", "unaligned"] * 2 * gpu.module.device_count()
+
+
+@pytest.mark.skipif(lang.triton is None, reason="needs Triton")
+def test_compile_takes_what_launches_take(monkeypatch):
+    """Of the configurations in files those that are in their ranges, beside the default."""
+    one = variant("rmsprop", "float32")
+    right, wrong = GPUConfig(1 << 14, 256, 1, 0, 0), GPUConfig(1 << 14, 100, 1, 0, 0)
+    rows = {
+        autotune.Key("rmsprop", one.storage.label, True, "small"): autotune.Row(wrong, 2.0, 1.0),
+        autotune.Key("rmsprop", one.storage.label, False, "small"): autotune.Row(right, 2.0, 1.0),
+    }
+    monkeypatch.setattr(autotune, "device_name", lambda device: "a GPU")
+    monkeypatch.setattr(autotune, "rows_for", lambda name: rows)
+    monkeypatch.setattr(devices, "multiprocessors", lambda device: 132)
+    found = [what.rpartition(", ")[2] for what, _ in compile.here([one], torch.device("cuda"))]
+    assert found == ["aligned", "unaligned", "unaligned"]
 
 
 @pytest.mark.skipif(lang.triton is None, reason="needs Triton")
