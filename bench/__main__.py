@@ -10,14 +10,15 @@ import sys
 import tempfile
 
 import pytest
-from rich.console import Console
 
-from bench.arguments import device_of
+from bench.arguments import check_output, device_of, writing
 from bench.live import LiveTable
 from bench.report import write_report
-from bench.store import dumped, write
+from bench.store import dumped
 from fusedrms.autotune import device_name
+from fusedrms.files import place, write
 from fusedrms.kernels import devices
+from fusedrms.printing import console
 
 ROOT = pathlib.Path(__file__).parent.parent
 WRITTEN = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)  # if there are timings
@@ -62,7 +63,7 @@ def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, a
     )
     parser.add_argument("--device", choices=["cpu", *devices.KINDS], default="cpu")
     parser.add_argument(
-        "--output", type=pathlib.Path, help="directory that gets one of the device's name (default: bench/results; of a part, runs/bench)"
+        "--output", type=place, help="directory that gets one of the device's name (default: bench/results; of a part, runs/bench)"
     )
     parser.add_argument("--quick", action="store_true", help="a part that takes about a minute, to try it")
     parser.add_argument("--json", action="store_true", help="print the names of the files as JSON, and the table to stderr")
@@ -76,16 +77,11 @@ def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
     device = device_of(parser, given.device)
     part = given.quick or bool(rest)  # must not take the place of the whole
     folder = (given.output or ROOT / ("runs/bench" if part else "bench/results")) / device_name(device)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        parser.error(f"--output {folder.parent}: {error.strerror}; name a directory that can be written")
+    check_output(parser, folder)
     asked = [f"--device={given.device}", *(["--quick"] if given.quick else [])]
-    with os.fdopen(os.dup(2 if given.json else 1), "w") as terminal, tempfile.TemporaryDirectory() as scratch:  # pytest captures stdout
-        console = Console(file=terminal)
-        console = console if console.is_terminal else Console(file=terminal, width=125)
-        live = LiveTable(console)
+    kept = os.dup(2 if given.json else 1)  # pytest captures stdout
+    with os.fdopen(kept, "w", encoding=sys.stdout.encoding) as terminal, tempfile.TemporaryDirectory() as scratch:
+        live = LiveTable(console(terminal, width=125))
         quiet = [] if any(argument.startswith("--benchmark") for argument in rest) else ["--benchmark-quiet"]
         code = pytest.main(
             [str(ROOT / "bench"), *OPTIONS, f"--rootdir={ROOT}", *asked, f"--benchmark-json={scratch}/step.json", *quiet, *rest],
@@ -98,8 +94,9 @@ def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
         live.skipped["all that was left"] = "interrupted"
     live.results["machine_info"]["command"] = shlex.join(["python", "-m", "bench", *asked, *rest])
     path = folder / "step.json"
-    write(path, dumped({**live.results, "skipped": live.skipped, "failed": live.failed}))
-    written = [str(name) for name in (path, *write_report(path))]
+    with writing(parser):
+        write(path, dumped({**live.results, "skipped": live.skipped, "failed": live.failed}))
+        written = [str(name) for name in (path, *write_report(path))]
     print(json.dumps(written) if given.json else "\n".join(f"wrote {name}" for name in written))
     return int(code)
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.store import dumped, write
+from bench.store import dumped
 from bench.text import figure, table
+from fusedrms.files import place, write
 
 MODES = ("float32", "float32+8bit", "float64")
 SEEDS = (1, 2, 3)  # of approximations that are off by as much as the PTX ISA allows
@@ -66,6 +67,7 @@ TABLES: dict[str, Callable[[dict], list[str]]] = {"bits": _table}
 
 
 def main() -> None:
+    from bench.arguments import check_output, writing
     from bench.machine import machine  # needs more than the tables of documents do
     from fusedrms.kernels import devices
     from fusedrms.kernels.lang import interpreted
@@ -73,14 +75,16 @@ def main() -> None:
 
     sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # the machine that runs PTX
     parser = argparse.ArgumentParser(prog="python -m bench.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"))
+    parser.add_argument("--output", type=place, default=pathlib.Path("bench/results"))
     args = parser.parse_args()
     if interpreted():
         parser.error("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
+    check_output(parser, args.output)
     values = [row for rule, mode in itertools.product(RULES, MODES) for row in compared(rule, mode)]
     results = {**machine(devices.find("cpu"), "python -m bench.bits"), "values": values}
-    write(args.output / "bits.json", dumped(results, "values"))
     print("\n".join(_table(results)))
+    with writing(parser):
+        write(args.output / "bits.json", dumped(results, "values"))
 
 
 if __name__ == "__main__":

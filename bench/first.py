@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from bench.arguments import device_of
+from bench.arguments import device_of, writing
 from bench.store import Row
 from bench.text import figure
 from fusedrms import variants
+from fusedrms.files import check_file, place
 from fusedrms.kernels import devices
 
 TESTS = str(pathlib.Path(__file__).parent.parent / "tests")  # the reference, and what holds a step against it
@@ -37,7 +38,7 @@ def make_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", *devices.KINDS], default="cuda")
     parser.add_argument("--quick", action="store_true", help="a small part, to try it")
-    parser.add_argument("--rows", type=pathlib.Path, help="file to which each row is added as a line of JSON, as soon as it is known")
+    parser.add_argument("--rows", type=place, help="file to which each row is added as a line of JSON, as soon as it is known")
     return parser
 
 
@@ -46,6 +47,7 @@ def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[arg
     given = parser.parse_args(argv)
     try:
         if given.rows:
+            check_file(given.rows)
             given.rows.touch()
     except OSError as error:
         parser.error(f"--rows {given.rows}: {error.strerror}; name a file that can be written")
@@ -195,8 +197,9 @@ def main(argv: list[str] | None = None) -> int:
             row |= look(rule, dtype, device)
         except Exception as error:  # the next may be right
             row["failed"] = reason(error)
-        append(given.rows, row)
         print(line(row), flush=True)
+        with writing(parser):
+            append(given.rows, row)
         rows.append(row)
     failed = [row for row in rows if row["failed"]]
     worst = max((found["most_ulp"] for row in rows if not row["failed"] for found in row["values"].values()), default=None)

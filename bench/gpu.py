@@ -25,15 +25,16 @@ from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.arguments import chosen, device_of
 from bench.machine import machine
-from bench.store import Row, write
+from bench.store import Row
 from fusedrms.autotune import ENVIRONMENT, device_name
+from fusedrms.files import leftovers, place, write
 from fusedrms.kernels import devices
+from fusedrms.printing import console
 from fusedrms.variants import MODES, words
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -90,6 +91,7 @@ class Results:
 
     def __init__(self, head: Row, path: pathlib.Path, scratch: pathlib.Path):
         self.parts: list[Row] = []
+        self.problem: str | None = None  # why the file lacks what was to be kept last
         self._head, self._path, self._scratch = head, path, scratch
         self._written = ""
 
@@ -105,6 +107,14 @@ class Results:
         if content != self._written:
             write(self._path, content)
             self._written = content
+
+    def keep(self, running: str | None = None) -> None:
+        """save(); where that cannot be, the parts go on, whose results are printed as well."""
+        try:
+            self.save(running)
+            self.problem = None
+        except OSError as error:
+            self.problem = f"{error.filename} lacks results, since it could not be written ({error.strerror}): free space there"
 
 
 class Tee(threading.Thread):
@@ -205,7 +215,7 @@ def run(part: Part, interpreter: list[str], limit: float, interrupts: Interrupts
 
 def left_over(output: pathlib.Path, name: str) -> None:
     """Remove locks, and what a part that was killed has half written."""
-    for path in [output / f"{name}.json.lock", output / f"{name}.json.tmp", *(output / name).glob(".*")]:
+    for path in [output / f"{name}.json.lock", *leftovers(output / f"{name}.json"), *(output / name).glob(".*")]:
         path.unlink(missing_ok=True)
 
 
@@ -229,12 +239,12 @@ def run_all(asked: list[Part], interpreter: list[str], patience: float, results:
     interrupts = Interrupts()
     with interrupts.noted():
         for part in asked:
-            limit, look = part.limit * patience, functools.partial(results.save, part.name)
+            limit, look = part.limit * patience, functools.partial(results.keep, part.name)
             print(f"\n== {part.name}, at most {limit:.0f} s ==", flush=True)
             look()
             results.parts.append(run(part, interpreter, limit, interrupts, look))
             left_over(output, name)
-            results.save()
+            results.keep()
             if interrupts.count:
                 return 130
     return int(any(entry["outcome"] != "passed" for entry in results.parts))
@@ -245,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--device", choices=["cpu", *devices.KINDS], default="cuda")
-    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "bench/results", help="directory (default: bench/results)")
+    parser.add_argument("--output", type=place, default=ROOT / "bench/results", help="directory (default: bench/results)")
     parser.add_argument("--quick", action="store_true", help="a small part of each, to try them")
     parser.add_argument("--only", type=words, metavar="PART,...", help="these only, in their order")
     parser.add_argument(
@@ -274,9 +284,12 @@ def main(argv: list[str] | None = None) -> int:
         except OSError as error:
             parser.error(f"--output {given.output}: {error.strerror}; name a directory that can be written")
         status = run_all(asked, interpreter, given.patience, results, output, name)
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    console.print(table(results.parts, asked))
-    console.print(f"written to {output / name / 'gpu.json'}", soft_wrap=True)
+    out = console()
+    out.print(table(results.parts, asked))
+    if results.problem:
+        print(f"{parser.prog}: {results.problem}", file=sys.stderr)
+        return status or 1
+    out.print(f"written to {output / name / 'gpu.json'}", soft_wrap=True)
     return status
 
 

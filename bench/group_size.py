@@ -21,8 +21,10 @@ from collections.abc import Callable
 import torch
 
 import fusedrms.storage
+from bench.arguments import check_output, writing
 from bench.machine import machine
 from fusedrms import FusedRMSProp
+from fusedrms.files import place, write
 from gpt import GPT, batch, corpus
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -96,9 +98,9 @@ def seconds(size: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.group_size", description=str(__doc__).split("\n")[0])
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"), help="directory (default: %(default)s)")
+    parser.add_argument("--output", type=place, default=pathlib.Path("bench/results"), help="directory (default: %(default)s)")
     given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    check_output(parser, given.output)
     trained = states()
     rounds = [{size: seconds(size) for size in SIZES} for _ in range(3)]  # in turn, for a noisy machine
     rows = {
@@ -112,7 +114,6 @@ def main() -> int:
         for size in SIZES
     }
     results = {**machine(torch.device("cpu"), "python -m bench.group_size"), "sizes": rows}
-    (given.output / "group_size.json").write_text(json.dumps(results, indent=1) + "\n")
     lines = [
         f"{results['device']}, {results['threads']} threads, torch {results['torch']}, commit {results['commit'][:10]}; "
         f"`{results['command']}`",
@@ -124,8 +125,10 @@ def main() -> int:
         errors = " | ".join(f"{row[key]:.2%}" for key in ("square_avg", *SIGNED))
         others = ", ".join(f"{row[f'{key}, companded']:.2%}" for key in SIGNED)
         lines.append(f"| {size} | {row['bytes']:.4f} | {errors} | {others} | {row['seconds'] * 1e3:.1f} |")
-    (given.output / "group_size.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+    with writing(parser):
+        write(given.output / "group_size.json", json.dumps(results, indent=1) + "\n")
+        write(given.output / "group_size.md", "\n".join(lines) + "\n")
     return 0
 
 

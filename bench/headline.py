@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.algorithms import ALGORITHMS
-from bench.arguments import chosen
+from bench.arguments import chosen, writing
 from bench.first import append, make_parser, parsed, profiled, reason
 from bench.machine import free_bytes
 from bench.measure import held_and_moved, host_seconds
@@ -426,8 +426,9 @@ def main(argv: list[str] | None = None) -> int:
         for found in measured(scene, name):
             if given.quick and found["value"] is not None:  # aims are for what it is called, not for a small part of it
                 found |= dict(what=f"{found['what']}, in small", aim=None, met=None)
-            append(given.rows, found)
             print(line(found), flush=True)
+            with writing(parser):
+                append(given.rows, found)
             rows.append(found)
         tidy(device)
     failed, missed = sum(bool(found.get("failed")) for found in rows), sum(found["met"] is False for found in rows)

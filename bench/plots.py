@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.documents import MODES
-from bench.store import BASELINE, BIG, COMPILED, OURS, Row, rows, write
+from bench.store import BASELINE, BIG, COMPILED, OURS, Row, rows
+from fusedrms.files import write
 
 COLORS = {
     OURS: "tab:blue",

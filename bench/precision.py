@@ -7,6 +7,7 @@ precision.json, precision.md and precision.png.
 """
 
 import argparse
+import io
 import itertools
 import json
 import pathlib
@@ -20,8 +21,10 @@ import torch
 from matplotlib.figure import Figure
 from torch.func import functional_call
 
+from bench.arguments import check_output, writing
 from bench.machine import machine
 from fusedrms import FusedRMSProp
+from fusedrms.files import place, write
 from gpt import GPT, batch, corpus, spread
 from train_gpt import rate
 
@@ -104,7 +107,9 @@ def plot(results: dict, path: pathlib.Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(fontsize=7)
-    figure.savefig(path, dpi=120)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write(path, image.getvalue())
 
 
 def main() -> int:
@@ -112,11 +117,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1200, help="(default: %(default)s)")
     parser.add_argument("--lr", type=float, default=3e-4, help="(default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="how many (default: %(default)s)")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("bench/results"), help="directory (default: %(default)s)")
+    parser.add_argument("--output", type=place, default=pathlib.Path("bench/results"), help="directory (default: %(default)s)")
     given = parser.parse_args()
     if given.steps < EVALUATIONS or given.seeds < 1:
         parser.error(f"--steps {given.steps} --seeds {given.seeds}: must be at least {EVALUATIONS} and 1")
-    given.output.mkdir(parents=True, exist_ok=True)
+    check_output(parser, given.output)
     train, held_out = corpus()
     windows = spread(held_out, WINDOWS, CONTEXT)
     runs = {name: [Run(options, given.lr, given.steps, seed) for seed in range(given.seeds)] for name, options in MODES.items()}
@@ -141,10 +146,11 @@ def main() -> int:
         "evaluated": evaluated,
         "runs": {name: {"bytes": of_mode[0].n_bytes(), "losses": [run.losses for run in of_mode]} for name, of_mode in runs.items()},
     }
-    (given.output / "precision.json").write_text(json.dumps(results, indent=1) + "\n")
-    (given.output / "precision.md").write_text(table(results))
-    plot(results, given.output / "precision.png")
     print("\n" + table(results))
+    with writing(parser):
+        write(given.output / "precision.json", json.dumps(results, indent=1) + "\n")
+        write(given.output / "precision.md", table(results))
+        plot(results, given.output / "precision.png")
     return 0
 
 

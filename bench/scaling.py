@@ -18,12 +18,14 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from bench.arguments import writing
 from bench.documents import ROOT, refill
 from bench.machine import machine
 from bench.measure import moved_by_operators, without_launch
 from bench.shards import GPUS, MODELS, RULE, USUAL, asked
-from bench.store import dumped, load, write
+from bench.store import dumped, load
 from fusedrms import FusedRMSProp, inspect
+from fusedrms.files import write
 from fusedrms.machine_code import TARGETS
 from fusedrms.options import UserError
 from fusedrms.variants import MODES, RULES, make, parse_mode
@@ -127,9 +129,11 @@ def main(argv: list[str] | None = None) -> int:
     written: list[pathlib.Path] = []
     if given.count:
         try:
-            write(COUNTS, dumped(count(), "modes"))
+            counted = count()
         except UserError as error:
             parser.error(f"--count: {error}")
+        with writing(parser):
+            write(COUNTS, dumped(counted, "modes"))
         written.append(COUNTS)
     print("\n".join(f"wrote {path}" for path in (*written, *refill())) or "nothing has changed")
     return 0

@@ -1,9 +1,8 @@
-"""Result files: what is in them, and that they are written whole or not at all."""
+"""Result files: what is in them."""
 
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 BASELINE, OURS, COMPILED = "torch foreach", "fusedrms", "torch compiled"  # implementations and workloads that reports name
@@ -73,17 +72,3 @@ def dumped(results: dict, key: str = "benchmarks") -> str:
 
 def load(path: pathlib.Path) -> dict:
     return json.loads(path.read_text())
-
-
-def write(path: pathlib.Path, content: str | bytes) -> None:
-    """Replace a file in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(name, 0o644)  # mkstemp's is 0o600
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

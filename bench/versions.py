@@ -13,8 +13,9 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from xml.etree import ElementTree
 
-from bench.store import Row, dumped, load, write
+from bench.store import Row, dumped, load
 from bench.text import table
+from fusedrms.files import write
 
 RESULTS = pathlib.Path(__file__).parent / "results/versions.json"
 PACKAGES = ("torch", "triton", "numba", "numpy")
@@ -64,6 +65,7 @@ TABLES: dict[str, Callable[[dict], list[str]]] = {"versions": _versions}
 
 
 def main(argv: list[str] | None = None) -> int:
+    from bench.arguments import writing
     from bench.documents import refill  # which has this file's table
 
     parser = argparse.ArgumentParser(prog="python -m bench.versions", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -73,8 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     found = entry(given.row, given.outcomes)
     if not found["passed"] + found["failed"] + found["skipped"]:
         parser.error(f"{', '.join(given.outcomes)}: no test was run; see what pytest said")
-    record(found)
-    refill()
+    with writing(parser):
+        record(found)
+        refill()
     print(f"{given.row}: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped")
     return int(found["failed"] > 0)
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fusedrms.printing import plain_where_needed
+
 BOUND = 16 * 2**-24  # of a difference, as a share of the loss; 2**-24 is the unit of rounding of float32
 
 
@@ -64,6 +66,7 @@ def compare(first: str, second: str, console: Console) -> bool:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
+    plain_where_needed(sys.stdout)
     try:
         equal = compare(sys.argv[1], sys.argv[2], Console())
     except (ValueError, KeyError, OSError) as error:

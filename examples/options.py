@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 import checkpoint
+from fusedrms.files import place
 from gpt import corpus
-
-DEFAULTS = {
-    "layers": 2,
-    "heads": 4,
-    "width": 192,
-    "context": 64,
-    "batch": 12,
-    "steps": 700,
-    "lr": 1e-3,
-    "seed": 0,
-    "dtype": "float32",
-    "compare": True,
-    "save_every": 100,
-    "device": "cuda" if torch.cuda.is_available() else "cpu",
-}
-CHANGEABLE = {"save_every", "device"}  # a resumed run may set these anew; all others define the run
+from settings import CHANGEABLE, SETTINGS, check_heads, check_run, whole
 
 
 class Job(NamedTuple):
@@ -50,27 +34,6 @@ class Job(NamedTuple):
     held_out: np.ndarray
 
 
-def whole(low: int) -> Callable[[str], int]:
-    """An argparse type for whole numbers from `low` up."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) < 2**31):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {2**31 - 1}")
-        return int(text)
-
-    return parse
-
-
-def learning_rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
-    return value
-
-
 def available(device: str) -> str:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     allowed = ["cpu", *["cuda"][:count], *(f"cuda:{index}" for index in range(count))]
@@ -85,29 +48,19 @@ def parser(about: str | None) -> argparse.ArgumentParser:
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, argument_default=argparse.SUPPRESS
     )
 
-    def add(name: str, meaning: str, **options):
-        result.add_argument("--" + name.replace("_", "-"), help=f"{meaning} (default: {DEFAULTS[name]})", **options)
-
-    add("layers", "transformer blocks", type=whole(1), metavar="N")
-    add("heads", "attention heads in each block", type=whole(1), metavar="N")
-    add("width", "numbers that stand for a byte between blocks, a multiple of the heads", type=whole(1), metavar="N")
-    add("context", "bytes that the model sees", type=whole(1), metavar="N")
-    add("batch", "sequences in a step", type=whole(1), metavar="N")
-    add("steps", "steps in all; the learning rate's schedule spans them", type=whole(1), metavar="N")
-    add("lr", "peak learning rate", type=learning_rate)
-    add("seed", "of the weights and the batches", type=whole(0), metavar="N")
-    add("dtype", "of parameters and activations", choices=("float32", "bfloat16", "float16"))
-    add("compare", "train with torch.optim.RMSprop as well", action=argparse.BooleanOptionalAction)
-    add("save_every", "steps from one checkpoint to the next", type=whole(1), metavar="N")
-    add("device", "cpu, cuda or cuda:N", type=available)
+    for name, (default, meaning, rule) in SETTINGS.items():
+        kind: dict[str, Any] = dict(type=available if name == "device" else rule.read, metavar=rule.metavar)
+        if rule.kinds == (bool,):
+            kind = dict(action=argparse.BooleanOptionalAction)
+        result.add_argument("--" + name.replace("_", "-"), help=f"{meaning} (default: {default})", **kind)
     result.add_argument(
         "--parallel",
         choices=("ddp", "fsdp"),
         help="share each step among the processes that torchrun started: each holds the whole model (DistributedDataParallel), "
         "or a part of each block (fully_shard). The losses are those of one process, to rounding",
     )
-    result.add_argument("--stop-at", type=whole(1), metavar="N", help="save and stop after this step, to be resumed later")
-    result.add_argument("--output", type=Path, metavar="FOLDER", help="new or empty folder to write to (default: runs/<time>)")
+    result.add_argument("--stop-at", type=whole(1).read, metavar="N", help="save and stop after this step, to be resumed later")
+    result.add_argument("--output", type=place, metavar="FOLDER", help="new or empty folder to write to (default: runs/<time>)")
     result.add_argument(
         "--resume",
         nargs="?",
@@ -170,10 +123,16 @@ def prepare(given: dict) -> Job:
     if resume is not None and output:
         raise ValueError(f"--output {output}: not allowed with --resume, which continues in the run's own folder")
     found, saved = (None, {"step": 0, "rows": []}) if resume is None else checkpoint.find(resume)
-    settings = continued(given, saved["settings"]) if found else {**DEFAULTS, **given}
-    width, heads, context, steps = (settings[name] for name in ("width", "heads", "context", "steps"))
-    if width % heads:
-        raise ValueError(f"--width {width}: must be a multiple of --heads {heads}")
+    if found:
+        try:
+            check_run(saved, checkpoint.tensors(found))
+        except ValueError as error:
+            remedy = "restore the checkpoint, or start a new run without --resume"
+            raise ValueError(f"--resume {resume}: {found / 'run.json'} does not fit this program: {error}; {remedy}") from None
+    defaults = {name: setting.default for name, setting in SETTINGS.items()}
+    settings = continued(given, saved["settings"]) if found else {**defaults, **given}
+    check_heads(settings)
+    context, steps = settings["context"], settings["steps"]
     if stop_at and stop_at > steps:
         raise ValueError(f"--stop-at {stop_at}: must be at most --steps {steps}")
     try:

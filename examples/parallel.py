@@ -42,15 +42,15 @@ def process_group() -> Iterator[None]:
 
 
 def first_decides(decide: Callable[[], T]) -> T:
-    """What `decide` returns to the first process, for all of them; if it exits, having said why, all exit."""
+    """What `decide` returns to the first process, for all of them; if it exits, having said why, all exit; an OSError is for all, too."""
     box: list = [None]
     if dist.get_rank() == 0:
         try:
             box = [decide()]
-        except SystemExit as error:
+        except (SystemExit, OSError) as error:
             box = [error]
     dist.broadcast_object_list(box)
-    if isinstance(box[0], SystemExit):
+    if isinstance(box[0], (SystemExit, OSError)):
         raise box[0]
     return box[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from statistics import fmean, median
 
@@ -10,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+
+from fusedrms.files import write
 
 COLUMNS = ("step", "optimizer", "train_loss", "held_out_loss", "optimizer_ms", "lr")
 REFERENCE = "torch.optim.RMSprop"
@@ -22,10 +25,11 @@ def by_optimizer(rows: list[dict]) -> dict[str, list[dict]]:
 
 def write_csv(rows: list[dict], path: Path) -> None:
     """Write one line a step and optimizer; the held-out loss is empty where it was not measured."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write(path, file.getvalue())
 
 
 def plot(rows: list[dict], path: Path) -> None:
@@ -41,7 +45,9 @@ def plot(rows: list[dict], path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss (nats a byte)", title="Byte-level GPT on Python's standard library")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write(path, image.getvalue())
 
 
 def table(rows: list[dict], console: Console) -> None:

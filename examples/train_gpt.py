@@ -30,14 +30,14 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 import checkpoint
-from fusedrms import FusedRMSProp
+from fusedrms.printing import plain_where_needed
 from gpt import GPT, batch, spread
 from options import Job, parser, prepare
 from parallel import first_decides, gathered, own_device, parallelized, process_group, share
 from report import plot, table, write_csv
+from settings import OPTIMIZERS, is_evaluated, optimizers
 
-OPTIMIZERS = {"FusedRMSProp": FusedRMSProp, "torch.optim.RMSprop": torch.optim.RMSprop}
-EVALUATIONS, HELD_OUT_WINDOWS = 10, 256
+HELD_OUT_WINDOWS = 256
 
 
 def rate(step: int, steps: int) -> float:
@@ -118,10 +118,11 @@ def deferred_signals():
 
 def save(job: Job, trainers: list[Trainer], step: int) -> None:
     """Write the metrics and the checkpoint."""
-    if dist.get_rank() == 0:
-        write_csv(job.rows, job.folder / "metrics.csv")
-    about = {"settings": job.settings, "step": step, "rows": job.rows}
-    checkpoint.save(job.folder, {trainer.name: trainer for trainer in trainers}, about)
+    with checkpoint.writing(job.folder, "metrics.csv"):
+        first_decides(lambda: write_csv(job.rows, job.folder / "metrics.csv"))
+    with checkpoint.writing(job.folder, checkpoint.CURRENT):
+        about = {"settings": job.settings, "step": step, "rows": job.rows}
+        checkpoint.save(job.folder, {trainer.name: trainer for trainer in trainers}, about)
 
 
 def train(job: Job, trainers: list[Trainer], console: Console) -> tuple[int, int]:
@@ -150,7 +151,7 @@ def train(job: Job, trainers: list[Trainer], console: Console) -> tuple[int, int
                 row["train_loss"] = loss
                 state = f"loss {loss:.3f} {len(trainer.seconds) / sum(trainer.seconds):6.2f} steps/s"
                 progress.update(bar, completed=step, state=state)
-                if step % max(1, steps // EVALUATIONS) == 0 or step == steps:
+                if is_evaluated(step, steps):
                     row["held_out_loss"] = trainer.evaluate(*held_out, size)
                     console.print(f"{step:6} {trainer.name:19} {state}  held-out {row['held_out_loss']:.3f}", highlight=False)
             job.rows.extend(rows)
@@ -172,12 +173,15 @@ def run(command: ArgumentParser, job: Job) -> int:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    trainers = [Trainer(name, job.settings, job.parallel) for name in list(OPTIMIZERS)[: 1 + job.settings["compare"]]]
+    trainers = [Trainer(name, job.settings, job.parallel) for name in optimizers(job.settings)]
     steps, step, stopped = job.settings["steps"], job.step, 0
     if job.checkpoint:
         console.print(f"Resuming {job.folder} after step {step} of {steps}", highlight=False, soft_wrap=True)
         try:
             checkpoint.load(job.checkpoint, {trainer.name: trainer for trainer in trainers})
+            if (saved := trainers[0].schedule.last_epoch) != step:
+                file = job.checkpoint / "run.json"
+                raise ValueError(f"--resume: {file}: step is {step}, but the tensors beside it were saved after step {saved}; restore it")
         except ValueError as error:
             wrong = str(error)
             first_decides(lambda: command.error(wrong))
@@ -190,8 +194,9 @@ def run(command: ArgumentParser, job: Job) -> int:
         console.print(f"Stopped at step {step} of {steps}. Continue with --resume {job.folder}", highlight=False, soft_wrap=True)
         return 128 + stopped if stopped else 0
     if dist.get_rank() == 0:
-        plot(job.rows, job.folder / "loss.png")
         table(job.rows, console)
+    with checkpoint.writing(job.folder, "loss.png"):
+        first_decides(lambda: plot(job.rows, job.folder / "loss.png"))
     for name in ("metrics.csv", "loss.png", checkpoint.CURRENT):
         console.print(job.folder / name, highlight=False, soft_wrap=True)
     return 0
@@ -207,6 +212,8 @@ def held(command: ArgumentParser, folder: Path):
             lock.acquire(timeout=0)
         except Timeout:
             command.error(f"{folder}: another run is writing to it; wait until it ends, or name another folder with --output")
+        except OSError as error:
+            command.error(f"{folder / 'run.lock'}: cannot be written ({error.strerror}); make room for it, or remove what is there")
 
     first_decides(hold)
     try:
@@ -220,10 +227,15 @@ def main(argv: list[str] | None = None) -> int:
     with process_group():
         job = first_decides(lambda: start(command, argv))
         with held(command, job.folder):
-            return run(command, job)
+            try:
+                return run(command, job)
+            except checkpoint.NotSaved as error:
+                wrong = str(error)
+                return first_decides(lambda: command.exit(1, f"{command.prog}: error: {wrong}\n"))
 
 
 if __name__ == "__main__":
+    plain_where_needed(sys.stdout)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

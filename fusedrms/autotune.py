@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 
 from .kernels import devices, launch
-from .kernels.launch import Config, CPUConfig, GPUConfig, default_config, is_valid
+from .kernels.launch import Config, CPUConfig, GPUConfig, default_config
 from .kernels.storage import Storage
 
 FORMAT = 1
@@ -102,11 +102,16 @@ def user_directory() -> pathlib.Path | None:
     return user_cache_path("fusedrms", appauthor=False)
 
 
+def own_directory() -> pathlib.Path | None:
+    """The one that ENVIRONMENT names, whatever its name; files are written there, too."""
+    own = os.environ.get(ENVIRONMENT)
+    return pathlib.Path(own) if own else None
+
+
 def directories() -> list[pathlib.Path]:
     """Where files are looked up, the one that counts most first."""
-    own = os.environ.get(ENVIRONMENT)
-    user = user_directory()
-    return [*([pathlib.Path(own)] if own else []), *([user] if user else []), SHIPPED]
+    own, user = own_directory(), user_directory()
+    return [*([own] if own else []), *([user] if user else []), SHIPPED]
 
 
 def header(name: str) -> dict[str, Any]:
@@ -198,6 +203,27 @@ def forced(config: Config) -> Iterator[None]:
         _forced.pop()
 
 
+def unusable(config: Config, device: torch.device, storage: Storage) -> str | None:
+    """Why no launch on a device takes a configuration; None where one does."""
+    kind = type(default_config(device, storage))
+    if type(config) is not kind:
+        return f"{', '.join(config._fields)}: it takes {', '.join(kind._fields)} there"
+    return launch.out_of_range(config, storage)
+
+
+def dropped(file: File, device: torch.device) -> dict[Key, str]:
+    """Which rows of a file no launch on its device takes, and why."""
+    found = {}
+    for key, row in file.rows.items():
+        try:
+            problem = unusable(row.config, device, Storage.of_label(str(key.storage)))
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            found[key] = problem
+    return found
+
+
 def choose(rule: str, device: torch.device, storage: Storage, aligned: bool, numels: np.ndarray) -> Config:
     """The configuration of a launch over tensors of so many elements."""
     if _forced:
@@ -207,4 +233,4 @@ def choose(rule: str, device: torch.device, storage: Storage, aligned: bool, num
         return default
     # on a CPU addresses of any kind run the same code
     row = rows_for(device_name(device)).get(Key(rule, storage.label, aligned or not devices.is_gpu(device), size_of(numels)))
-    return row.config if row and type(row.config) is type(default) and is_valid(row.config, storage) else default
+    return row.config if row and unusable(row.config, device, storage) is None else default

@@ -1,13 +1,14 @@
 """The command fusedrms."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rich.console import Console
 
-from . import bench, compile, doctor, inspect, tune
+from . import bench, compile, doctor, inspect, printing, tune
 from .options import UserError
 from .version import __version__
 
@@ -72,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    console = printing.console()
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     if args.command == "bench":
@@ -79,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return COMMANDS[args.command].run(args, Console() if sys.stdout.isatty() else Console(width=140))
+        code = COMMANDS[args.command].run(args, console)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"fusedrms {args.command}: {error}", file=sys.stderr)
         return 2
@@ -88,3 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough: fusedrms inspect | head
         sys.stderr.close()
         return 0
+    except OSError as error:  # of what is printed: what is written elsewhere has errors that say what to do
+        print(f"fusedrms {args.command}: {error}", file=sys.stderr)
+        sys.stdout = io.StringIO()  # else Python fails once more at its end
+        return 1

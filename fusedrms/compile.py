@@ -64,6 +64,7 @@ def here(wanted: list[Variant], device: torch.device) -> Iterator[tuple[str, Cal
         for aligned in (True, False):
             rows = autotune.rows_for(autotune.device_name(device))
             tuned = {row.config for key, row in rows.items() if key[:3] == (rule, storage.label, aligned)}
+            tuned = {config for config in tuned if autotune.unusable(config, device, storage) is None}
             for config in sorted({launch.default_config(device, storage), *tuned}):
 
                 def run(rule=rule, mode=mode, aligned=aligned, config=config):

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import autotune
+from . import autotune, files
 from .kernels import devices, lang
 from .kernels.addresses import FUNCTIONS
 from .rmsprop import FusedRMSProp
@@ -45,13 +45,16 @@ def self_test(device: torch.device) -> dict[str, Any]:
 
 def device_report(device: torch.device) -> dict[str, Any]:
     name = autotune.device_name(device)
-    found = autotune.files(name)
+    found = []
+    for file in autotune.files(name):
+        dropped = [{**key._asdict(), "problem": problem} for key, problem in autotune.dropped(file, device).items()]
+        found.append(dict(path=str(file.path), rows=len(file.rows), problem=file.problem, dropped=dropped))
     return dict(
         device=str(device),
         model=devices.model(device),
         target=devices.target(device),
         driver="Triton" if devices.uses_triton(device) else "Numba",
-        configurations=[dict(path=str(file.path), rows=len(file.rows), problem=file.problem) for file in found],
+        configurations=found,
         looked_for=f"{name}.json",
         self_test=self_test(device),
     )
@@ -71,6 +74,13 @@ def advice(reports: list[dict[str, Any]]) -> list[str]:
     user = autotune.user_directory()
     if user is None:
         said.append(f"platformdirs is missing, so tuned configurations are found in {autotune.ENVIRONMENT} only: pip install platformdirs")
+    own = autotune.own_directory()
+    for directory in autotune.directories():
+        try:
+            files.check_folder(directory)
+        except OSError as error:
+            named = f"{autotune.ENVIRONMENT}={directory}" if directory == own else directory
+            said.append(f"{named} is no directory to find configurations in ({error.strerror}): name a directory")
     for device in reports:
         target = device["target"] or ""
         if target.startswith("sm_") and int(target[3:]) < 80:
@@ -78,12 +88,23 @@ def advice(reports: list[dict[str, Any]]) -> list[str]:
         for file in device["configurations"]:
             if file["problem"]:
                 said.append(f"{file['path']} does not count: {file['problem']}. Run fusedrms tune, or delete it")
-        if not any(file["rows"] for file in device["configurations"]):
+            for row in file["dropped"]:
+                said.append(
+                    f"{file['path']}, the row of {row['rule']}, {row['storage']}, {'aligned' if row['aligned'] else 'unaligned'}, "
+                    f"{row['size']} does not count: {row['problem']}. Run fusedrms tune, or delete the row"
+                )
+        if not any(file["rows"] > len(file["dropped"]) for file in device["configurations"]):
             kind = device["device"].partition(":")[0]
             said.append(f"nothing was tuned for {device['model']}, which launches with defaults: fusedrms tune --device {kind}")
         if device["self_test"]["problem"]:
             said.append(f"the self-test failed on {device['device']}; if the installed versions are those of constraints.txt, report it")
     return said
+
+
+def counted(file: dict[str, Any]) -> str:
+    """The rows of a file in words."""
+    wrong = len(file["dropped"])
+    return f"{file['rows']} rows" + (f", {wrong} of which do not count" if wrong else "")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +137,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for header in ("device", "model", "driver", "tuned configurations", "self-test"):
         shown.add_column(header, overflow="fold")
     for device in reports:
-        found = [f"{file['path']}: {file['problem'] or str(file['rows']) + ' rows'}" for file in device["configurations"]]
+        found = [f"{file['path']}: {file['problem'] or counted(file)}" for file in device["configurations"]]
         test = device["self_test"]
         model = f"{device['model']} ({device['target']})" if device["target"] else device["model"]
         result = f"passed in {test['seconds']:.1f} s" if test["ok"] else f"FAILED: {test['problem']}"

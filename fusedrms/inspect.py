@@ -1,6 +1,7 @@
 """fusedrms inspect: what the kernels become, for devices that need not be here, and what limits them there."""
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
-from . import cpu_code, machine_code
+from . import cpu_code, files, machine_code
 from .kernels.storage import ITEMSIZE, Storage
 from .machine_code import TARGETS, Code, target_of
 from .options import UserError
@@ -157,6 +158,18 @@ def as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return [{**row._asdict(), "limits": [one._asdict() for one in row.limits], "problems": row.problems} for row in rows]
 
 
+@contextlib.contextmanager
+def _writing(directory: pathlib.Path) -> Iterator[None]:
+    """Say what --asm can do about a directory, made if need be, that cannot be written."""
+    try:
+        files.check_folder(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        wrong = pathlib.Path(error.filename or directory)
+        raise UserError(f"--asm {directory}: {wrong} cannot be written ({error.strerror}); name a directory that can be written") from None
+
+
 def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bool = True) -> list[pathlib.Path]:
     """Write the machine code and what it was made from; the files' paths."""
     one = variant(rule, mode)
@@ -167,14 +180,11 @@ def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bo
         binary = _build(one, target, aligned)[0]
         texts = {"ll": binary.asm["llir"], **{kind: binary.asm[kind] for kind in ("ttgir", "ptx") if kind in binary.asm}}
         texts["sass" if "cubin" in binary.asm else "amdgcn"] = machine_code.disassembled(binary)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    with _writing(directory):
         paths = []
         for kind, text in texts.items():
             paths.append(directory / f"{rule}.{mode}.{target}{'' if aligned else '.unaligned'}.{kind}")
-            paths[-1].write_text(text)
-    except OSError as error:
-        raise UserError(f"--asm {directory}: {error.strerror}; name a directory that can be written") from None
+            files.write(paths[-1], text)
     return paths
 
 
@@ -187,7 +197,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in choices.items():
         parser.add_argument(name, f"{name}s", type=words, action="extend", metavar=f"{name[2:].upper()},...", help=text)
     parser.add_argument("--unaligned", action="store_true", help="the kernels for addresses that 16 does not divide")
-    parser.add_argument("--asm", type=pathlib.Path, metavar="DIR", help="write machine code, PTX and LLVM IR there too")
+    parser.add_argument("--asm", type=files.place, metavar="DIR", help="write machine code, PTX and LLVM IR there too")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -196,12 +206,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     modes = MODES if args.mode == ["all"] else USUAL if args.mode is None else args.mode
     if not targets:
         raise UserError("--target: name at least one")
+    if args.asm is not None:
+        with _writing(args.asm):  # before anything is compiled
+            pass
     n = len(rules) * len(modes) * len(targets)
     work = rows(rules, modes, targets, aligned=not args.unaligned)
     found = list(track(work, "compiling", total=n, console=console, transient=True, disable=args.json or not console.is_terminal))
-    written = []
-    if args.asm is not None:
-        written = [path for one in found for path in dump(one.rule, one.mode, one.target, args.asm, one.aligned)]
     if args.json:
         print(json.dumps(as_json(found), indent=1))
     else:
@@ -209,6 +219,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         for one in found:
             for problem in one.problems:
                 console.print(f"{one.rule}, {one.mode}, {one.target}: {problem}", style="red", highlight=False, soft_wrap=True)
-        if written:
+    if args.asm is not None:
+        written = [path for one in found for path in dump(one.rule, one.mode, one.target, args.asm, one.aligned)]
+        if not args.json:
             console.print(f"{len(written)} files written to {args.asm}", highlight=False, soft_wrap=True)
     return int(any(one.problems for one in found))

@@ -2,12 +2,11 @@
 
 import argparse
 import datetime
-import errno
 import json
 import math
-import os
 import pathlib
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -22,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import Tensor
 
-from . import autotune
+from . import autotune, files
 from .autotune import Key, Row, Rows
 from .kernels import devices, lang
 from .kernels.launch import Config, CPUConfig, GPUConfig, is_valid
@@ -220,12 +219,28 @@ def describe(device: torch.device, command: str) -> dict[str, Any]:
 
 
 def save(path: pathlib.Path, head: dict[str, Any], rows: Rows) -> None:
-    """Add rows to a file, whoever else writes it or is killed; those of other kernels go."""
+    """Add rows to a file, whoever else writes it or is killed; those of other kernels go.
+
+    Raises:
+        OSError: it cannot be written, and is as before.
+    """
     with FileLock(f"{path}.lock"):
+        for left in files.leftovers(path):
+            left.unlink()
         rows = autotune.read(path, head["device"]).rows | rows
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps({**head, "rows": autotune.to_json(rows)}, indent=1) + "\n")
-        os.replace(temporary, path)
+        files.write(path, json.dumps({**head, "rows": autotune.to_json(rows)}, indent=1) + "\n")
+
+
+def unsaved(path: pathlib.Path, head: dict[str, Any], results: list[Result]) -> str | None:
+    """Save results; what is wrong if that cannot be, which is no reason to lose them."""
+    try:
+        save(path, head, {result.key: result.row for result in results})
+    except OSError as error:
+        return (
+            f"{path} could not be written ({error.strerror}) and lacks results that are printed here: "
+            "free space there, or name another place with --output, and run this again"
+        )
+    return None
 
 
 def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
@@ -234,23 +249,25 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
     Raises:
         UserError: it cannot.
     """
-    own = os.environ.get(autotune.ENVIRONMENT)
-    directory = output or (pathlib.Path(own) if own else autotune.user_directory())
-    if directory is None:
+    own = autotune.own_directory()
+    place = output or own or autotune.user_directory()
+    if place is None:
         raise UserError("there is no place to write to, since platformdirs is not installed: name one with --output")
-    path = directory if directory.suffix == ".json" else directory / f"{name}.json"
+    path = output if output and output.suffix == ".json" and not output.is_dir() else place / f"{name}.json"
+    lock = pathlib.Path(f"{path}.lock")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        files.check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{path}.lock", "a"):
-            pass
-        if path.exists():
-            with open(path, "a"):
+        for file in (path, lock):
+            files.check_file(file)
+        for file in [lock, *([path] if path.exists() else [])]:
+            with open(file, "a"):
                 pass
     except OSError as error:
+        named = f"{autotune.ENVIRONMENT}={own}, which takes a directory: " if place is own else ""
+        wrong = pathlib.Path(error.filename or path)
         raise UserError(
-            f"{path} cannot be written ({error.strerror}): name another place with --output or {autotune.ENVIRONMENT}"
+            f"{named}{wrong} cannot be written ({error.strerror}): name another place with --output or {autotune.ENVIRONMENT}"
         ) from None
     return path
 
@@ -298,7 +315,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, default=150.0, metavar="SECONDS", help="about how long to search (default: %(default)s)")
     parser.add_argument(
         "--output",
-        type=pathlib.Path,
+        type=files.place,
         metavar="FILE",
         help=f"file ending in .json, or directory, to write (default: {autotune.ENVIRONMENT}, else the user's cache directory)",
     )
@@ -320,7 +337,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     )
     n_all = len(args.rules) * len(args.dtypes) * len(args.sizes)
     results: list[Result] = []
-    code = 0
+    code, problem = 0, None
     columns = TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, disable=args.json) as progress:
         task = progress.add_task("", total=n_all)
@@ -328,19 +345,26 @@ def run(args: argparse.Namespace, console: Console) -> int:
             for what, result in tune(device, args.rules, args.dtypes, args.sizes, args.budget):
                 if result:
                     results.append(result)
-                    save(path, head, {result.key: result.row})
+                    problem = unsaved(path, head, results)
                     progress.advance(task)
                 best = max((r.gain for r in results), default=1.0)
                 progress.update(task, description=f"{what}; best gain so far {best:.2f}×")
         except KeyboardInterrupt:
-            code = 130
+            code, problem = 130, unsaved(path, head, results) if results else None  # it may have come while the last was saved
     if args.json:
-        print(json.dumps(dict(path=str(path), rows=autotune.to_json({result.key: result.row for result in results})), indent=1))
+        rows = autotune.to_json({result.key: result.row for result in results})
+        print(json.dumps(dict(path=str(path), rows=rows, problem=problem), indent=1))
+    else:
+        console.print(table(results))
+    if problem:
+        print(f"fusedrms tune: {problem}", file=sys.stderr)
+        code = code or 1
+    if args.json:
         return code
-    console.print(table(results))
     if len(results) < n_all:
         console.print(
             f"{n_all - len(results)} of {n_all} were not searched: " + ("interrupted" if code else "the budget is spent, see --budget")
         )
-    console.print(f"written to {path}", soft_wrap=True)
+    if results and not problem:
+        console.print(f"written to {path}", soft_wrap=True)
     return code

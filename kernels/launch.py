@@ -60,22 +60,37 @@ def default_config(device: torch.device, storage: Storage, n_elements: int = 1 <
     return config
 
 
-def is_valid(config: Config, storage: Storage) -> bool:
-    """Whether a launch can run with it: what a file says may be anything."""
-    if not all(type(number) is int for number in config):
-        return False
+def _ranges(config: Config, storage: Storage) -> dict[str, tuple[bool, str]]:
+    """Of each value whether a launch can run with it, and what it may be."""
     # a power of two, so that no chunk reaches over a multiple of 2**32 elements, where random bits have other keys, unless Storage.wraps
-    if not GROUP <= config.chunk <= 1 << 30 or config.chunk & (config.chunk - 1):
-        return False
+    least, most = (GROUP, 1 << 30) if isinstance(config, CPUConfig) else (max(GROUP, config.block(storage)), 1 << 22)
+    chunk = least <= config.chunk <= most and not config.chunk & (config.chunk - 1), f"a power of two from {least} to {most}"
     if isinstance(config, CPUConfig):
-        return 1 <= config.min_work <= 1 << 60
-    return (
-        config.threads in (64, 128, 256, 512, 1024)
-        and config.vectors in (1, 2, 4)
-        and config.block(storage) <= config.chunk <= 1 << 22
-        and 0 <= config.programs <= 64
-        and (config.registers == 0 or 32 <= config.registers <= 65536 // config.threads)
+        return dict(chunk=chunk, min_work=(1 <= config.min_work <= 1 << 60, f"from 1 to {1 << 60}"))
+    registers = 65536 // max(1, config.threads)
+    return dict(
+        threads=(config.threads in (64, 128, 256, 512, 1024), "64, 128, 256, 512 or 1024"),
+        vectors=(config.vectors in (1, 2, 4), "1, 2 or 4"),
+        chunk=chunk,
+        programs=(0 <= config.programs <= 64, "from 0 to 64"),
+        registers=(config.registers == 0 or 32 <= config.registers <= registers, f"0, or from 32 to {registers}"),
     )
+
+
+def out_of_range(config: Config, storage: Storage) -> str | None:
+    """The first value that a launch cannot run with, and what it may be; None if there is none: what a file says may be anything."""
+    for name, number in config._asdict().items():
+        if type(number) is not int:
+            return f"{name} {number!r}: it takes a whole number"
+    for name, (fits, allowed) in _ranges(config, storage).items():
+        if not fits:
+            return f"{name} {getattr(config, name)}: it takes {allowed}"
+    return None
+
+
+def is_valid(config: Config, storage: Storage) -> bool:
+    """Whether a launch can run with it."""
+    return out_of_range(config, storage) is None
 
 
 class Tables(NamedTuple):

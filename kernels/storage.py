@@ -7,6 +7,9 @@ from .quant import GROUP
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1}
 
 
+_FLAGS = ("stochastic", "variance")  # that a label names
+
+
 class Storage(NamedTuple):
     """How the values of a launch lie in memory."""
 
@@ -18,8 +21,18 @@ class Storage(NamedTuple):
     @property
     def label(self) -> str:
         """What its speed hangs on, in words, such as "bfloat16, bfloat16+int16, uint8+float32, stochastic"."""
-        flags = [name for name in ("stochastic", "variance") if getattr(self, name)]
+        flags = [name for name in _FLAGS if getattr(self, name)]
         return ", ".join([*map("+".join, self.dtypes), *flags])
+
+    @classmethod
+    def of_label(cls, label: str) -> "Storage":
+        """What a label says; ValueError if it is none."""
+        parts = label.split(", ")
+        flags = {name: name in parts for name in _FLAGS}
+        found = cls(tuple(tuple(part.split("+")) for part in parts if part not in flags), **flags)
+        if found.label != label or len(found.dtypes) < 2 or not set(sum(found.dtypes, ())) <= ITEMSIZE.keys():
+            raise ValueError(f"{label!r} is no label of a storage")
+        return found
 
     @property
     def compute(self) -> str:

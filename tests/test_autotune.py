@@ -18,12 +18,14 @@ import torch
 from torch import distributed
 
 import gpu
-from fusedrms import FusedRMSProp, FusedSMORMS3, autotune, tune
+from fusedrms import FusedRMSProp, FusedSMORMS3, autotune, files, tune
 from fusedrms.autotune import Key, Row
 from fusedrms.kernels import cpu, devices, lang, launch
 from fusedrms.kernels.launch import CPUConfig, GPUConfig
 from fusedrms.kernels.storage import Storage
-from tools import copy_grads, parameters, random_grads, twins
+from fusedrms.options import UserError
+from fusedrms.variants import MODES, RULES, variant
+from tools import copy_grads, full_disk, on_full_disk, parameters, random_grads, twins
 
 CPU = torch.device("cpu")
 STORAGE = Storage((("float32",),) * 3)
@@ -240,6 +242,58 @@ def test_invalid(config):
     assert not launch.is_valid(config, STORAGE)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_label_says_the_storage(mode):
+    for rule in RULES:
+        storage = variant(rule, mode).storage
+        assert Storage.of_label(storage.label) == storage
+
+
+@pytest.mark.parametrize("label", ["", "float32", "float32, float", "float32, stochastic, float32", "5"])
+def test_no_label(label):
+    with pytest.raises(ValueError, match=f"'{label}' is no label"):
+        Storage.of_label(label)
+
+
+def test_dropped_rows_are_named(tmp_path):
+    """What no launch takes, and each value that is out of range."""
+    wrong = {
+        OTHER._replace(chunk=100): "chunk 100: it takes a power of two from 64 to",
+        OTHER._replace(min_work=0): "min_work 0: it takes from 1 to",
+        GPUConfig(1 << 14, 256, 1, 0, 0): "chunk, threads, vectors, programs, registers: it takes chunk, min_work there",
+    }
+    keys = [KEY._replace(size=str(n)) for n in range(len(wrong))]
+    odd = KEY._replace(storage="float33")
+    rows = {
+        KEY: Row(OTHER, 2.0, 1.0),
+        odd: Row(OTHER, 2.0, 1.0),
+        **{key: Row(config, 2.0, 1.0) for key, config in zip(keys, wrong, strict=True)},
+    }
+    path = write(tmp_path / "own", content(rows=autotune.to_json(rows)))
+    found = autotune.dropped(autotune.read(path, autotune.device_name(CPU)), CPU)
+    assert list(found) == [odd, *keys]
+    for problem, expected in zip(found.values(), ["'float33' is no label", *wrong.values()], strict=True):
+        assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(threads=100), "threads 100: it takes 64, 128, 256, 512 or 1024"),
+        (dict(threads=0), "threads 0"),
+        (dict(vectors=3), "vectors 3: it takes 1, 2 or 4"),
+        (dict(chunk=512), "chunk 512: it takes a power of two from 1024 to"),
+        (dict(programs=-1), "programs -1"),
+        (dict(registers=8), "registers 8: it takes 0, or from 32 to 256"),
+        (dict(registers=32.0), "registers 32.0: it takes a whole number"),
+    ],
+)
+def test_out_of_range(change, said):
+    right = GPUConfig(1 << 14, 256, 1, 0, 0)
+    assert launch.out_of_range(right, STORAGE) is None
+    assert said in launch.out_of_range(right._replace(**change), STORAGE)
+
+
 def test_every_rank_takes_the_same(tmp_path, monkeypatch):
     """The first process of a job to ask decides, and what it says is checked as a file is."""
     store = distributed.HashStore()
@@ -299,6 +353,46 @@ def test_stale_rows_go_when_new_ones_are_saved(tmp_path):
     path = write(tmp_path / "own", content(kernels="0" * 16))
     tune.save(path, autotune.header(autotune.device_name(CPU)), {KEY._replace(size="huge"): Row(OTHER, 1.0, 1.0)})
     assert [key.size for key in autotune.read(path, autotune.device_name(CPU)).rows] == ["huge"]
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder", "file", "pipe", "below a file"])
+def test_environment_names_a_folder(tmp_path, monkeypatch, kind):
+    """Whatever its name: what is written is what is read, or there is an error."""
+    own = tmp_path / "d.json"
+    if kind == "folder":
+        own.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(own)
+    elif kind != "nothing":
+        own.write_text("mine")
+    own = own / "x" if kind == "below a file" else own
+    monkeypatch.setenv(autotune.ENVIRONMENT, str(own))
+    if kind in ("nothing", "folder"):
+        assert tune.destination(None, "name") == autotune.own_directory() / "name.json"
+        return
+    with pytest.raises(UserError, match=rf"{autotune.ENVIRONMENT}={own}, which takes a directory: .*Not a directory.*--output"):
+        tune.destination(None, "name")
+    assert kind == "pipe" or (tmp_path / "d.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["file.json", "file.json.lock", "folder"])
+def test_pipes_are_refused(tmp_path, name):
+    """In the place of the file, of its lock, of its folder: opening one would wait for ever."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{tmp_path / name} cannot be written \((it is no regular file|Not a directory)\): .*--output"):
+        tune.destination(tmp_path / ("folder/file.json" if name == "folder" else "file.json"), "name")
+    assert set(os.listdir(tmp_path)) == {name, "own", "user"}
+
+
+def test_a_pipe_that_comes_later(tmp_path):
+    path, head = tmp_path / "file.json", autotune.header(autotune.device_name(CPU))
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="it is no regular file"):
+        tune.save(path, head, {})
+    path.unlink()
+    os.mkfifo(tmp_path / ".file.json.x.tmp")
+    tune.save(path, head, {KEY: Row(OTHER, 1.0, 1.0)})
+    assert sorted(os.listdir(tmp_path)) == ["file.json", "file.json.lock", "own", "user"]
 
 
 @pytest.fixture
@@ -369,7 +463,43 @@ class TestTune:
 
     def test_budget(self, tmp_path, capsys):
         assert tuned(tmp_path, "--budget", "1e-9")[0] == 0
-        assert "2 of 2 were not searched: the budget is spent" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "2 of 2 were not searched: the budget is spent" in shown
+        assert "written" not in shown
+
+    @pytest.mark.parametrize("more", [[], ["--json"]], ids=["table", "json"])
+    def test_full_disk(self, tmp_path, capsys, monkeypatch, more):
+        """What was measured is printed, what was there before is whole."""
+        before = write(tmp_path / "own", content()).read_bytes()
+        monkeypatch.setattr(files, "write", on_full_disk(files.write))
+        code, path = tuned(tmp_path, *more)
+        shown = capsys.readouterr()
+        assert code == 1
+        assert f"{path} could not be written (File too large)" in shown.err
+        assert "--output" in shown.err
+        if more:
+            said = json.loads(shown.out)
+            assert [row["size"] for row in said["rows"]] == ["small", "mixed"]
+            assert said["problem"] in shown.err
+        else:
+            assert {"small", "mixed"} <= set(shown.out.split())
+            assert "written to" not in shown.out
+        assert path.read_bytes() == before
+        assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.lock"]
+
+    def test_a_disk_with_room_again(self, tmp_path, capsys, monkeypatch):
+        """The next save catches up."""
+        write_, disks = files.write, [full_disk(), contextlib.nullcontext()]
+
+        def write(*args):
+            with disks.pop(0):
+                write_(*args)
+
+        monkeypatch.setattr(files, "write", write)
+        code, path = tuned(tmp_path)
+        assert code == 0
+        assert f"written to {path}" in capsys.readouterr().out
+        assert {key.size for key in autotune.read(path, autotune.device_name(CPU)).rows} == {"small", "mixed"}
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/null"), reason="needs /dev/null")

@@ -1,5 +1,6 @@
 """What the benchmarks compare computes the same thing, what they count is right, and documents say what they found."""
 
+import argparse
 import json
 import math
 import os
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from tools import assert_close, twins
+from fusedrms import files
+from tools import assert_close, on_full_disk, refused, twins
 
 algorithms = pytest.importorskip("bench.algorithms")
+arguments = pytest.importorskip("bench.arguments")
 bits = pytest.importorskip("bench.bits")
 documents = pytest.importorskip("bench.documents")
+first = pytest.importorskip("bench.first")
+gpu = pytest.importorskip("bench.gpu")
 headline = pytest.importorskip("bench.headline")
 report = pytest.importorskip("bench.report")
 selection = pytest.importorskip("bench.selection")
@@ -162,7 +167,7 @@ def test_derived_figures(results):
 def test_report(results, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "step.json"
-    store.write(path, store.dumped(results))
+    files.write(path, store.dumped(results))
     (tmp_path / "host_path.json").write_text('{"rows": [{"what": "1,000 tensors", "before_us": 420, "after_us": 105}], "note": "Noted."}')
     assert report.main([str(path)]) == 0
     text = (tmp_path / "report.md").read_text()
@@ -174,7 +179,7 @@ def test_report(results, tmp_path):
 
 
 def test_tables_are_refilled(results, tmp_path):
-    store.write(tmp_path / "results/step.json", store.dumped(results))
+    files.write(tmp_path / "results/step.json", store.dumped(results))
     names = [name for name in documents.TABLES if name not in shards.TABLES | versions.TABLES | bits.TABLES | headline.TABLES]
     empty = "\n".join(["Text", *(f"<!-- from results/step.json: {name} -->\n| old |\n\nmore" for name in names), ""])
     (tmp_path / "README.md").write_text(empty)
@@ -223,21 +228,51 @@ def test_versions_are_recorded(tmp_path):
 
 def test_files_are_written_whole(tmp_path):
     path = tmp_path / "file"
-    store.write(path, "old")
+    files.write(path, "old")
     with pytest.raises(TypeError):
-        store.write(path, 1)
+        files.write(path, 1)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_results_on_a_full_disk(tmp_path, capsys, monkeypatch):
+    """An error that names the file, and exit status 1; what runs goes on."""
+    parser = argparse.ArgumentParser("bench")
+    with pytest.raises(SystemExit) as stop, arguments.writing(parser):
+        on_full_disk(files.write)(tmp_path / "step.json", "x" * 1000)
+    assert stop.value.code == 1
+    assert f"bench: error: {tmp_path}/step.json cannot be written (File too large): free space" in capsys.readouterr().err
+    results = gpu.Results({}, tmp_path / "gpu.json", tmp_path)
+    monkeypatch.setattr(gpu, "write", on_full_disk(files.write))
+    results.keep("a part")
+    assert "gpu.json lacks results" in results.problem
+    assert not os.listdir(tmp_path)
+    monkeypatch.undo()
+    results.keep()
+    assert results.problem is None
+    assert os.listdir(tmp_path) == ["gpu.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_are_no_results(tmp_path, capsys):
+    for name in ("rows", "folder"):
+        os.mkfifo(tmp_path / name)
+    refused(lambda given: first.main(["--device", "cpu", *given]), f"--rows {tmp_path}/rows", "it is no regular file", capsys)
+    with pytest.raises(OSError, match="it is no regular file"):
+        files.write(tmp_path / "rows", "x")
+    with pytest.raises(SystemExit, match="2"):
+        arguments.check_output(argparse.ArgumentParser("bench"), tmp_path / "folder")
 
 
 def test_command_line(tmp_path, capsys):
     bench = pytest.importorskip("bench.__main__")
     (tmp_path / "file").write_text("")
     wrong = [(["--output", str(tmp_path / "file")], "Not a directory; name a directory"), (["--device", "tpu"], "invalid choice")]
+    wrong.append((["--output", ""], "'' names no place"))
     if not torch.cuda.is_available():
         wrong.append((["--device", "cuda"], "torch finds no CUDA or ROCm device; use --device cpu"))
-    for arguments, message in wrong:
+    for given, message in wrong:
         with pytest.raises(SystemExit) as stop:
-            bench.main(arguments)
+            bench.main(given)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The command fusedrms: what it prints for people and machines, and what it says of wrong arguments."""
 
+import io
 import json
 import os
 import pathlib
@@ -10,9 +11,12 @@ import pytest
 import torch
 
 import gpu
-from fusedrms import autotune, doctor
+from fusedrms import autotune, compile, doctor, files
 from fusedrms.cli import COMMANDS, main
-from fusedrms.kernels import lang
+from fusedrms.kernels import devices, lang
+from fusedrms.kernels.launch import CPUConfig, GPUConfig
+from fusedrms.variants import variant
+from tools import on_full_disk
 
 pytestmark = pytest.mark.skipif(lang.interpreted(), reason="the commands are about compiled kernels")
 
@@ -62,11 +66,14 @@ def test_no_gpu(arguments, capsys):
     assert "no CUDA" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["tone"], ["doctor", "--fast"]])
-def test_argparse_errors(arguments):
+@pytest.mark.parametrize(
+    "arguments", [[], ["tone"], ["doctor", "--fast"], ["tune", "--output", ""], ["inspect", "--asm", " "], ["bench", "--output", ""]]
+)
+def test_argparse_errors(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
+    assert ("names no place" in capsys.readouterr().err) == (len(arguments) == 3)
 
 
 def test_doctor(capsys, tmp_path, monkeypatch):
@@ -84,6 +91,65 @@ def test_doctor(capsys, tmp_path, monkeypatch):
     assert "does not count" in shown
 
 
+def test_doctor_names_rows_that_do_not_count(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(autotune, "directories", lambda: [tmp_path])
+    name = autotune.device_name(torch.device("cpu"))
+    key, path = autotune.Key("rmsprop", "float32, float32, float32", True, "small"), tmp_path / f"{name}.json"
+    rows = {key: autotune.Row(CPUConfig(100, 1), 2.0, 1.0)}
+    path.write_text(json.dumps({**autotune.header(name), "rows": autotune.to_json(rows)}))
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (file,) = report["devices"][0]["configurations"]
+    (row,) = file["dropped"]
+    assert row["problem"].startswith("chunk 100: it takes a power of two")
+    said = f"{path}, the row of rmsprop, float32, float32, float32, aligned, small does not count: {row['problem']}"
+    assert any(sentence.startswith(said) for sentence in report["advice"])
+    assert any("nothing was tuned" in sentence for sentence in report["advice"])
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "1 of which" in shown
+
+
+def test_doctor_says_where_nothing_can_be_found(capsys, tmp_path, monkeypatch):
+    (tmp_path / "d.json").write_text("")
+    monkeypatch.setenv(autotune.ENVIRONMENT, str(tmp_path / "d.json"))
+    monkeypatch.setattr(autotune, "directories", lambda: [autotune.own_directory(), tmp_path / "d.json" / "x", tmp_path / "none"])
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    said = [sentence for sentence in report["advice"] if "no directory" in sentence]
+    assert [sentence.partition(" is ")[0] for sentence in said] == [f"{autotune.ENVIRONMENT}={tmp_path}/d.json", f"{tmp_path}/d.json/x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("doctor", "* nothing was tuned"),
+        ("inspect --target cpu,sm_90 --rule rmsprop --mode float32", "occupancy"),
+        ("compile --target cpu --rules rmsprop --dtypes float32", "1 kernels"),
+        ("tune --device cpu --rules rmsprop --dtypes float32 --sizes mixed --budget 1e-9", "Launches, median us"),
+    ],
+)
+def test_any_encoding(arguments, said, monkeypatch, tmp_path):
+    """Where stdout knows no bullet, no frame and no Greek letter, plain characters stand for them."""
+    if "sm_90" in arguments and lang.triton is None:
+        pytest.skip("needs Triton")
+    monkeypatch.setenv(autotune.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(arguments.split()) == 0
+    sys.stdout.flush()
+    assert said in sys.stdout.buffer.getvalue().decode("ascii")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_stdout_on_a_full_disk():
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([sys.executable, "-m", "fusedrms", "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.endswith("fusedrms doctor: [Errno 28] No space left on device\n")
+    assert "Traceback" not in run.stderr
+
+
 def test_doctor_fails_where_a_device_computes_nonsense(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "TOLERANCE", -1.0)
     assert main(["doctor", "--json"]) == 1
@@ -97,12 +163,52 @@ def test_compile_here(capsys):
     assert [row["what"] for row in json.loads(capsys.readouterr().out)] == ["rmsprop, float32", "smorms3, float32"]
 
 
+ASM = "inspect --target cpu --rule rmsprop --mode float32 --asm"
+
+
+def test_code_on_a_full_disk(capsys, tmp_path, monkeypatch):
+    """What was found is printed, and nothing half written."""
+    monkeypatch.setattr(files, "write", on_full_disk(files.write))
+    assert main([*ASM.split(), str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert "rmsprop" in shown.out
+    assert f"{tmp_path}/rmsprop.float32.cpu.ll cannot be written (File too large); name a directory" in shown.err
+    assert not os.listdir(tmp_path)
+
+
+def test_code_where_pipes_are(capsys, tmp_path):
+    os.mkfifo(tmp_path / "rmsprop.float32.cpu.s")
+    assert main([*ASM.split(), str(tmp_path)]) == 2
+    assert "rmsprop.float32.cpu.s cannot be written (it is no regular file)" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "folder")
+    assert main([*ASM.split(), str(tmp_path / "folder")]) == 2
+    shown = capsys.readouterr()
+    assert "folder cannot be written (Not a directory)" in shown.err
+    assert not shown.out
+
+
 @pytest.mark.gpu
 def test_compile_on_a_gpu(capsys):
     """By steps of its own, at addresses that are aligned and not."""
     assert main(["compile", "--target", gpu.KIND, "--rules", "rmsprop", "--dtypes", "float32,bfloat16+8bit", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["what"].rpartition(", ")[2] for row in found] == ["aligned", "unaligned"] * 2 * gpu.module.device_count()
+
+
+@pytest.mark.skipif(lang.triton is None, reason="needs Triton")
+def test_compile_takes_what_launches_take(monkeypatch):
+    """Of the configurations in files those that are in their ranges, beside the default."""
+    one = variant("rmsprop", "float32")
+    right, wrong = GPUConfig(1 << 14, 256, 1, 0, 0), GPUConfig(1 << 14, 100, 1, 0, 0)
+    rows = {
+        autotune.Key("rmsprop", one.storage.label, True, "small"): autotune.Row(wrong, 2.0, 1.0),
+        autotune.Key("rmsprop", one.storage.label, False, "small"): autotune.Row(right, 2.0, 1.0),
+    }
+    monkeypatch.setattr(autotune, "device_name", lambda device: "a GPU")
+    monkeypatch.setattr(autotune, "rows_for", lambda name: rows)
+    monkeypatch.setattr(devices, "multiprocessors", lambda device: 132)
+    found = [what.rpartition(", ")[2] for what, _ in compile.here([one], torch.device("cuda"))]
+    assert found == ["aligned", "unaligned", "unaligned"]
 
 
 @pytest.mark.skipif(lang.triton is None, reason="needs Triton")

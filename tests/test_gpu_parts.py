@@ -229,7 +229,7 @@ def test_files(runner, tmp_path):
     """At most eight, two folders deep: what is left of locks and of files that were half written goes."""
     device = runner.output / "device"
     made = [runner.output / "device.json", *(device / name for name in FILES)]
-    junk = [runner.output / "device.json.lock", runner.output / "device.json.tmp", device / ".step.json.x"]
+    junk = [runner.output / "device.json.lock", runner.output / ".device.json.x.tmp", device / ".step.json.x"]
     code = f"import pathlib; [pathlib.Path(name).write_text('') for name in {[str(path) for path in made + junk]}]"
     runner(part("one", code))
     assert {path for path in runner.output.rglob("*") if path.is_file()} == {runner.path, *made}

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import math
 import os
 import pathlib
@@ -18,13 +19,14 @@ from rich.console import Console
 
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import lang
+from tools import on_full_disk
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPT = ROOT / "examples" / "train_gpt.py"
 sys.path.append(str(SCRIPT.parent))
 pytest.importorskip("matplotlib")
-checkpoint, compare_runs, gpt, options, parallel, train_gpt = (
-    pytest.importorskip(name) for name in ("checkpoint", "compare_runs", "gpt", "options", "parallel", "train_gpt")
+checkpoint, compare_runs, gpt, options, parallel, report, settings, train_gpt = (
+    pytest.importorskip(name) for name in ("checkpoint", "compare_runs", "gpt", "options", "parallel", "report", "settings", "train_gpt")
 )
 pytestmark = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
 
@@ -144,7 +146,7 @@ def alone(parts: list[int], steps: int) -> tuple[list[float], float]:
         return losses, model(*gpt.spread(held_out, 256, 16)).item()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
     count = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -269,12 +271,217 @@ def test_foreign_checkpoints(tmp_path):
         checkpoint.find(str(tmp_path.parent))
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, one_thread):
+    """A run that has stopped after 3 steps of 12."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    assert train_gpt.main([*map(str, TINY), "--steps", "12", "--stop-at", "3", "--output", str(folder)]) == 0
+    return folder
+
+
+FOUR = [*map(str, TINY), "--steps", "4", "--save-every", "2", "--output"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, one_thread):
+    """The metrics of a run of 4 steps."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert train_gpt.main([*FOUR, str(folder)]) == 0
+    return metrics(folder)
+
+
+@pytest.fixture
+def copied(begun, tmp_path):
+    """What a test may change."""
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+def resumed(folder, capsys) -> str:
+    """What is said of a run that cannot be resumed."""
+    with pytest.raises(SystemExit) as stop:
+        train_gpt.start(options.parser(None), ["--resume", str(folder)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
+    assert f"--resume {folder}" in said
+    assert said.endswith((" of another run\n", " without --resume\n"))
+    return said
+
+
+MISSING = object()
+CHANGES = [  # where, what, what is said of it
+    ("settings", None, "settings is None, not an object with layers, heads"),
+    ("settings", [], "settings is [], not an object"),
+    ("settings", "x", "settings is 'x', not an object"),
+    ("settings", 3, "settings is 3, not an object"),
+    ("settings", MISSING, "run.json has no settings"),
+    ("settings more", 1, "settings has 'more', which this version does not know"),
+    *((f"settings {name}", MISSING, f"settings has no {name}") for name in settings.SAVED),
+    *((f"settings {name}", None, f"settings.{name} is None, not ") for name in settings.SAVED),
+    *(
+        (f"settings {name}", value, f"settings.{name} is {shown}")
+        for name, rule in settings.SAVED.items()
+        if rule.metavar == "N"
+        for value, shown in (("1", "'1'"), (True, "True"), (1.0, "1.0"), (math.nan, "nan"), (-1, "-1"), (10**30, "10000"), ([1], "[1]"))
+    ),
+    *(
+        ("settings lr", value, f"settings.lr is {shown}")
+        for value, shown in (
+            ("0.001", "'0.001'"),
+            (True, "True"),
+            (0, "0"),
+            (-1.0, "-1.0"),
+            (math.nan, "nan"),
+            (math.inf, "inf"),
+            (10**400, "1000"),
+        )
+    ),
+    ("settings dtype", "float8", "settings.dtype is 'float8', not one of float32, bfloat16, float16"),
+    ("settings dtype", 16, "settings.dtype is 16"),
+    ("settings device", "tpu", "settings.device is 'tpu', not cpu, cuda or cuda:N"),
+    ("settings device", 0, "settings.device is 0"),
+    ("settings compare", 1, "settings.compare is 1, not true or false"),
+    ("settings compare", "true", "settings.compare is 'true'"),
+    ("settings heads", 3, "--width 16: must be a multiple of --heads 3"),
+    ("settings layers", 2**31 - 1, "settings.layers is 2147483647, but the model beside it has 1"),
+    ("settings width", 32, "settings.width is 32, but the model beside it has 16"),
+    ("settings context", 10**9, "settings.context is 1000000000, but the model beside it has 16"),
+    ("settings dtype", "float16", "settings.dtype is 'float16', but the model beside it has 'float32'"),
+    ("settings compare", False, "settings.compare is False, but the model beside it has True"),
+    ("settings steps", 2, "step is 3, not a whole number from 1 to 2"),
+    *(("step", value, f"step is {value!r}, not a whole number from 1 to 12") for value in (999, 13, 0, -1, 3.0, True, "3", None, [3])),
+    ("step", 2, "rows has 6 entries, not 4, which is 2 for each of 2 steps"),
+    ("step", 4, "rows has 6 entries, not 8"),
+    ("step", MISSING, "run.json has no step"),
+    ("rows", MISSING, "run.json has no rows"),
+    ("rows", None, "rows is None, not a list"),
+    ("rows", {}, "rows is {}, not a list"),
+    ("rows", [], "rows has 0 entries, not 6"),
+    ("rows", [{}] * 7, "rows has 7 entries, not 6"),
+    ("rows", [1] * 6, "rows[0] is 1, not an object with step, optimizer, train_loss"),
+    ("rows 5", None, "rows[5] is None"),
+    ("rows 2 lr", MISSING, "rows[2] has no lr"),
+    ("rows 2 held_out_loss", MISSING, "rows[2] has no held_out_loss"),
+    ("rows 2 more", 1, "rows[2] has 'more'"),
+    ("rows 2 lr", "x", "rows[2].lr is 'x', not a number"),
+    ("rows 2 train_loss", True, "rows[2].train_loss is True, not a number"),
+    ("rows 2 step", 1, "rows[2].step is 1, not 2"),
+    ("rows 2 step", 2.0, "rows[2].step is 2.0, not 2"),
+    ("rows 2 optimizer", "Adam", "rows[2].optimizer is 'Adam', not 'FusedRMSProp'"),
+    ("format", 2, "run.json has 'format', which this version does not know"),
+]
+
+
+def changed(content: dict, where: str, what: object) -> dict:
+    content = json.loads(json.dumps(content))
+    *path, last = (int(part) if part.isdigit() else part for part in where.split())
+    inner = content
+    for part in path:
+        inner = inner[part]
+    if what is MISSING:
+        del inner[last]
+    else:
+        inner[last] = what
+    return content
+
+
+def test_a_checkpoint_that_says_nonsense(copied, capsys):
+    """Valid JSON of wrong content: a sentence names the file, what is wrong in it, its value, and what to do."""
+    file = copied / "checkpoint" / "run.json"
+    whole = json.loads(file.read_text())
+    for where, what, expected in CHANGES:
+        file.write_text(json.dumps(changed(whole, where, what)))
+        said = resumed(copied, capsys)
+        assert expected in said, said
+        assert str(file.parent) in said
+    for content in ("null", "[]", '"text"', "7", "NaN", "{}", "", "{", "[" * 100_000, "9" * 5000):
+        file.write_text(content)
+        assert "run.json" in resumed(copied, capsys)
+    file.write_bytes(b'"\xff"')
+    assert "run.json" in resumed(copied, capsys)
+
+
+@pytest.mark.parametrize("name", ["run.json", ".metadata", "__0_0.distcp"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_checkpoint_of_other_things_than_files(copied, capsys, name, make):
+    file = copied / "checkpoint" / name
+    file.unlink()
+    make(file)
+    assert f"{name}: it is no regular file" in resumed(copied, capsys)
+
+
+def test_a_checkpoint_of_another_step(copied):
+    file = copied / "checkpoint" / "run.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps({**about, "step": 2, "rows": about["rows"][:4]}))
+    assert f"{file}: step is 2, but the tensors beside it were saved after step 3" in train("--resume", copied, expect=2)
+    file.write_text(json.dumps({**about, "step": "3"}))
+    out = train("--resume", copied, "--parallel", "ddp", processes=2, expect=1)
+    assert out.count("error: ") == 1
+    assert "step is '3', not a whole number" in out
+
+
+@pytest.mark.parametrize("what", ["tensors", "run.json", "metrics.csv", "loss.png"])
+def test_full_disk(tmp_path, finished, monkeypatch, capsys, what):
+    """The checkpoint before is whole; when there is room again, the run goes on as if nothing had been."""
+    folder = tmp_path / "run"
+    owner, name = {
+        "tensors": (checkpoint.dcp, "save"),
+        "run.json": (pathlib.Path, "write_text"),
+        "metrics.csv": (train_gpt, "write_csv"),
+        "loss.png": (train_gpt, "plot"),
+    }[what]
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def full(*args, **kwargs):
+        return (function if next(calls) < 2 and what != "loss.png" else on_full_disk(function))(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full)
+        with pytest.raises(SystemExit) as stop:
+            train_gpt.main([*FOUR, str(folder)])
+    assert stop.value.code == 1
+    shown = capsys.readouterr()
+    place = folder / (what if "." in what and what != "run.json" else "checkpoint")
+    assert f"error: {place} cannot be written (" in shown.err
+    assert "File too large" in shown.err
+    assert f"Make room, then continue with --resume {folder}: the checkpoint before is whole" in shown.err
+    assert step_saved(folder) == (4 if what == "loss.png" else 2)
+    assert what != "loss.png" or "Losses in nats" in shown.out
+    kept = {"checkpoint", "metrics.csv", "run.lock"}
+    assert set(os.listdir(folder)) == kept
+    assert len(metrics(folder)) == (4 if what == "metrics.csv" else 8)
+    assert train_gpt.main(["--resume", str(folder)]) == 0
+    assert metrics(folder) == finished
+    assert set(os.listdir(folder)) == kept | {"loss.png"}
+
+
+def test_full_disk_at_the_first_checkpoint(tmp_path, one_thread, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint.dcp, "save", on_full_disk(checkpoint.dcp.save))
+    with pytest.raises(SystemExit) as stop:
+        train_gpt.main([*map(str, TINY), "--steps", "1", "--output", str(tmp_path / "run")])
+    assert stop.value.code == 1
+    assert "start anew with another --output: there is no checkpoint yet" in capsys.readouterr().err
+
+
+def test_no_lock(copied, capsys):
+    (copied / "run.lock").unlink()
+    (copied / "run.lock").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        train_gpt.main(["--resume", str(copied)])
+    assert stop.value.code == 2
+    assert f"{copied}/run.lock: cannot be written (Is a directory)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("processes", "given", "message"),
     [
         (None, ("--width", "10", "--heads", "4"), "--width 10"),
         (None, ("--steps", "-1"), "'-1' is not a whole number"),
         (None, ("--resume", "nowhere"), "nowhere"),
+        (None, ("--output", ""), "'' names no place"),
+        (None, ("--lr", "nan"), "'nan' is not a finite number above 0"),
+        (None, ("--dtype", "float8"), "'float8' is not one of float32"),
         (None, ("--parallel", "ddp"), "torchrun --standalone --nproc-per-node 2"),
         (2, ("--device", "cpu"), "--parallel"),
         (5, ("--parallel", "fsdp", "--batch", "12", "--device", "cpu"), "--batch 12: must be a multiple of the number of processes, 5"),

@@ -1,5 +1,7 @@
 """What several test modules need."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,28 @@ def refused(main, arguments: str, said: str, capsys) -> None:
         main(arguments.split())
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def full_disk():
+    """What this process writes fails after a few bytes."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def on_full_disk(function):
+    """The same function, on a full disk."""
+
+    def call(*args, **kwargs):
+        with full_disk():
+            return function(*args, **kwargs)
+
+    return call
 
 
 def parameter(values: Tensor) -> torch.nn.Parameter:

@@ -1,0 +1,32 @@
+"""What commands print to: a terminal, a file or a pipe, of whatever encoding."""
+
+import codecs
+import io
+import sys
+
+from rich.console import Console
+
+PLAIN = {"•": "*", "µ": "u", "×": "x", "–": "-", "…": "..."}
+_ERRORS = "fusedrms.plain"
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What stands for the characters that an encoding lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_ERRORS, _plain)
+
+
+def plain_where_needed(file: object) -> None:
+    """A file prints plain characters in place of those that its encoding lacks, where it would raise an error."""
+    if isinstance(file, io.TextIOWrapper) and file.errors == "strict":
+        file.reconfigure(errors=_ERRORS)
+
+
+def console(file: io.TextIOWrapper | None = None, width: int = 140) -> Console:
+    """Of a file, else of stdout; width: where it is no terminal."""
+    out = file or sys.stdout
+    plain_where_needed(out)
+    return Console(file=file) if out.isatty() else Console(file=file, width=width)
