@@ -209,6 +209,13 @@ def _elsewhere() -> Iterator[None]:
         yield
 
 
+def _forget_unloaded(kernel: Any) -> None:
+    """What was compiled and cannot be loaded; others are in use, by CUDA graphs as well."""
+    for compiled, *_ in kernel.device_caches.values():
+        for key in [key for key, each in compiled.items() if getattr(each, "module", None) is None]:
+            del compiled[key]
+
+
 def loaded(kernel: Any, load: Callable[[], Any]) -> Any:
     """What load() returns, which has Triton compile a kernel but not launch it: once more, if Triton's cache may be in the way."""
     from triton import knobs
@@ -219,14 +226,13 @@ def loaded(kernel: Any, load: Callable[[], Any]) -> Any:
     except TritonError:  # about the kernel
         raise
     except Exception as error:
-        reason = error
-    for settings in (_anew, _elsewhere):
-        kernel.device_caches.clear()  # it may hold one that cannot be loaded
-        try:
-            with settings():
-                result = load()
-        except Exception:  # what failed first says more
-            continue
-        (_say_damaged if settings is _anew else _say_unusable)(TRITON, knobs.cache.dir, reason)
-        return result
-    raise reason
+        for settings, say in ((_anew, _say_damaged), (_elsewhere, _say_unusable)):
+            _forget_unloaded(kernel)
+            try:
+                with settings():
+                    result = load()
+            except Exception:  # what failed first says more
+                continue
+            say(TRITON, knobs.cache.dir, error)
+            return result
+        raise
