@@ -48,26 +48,30 @@ class Untrusted(Exception):
     """Others can write what would be run."""
 
 
-def _others_can_write(status: os.stat_result, source: os.stat_result) -> bool:
-    """Whether somebody can who cannot write this package's source as well; a group with its user's name has that user alone."""
-    import grp
-    import pwd
-
-    more = status.st_mode & ~source.st_mode
-    if status.st_mode & stat.S_IWGRP and (more & stat.S_IWGRP or status.st_gid != source.st_gid):
-        try:
-            group = grp.getgrgid(status.st_gid)
-            user = pwd.getpwnam(group.gr_name)
-        except KeyError:
-            return True
-        if user.pw_uid not in _trusted(source) or not set(group.gr_mem) <= {group.gr_name}:
-            return True
-    return bool(more & stat.S_IWOTH)
-
-
 def _trusted(source: os.stat_result) -> set[int]:
     """Users who run code here anyway: this one, root, the owner of this package's source."""
     return {os.geteuid(), 0, source.st_uid}
+
+
+def _is_one_user(gid: int, trusted: set[int]) -> bool:
+    """Whether a group is the private one of a trusted user, whose name it has, as umask 002 takes for granted."""
+    import grp
+    import pwd
+
+    try:
+        group = grp.getgrgid(gid)
+        return pwd.getpwnam(group.gr_name).pw_uid in trusted and set(group.gr_mem) <= {group.gr_name}
+    except KeyError:
+        return False
+
+
+def _others_can_write(status: os.stat_result, source: os.stat_result) -> bool:
+    """Whether somebody can who cannot write this package's source as well."""
+    if status.st_mode & ~source.st_mode & stat.S_IWOTH:
+        return True
+    if not status.st_mode & stat.S_IWGRP or (source.st_mode & stat.S_IWGRP and status.st_gid == source.st_gid):
+        return False
+    return not _is_one_user(status.st_gid, _trusted(source))
 
 
 def check_writers(path: str) -> None:
