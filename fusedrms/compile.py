@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from . import autotune
-from .kernels import devices, lang, launch
+from .kernels import caches, devices, lang, launch
 from .options import UserError
 from .variants import MODES, RULES, Variant, check, make, parse_mode, variant, words
 
@@ -90,7 +90,7 @@ def warm(kernel: Any, arguments: tuple, constants: dict[str, Any], target: Any) 
     driver: Any = runtime.driver
     driver.set_active(_Absent(target))
     try:
-        return kernel.warmup(*arguments, grid=(1,), **constants)
+        return caches.loaded(kernel, lambda: kernel.warmup(*arguments, grid=(1,), **constants))
     finally:
         driver.set_active(None)  # the next launch looks for the real one
 
@@ -142,9 +142,15 @@ def jobs(asked: Asked) -> list[Job]:
 
 
 def seconds(job: Job) -> float:
-    """How long it takes to compile."""
+    """How long it takes to compile.
+
+    Raises:
+        OSError: the result could not be kept.
+    """
     start = time.perf_counter()
     job.run()
+    if problem := caches.unusable.get(caches.NUMBA if job.target == "cpu" else caches.TRITON):
+        raise OSError(problem)
     return time.perf_counter() - start
 
 

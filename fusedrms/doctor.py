@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import autotune, files
-from .kernels import devices, lang
+from .kernels import caches, devices, lang
 from .kernels.addresses import FUNCTIONS
 from .rmsprop import FusedRMSProp
 from .version import __version__
@@ -98,7 +98,7 @@ def advice(reports: list[dict[str, Any]]) -> list[str]:
             said.append(f"nothing was tuned for {device['model']}, which launches with defaults: fusedrms tune --device {kind}")
         if device["self_test"]["problem"]:
             said.append(f"the self-test failed on {device['device']}; if the installed versions are those of constraints.txt, report it")
-    return said
+    return [*said, *caches.unusable.values()]
 
 
 def counted(file: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from numba.core import types as nt
 from numba.extending import intrinsic
 from torch import Tensor
 
+from .caches import NumbaCache
+
 
 class Functions(NamedTuple):
     """Addresses of C functions."""
@@ -57,13 +59,12 @@ FUNCTIONS = Functions(_exchange(), *(ctypes.cast(getattr(ctypes.pythonapi, name)
 
 
 def cached_njit(**options):
-    """numba.njit with the disk cache, where there is a place to write it."""
+    """numba.njit with a cache on disk that stops no step."""
 
     def decorate(function):
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            return numba.njit(**options)(function)
+        dispatcher = numba.njit(**options)(function)
+        dispatcher._cache = NumbaCache(function)  # in place of what cache=True sets
+        return dispatcher
 
     return decorate
 

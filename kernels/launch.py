@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import cpu, cpu_norm, devices, lang, rules
+from . import caches, cpu, cpu_norm, devices, lang, rules
 from .quant import GROUP
 from .storage import Storage
 
@@ -195,6 +195,8 @@ class _Kernel:
         """Launch; tensors: its last arguments."""
         with devices.current(self._device):
             if self._compiled is None:
+                if not lang.interpreted():
+                    caches.loaded(self._kernel, lambda: self._load(tensors))
                 self._compiled = self._kernel[self._grid](*self._args, *tensors, **self._constants)  # the interpreter returns None
                 if self._compiled is not None:
                     names = self._kernel.arg_names[len(self._args) + len(tensors) :]
@@ -204,6 +206,12 @@ class _Kernel:
                     self._after = tuple(self._constants[name] for name in names)
             else:
                 self._run(*self._before, *[tensor.data_ptr() for tensor in tensors], *self._after)
+
+    def _load(self, tensors: tuple) -> None:
+        """Compile what the launch will find in memory."""
+        compiled = self._kernel.warmup(*self._args, *tensors, grid=self._grid, **self._constants)
+        if compiled is not None:  # a hook of the user's may say that there is nothing to compile
+            compiled[self._grid]
 
     @property
     def spills(self) -> int:

@@ -44,6 +44,7 @@ def library() -> ctypes.CDLL:
     include = pathlib.Path(nvidia.__file__).parent / "include"
     command = [compiler(), "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", f"-I{include}", SOURCE, "-o", f"{folder}/libcuda.so.1"]
     subprocess.run(command, check=True)
+    os.symlink("libcuda.so.1", f"{folder}/libcuda.so")  # by which Triton 3.5 links
     os.environ["TRITON_LIBCUDA_PATH"] = folder
     return ctypes.CDLL(f"{folder}/libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
 

@@ -477,7 +477,7 @@ def test_a_kernel_that_fails_is_named(tmp_path, jobs):
     run = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     for what in ("norms", "rmsprop, float32, aligned", "rmsprop, float32, unaligned"):
-        assert f"fusedrms compile: sm_90: {what}: NotADirectoryError" in run.stderr
+        assert f"fusedrms compile: sm_90: {what}: OSError: Triton's cache in {environment['TRITON_CACHE_DIR']} cannot be used" in run.stderr
     assert "1 kernels in" in run.stdout
 
 

@@ -19,7 +19,10 @@ TARGET = GPUTarget("cuda", 90, 32)
 class Driver:
     """What Triton asks of a GPU."""
 
-    utils = SimpleNamespace(get_device_properties=lambda device: dict(max_shared_mem=232448, multiprocessor_count=4, warpSize=32))
+    utils = SimpleNamespace(
+        get_device_properties=lambda device: dict(max_shared_mem=232448, multiprocessor_count=4, warpSize=32),
+        unload_module=lambda module: None,
+    )
 
     def get_current_target(self) -> GPUTarget:
         return TARGET
