@@ -132,7 +132,7 @@ class Bucket:
         self._rows: list[tuple | None] = [None] * len(rows)
         # one array, so that counting costs one call; the parameters' states hold views of it
         self.steps = torch.tensor(
-            [member.step for member in members], dtype=step_dtype(), device=layout.device if count_on_device else None
+            [member.step for member in members], dtype=step_dtype(), device=layout.device if count_on_device else "cpu"
         )
         self._counts = None if devices.is_gpu(self.steps.device) else self.steps.numpy()
 

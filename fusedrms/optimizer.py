@@ -112,7 +112,7 @@ class FusedOptimizer(Optimizer):
 
         On the gradients' device, for each step that a ``torch.amp.GradScaler`` or skip_nonfinite watched; not part of a checkpoint.
         """
-        return torch.zeros((), dtype=torch.int64) if self._skipped is None else self._skipped.clone()
+        return torch.zeros((), dtype=torch.int64, device="cpu") if self._skipped is None else self._skipped.clone()
 
     # torch.compile ends a graph before it and begins another after it: nothing in it can be traced
     @torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
@@ -287,7 +287,7 @@ class FusedOptimizer(Optimizer):
                     for key, value in values.items()
                     if isinstance(value, Tensor) and value.shape == param.shape and value.dtype.itemsize > 1 and key not in kept
                 }
-                values |= {**others, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype()), **kept}
+                values |= {**others, "step": torch.tensor(float(values.get("step", 0)), dtype=step_dtype(), device="cpu"), **kept}
                 new[owner] = {key: placed(owner, value) for key, value in values.items()}
         states.update(new)
         super().__setstate__(state)

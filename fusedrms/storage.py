@@ -17,7 +17,7 @@ _MASTER = "master_param", "param_remainder"
 STORED_AS = *_MASTER, "variance"  # names in a state beside those of the rule's states, of the parameter's shape too
 _TOP = {torch.uint8: 255, torch.int8: 127}  # largest code
 SCALE = "_scale"  # ends the names of scales
-LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32).view(torch.float32).item()  # the scale of a group of zeros
+LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32, device="cpu").view(torch.float32).item()  # the scale of a group of zeros
 
 
 class Precision(NamedTuple):
