@@ -29,6 +29,7 @@ from .plan import Plan, named_parameters
 from .recipe import Recipe
 from .sharded import local, locals_of, placed, placed_grads, sharded
 from .storage import Memory, fit, fitted, obsolete, whole
+from .ties import Ties
 
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
 _HOW = ("capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype")
@@ -62,6 +63,7 @@ class FusedOptimizer(Optimizer):
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
         defaults = {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         self.check_group(defaults)
+        self._ties = Ties()
         super().__init__(params, defaults)
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -148,6 +150,8 @@ class FusedOptimizer(Optimizer):
             if capturing and not capturable:
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
             recipes = self._recipes()
+            if self._ties and not capturing:
+                self._ties.settle(self._params(), self.state)
             plan, self._plan = self._plan, None  # a step that fails leaves no tables behind
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
             shards = sharded(self._params()) if plan is None else plan.sharded
@@ -217,7 +221,7 @@ class FusedOptimizer(Optimizer):
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         params = list(self._params())
         state = {
-            index: whole(params[index], values) if isinstance(index, int) and isinstance(values, dict) else values
+            index: whole(params[index], values, self._ties) if isinstance(index, int) and isinstance(values, dict) else values
             for index, values in state_dict["state"].items()
         }
         # what torch.distributed.checkpoint refuses in a full state_dict, and no load takes
@@ -280,7 +284,7 @@ class FusedOptimizer(Optimizer):
                     check_shards(name, owner, new[owner], initial)
                     check_complete(type(self).__name__, name, values, initial)
                 check_state(name, param, values, initial)
-                kept = fit(param, values, initial, precision)
+                kept = fit(param, values, initial, precision, loading=True)
                 values = {key: value for key, value in values.items() if key not in obsolete(values, initial, kept)}
                 others = {
                     key: fitted(param, value)
@@ -291,4 +295,5 @@ class FusedOptimizer(Optimizer):
                 new[owner] = {key: placed(owner, value) for key, value in values.items()}
         states.update(new)
         super().__setstate__(state)
+        self.__dict__.setdefault("_ties", Ties()).clear()
         self._plan = None

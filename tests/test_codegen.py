@@ -55,7 +55,6 @@ ARITHMETIC = {
 # at most: bytes of addresses that ptxas rather reads again than keeps in a register; and on AMD's GPUs scalar registers that are kept in
 # lanes of a vector register, which touches no memory
 SPILLS = {
-    ("rmsprop_centered_momentum", "bfloat16+master", "sm_100"): 24,
     ("rmsprop_centered_momentum", "float64", "sm_80"): 16,
     ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 3,
 }
