@@ -15,6 +15,7 @@ from .kernels import devices
 from .options import (
     check_at_least_zero,
     check_choice,
+    check_codes,
     check_complete,
     check_flags,
     check_limits,
@@ -220,6 +221,9 @@ class FusedOptimizer(Optimizer):
 
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         params = list(self._params())
+        for _, name, param in named_parameters(self.param_groups):
+            if isinstance(values := self.state.get(param), dict):
+                check_codes(name, local(param), locals_of(values))
         state = {
             index: whole(params[index], values, self._ties) if isinstance(index, int) and isinstance(values, dict) else values
             for index, values in state_dict["state"].items()

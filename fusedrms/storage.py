@@ -54,9 +54,14 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
+def is_coded(values: dict, key: str) -> bool:
+    """Whether a state is kept as codes, whose scales are there."""
+    return isinstance(values.get(key), Tensor) and values[key].dtype in _TOP and isinstance(values.get(key + SCALE), Tensor)
+
+
 def decoded(codes: Tensor, scale: Tensor) -> Tensor:
     """float32 values of codes, one scale for each GROUP of consecutive ones."""
-    part = _flat(codes).float() / _TOP[codes.dtype]
+    part = _flat(dense_like(codes).copy_(codes)).float() / _TOP[codes.dtype]
     values = dense_like(codes, dtype=torch.float32)
     _flat(values).copy_(part * part.abs() * scale.repeat_interleave(GROUP)[: codes.numel()])
     return values
@@ -111,10 +116,10 @@ def full(param: Tensor, values: dict) -> dict:
 
     A square average that is kept as a variance comes as float64: in float32 the variance could not be had back from it.
     """
-    scales = {key + SCALE for key in values}
+    scales = {key + SCALE for key in values if is_coded(values, key)}
     known = {key: value for key, value in values.items() if key not in _MASTER and key not in scales}
     for key, value in known.items():
-        if key + SCALE in values:
+        if is_coded(values, key):
             known[key] = decoded(value, values[key + SCALE])
         elif isinstance(value, Tensor) and value.dtype == torch.bfloat16:
             known[key] = value.float()
