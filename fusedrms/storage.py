@@ -88,7 +88,7 @@ def _kept_or(param: Tensor, master: Tensor) -> Tensor:
     """The master, or the parameter where it is no nearest one to the master, as rounding.master_of has it."""
     wide = param.to(master.dtype)
     if param.dtype == torch.bfloat16:  # a tie may have gone either way
-        distance = master.view(torch.int32) - wide.view(torch.int32)
+        distance = master.view(torch.int32) - (param.view(torch.int16).int() << 16)
         near = (distance >= -0x8000) & (distance <= 0x8000)
     else:
         near = master.to(param.dtype) == param
