@@ -29,11 +29,11 @@ def self_test(device: torch.device) -> dict[str, Any]:
         results = []
         for cls in (FusedRMSProp, torch.optim.RMSprop):
             generator = torch.Generator().manual_seed(0)
-            params = [torch.nn.Parameter(torch.randn(n, generator=generator).to(device)) for n in (7, 1000, 20000)]
+            params = [torch.nn.Parameter(torch.randn(n, generator=generator, device="cpu").to(device)) for n in (7, 1000, 20000)]
             optimizer = cls(params, centered=True, momentum=0.9)
             for _ in range(3):
                 for param in params:
-                    param.grad = torch.randn(param.shape, generator=generator).to(device)
+                    param.grad = torch.randn(param.shape, generator=generator, device="cpu").to(device)
                 optimizer.step()
             results.append(torch.cat([param.detach() for param in params]).double().cpu())
         difference = float((results[0] - results[1]).abs().max())

@@ -18,6 +18,11 @@ def _set(place: Tensor, value: Tensor | float) -> None:
         place.fill_(value)
 
 
+def _tensor(values: Tensor | np.ndarray) -> Tensor:
+    """Over the same memory; torch.as_tensor() would copy an array to the user's default device."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(values)
+
+
 class Scalars:
     """The first norm is that of all gradients together; the others are those of parameters that ask for their own.
 
@@ -100,7 +105,7 @@ class Scalars:
             keep(tensors, stream)
         scaled = grad_scale is not None or found_inf is not None
         if scaled or self._scaled or self._skips:
-            for values in map(torch.as_tensor, self.on.values()):
+            for values in map(_tensor, self.on.values()):
                 _set(values[0], 0.0 if found_inf is None else found_inf.reshape(()))
                 _set(values[1], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
         self._scaled = scaled
@@ -111,15 +116,15 @@ class Scalars:
         total, norms = self._sums[self._home], self.on[self._home]
         others = [device for device in self.on if device != self._home]
         for device in others:  # 0 where the home has written
-            total = total + torch.as_tensor(self._sums[device]).to(self._home)
+            total = total + _tensor(self._sums[device]).to(self._home)
         self._finish(total)
-        norms = torch.as_tensor(norms)
+        norms = _tensor(norms)
         if self._groups:
             self._add_up(norms[FIRST_NORM:])
         if self._skips:
             norms[0].logical_or_(~norms[FIRST_NORM].isfinite())
         for device in others:
-            torch.as_tensor(self.on[device]).copy_(norms)
+            _tensor(self.on[device]).copy_(norms)
 
     def _add_up(self, norms: Tensor) -> None:
         """Make norms of what is here norms of whole DTensors, without a wait for the device."""
@@ -133,8 +138,8 @@ class Scalars:
     def skipped(self) -> Tensor | None:
         """Whether the step is left out, float64, 0 or else; None if none ever is."""
         home = next(iter(self.on.values()), None)
-        return torch.as_tensor(home)[0] if home is not None and (self._scaled or self._skips) else None
+        return _tensor(home)[0] if home is not None and (self._scaled or self._skips) else None
 
     def total(self) -> Tensor | None:
         """The first norm, to keep; None if none is wanted."""
-        return torch.as_tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and self._parts else None
+        return _tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and self._parts else None

@@ -19,6 +19,7 @@ from .naming import Source, closest
 from .options import (
     check_at_least_zero,
     check_choice,
+    check_codes,
     check_complete,
     check_flags,
     check_limits,
@@ -38,6 +39,7 @@ from .plan import Plan, named_parameters
 from .recipe import Recipe
 from .sharded import local, locals_of, placed, placed_grads, sharded
 from .storage import Memory, counter, fit, fitted, obsolete, whole
+from .ties import Ties
 
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
 _HOW = ("capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype")
@@ -62,6 +64,7 @@ class Run:
         self.skipped: Tensor | None = None
         self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
         self.made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each parameter group: options, number of keys, what they make
+        self.ties = Ties()
         self.facts: debug.Facts | None = None  # of the last step, if it was watched
 
 
@@ -223,6 +226,8 @@ class FusedOptimizer(Optimizer):
             if capturing and not capturable:
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
             run = self._run
+            if run.ties and not capturing:
+                run.ties.settle(self._params(), self.state)
             plan, run.plan = run.plan, None  # a step that fails leaves no tables behind
             why = "where there were none" if plan is None else None
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -360,8 +365,11 @@ class FusedOptimizer(Optimizer):
 
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         params = list(self._params())
+        for _, name, param in named_parameters(self.param_groups):
+            if isinstance(values := self.state.get(param), dict):
+                check_codes(name, local(param), locals_of(values))
         state = {
-            index: whole(params[index], values) if isinstance(index, int) and isinstance(values, dict) else values
+            index: whole(params[index], values, self._run.ties) if isinstance(index, int) and isinstance(values, dict) else values
             for index, values in state_dict["state"].items()
         }
         # what torch.distributed.checkpoint refuses in a full state_dict, and no load takes
@@ -429,7 +437,7 @@ class FusedOptimizer(Optimizer):
                     check_shards(name, owner, new[owner], initial)
                     check_complete(type(self).__name__, name, values, initial)
                 check_state(name, param, values, initial)
-                kept = fit(param, values, initial, precision)
+                kept = fit(param, values, initial, precision, loading=True)
                 values = {key: value for key, value in values.items() if key not in obsolete(values, initial, kept)}
                 others = {
                     key: fitted(param, value)
@@ -445,3 +453,4 @@ class FusedOptimizer(Optimizer):
             self._run = Run()
             self._hook()
         self.release()
+        self._run.ties.clear()

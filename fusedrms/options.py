@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .kernels import devices
 from .sharded import is_sharded
-from .storage import SCALE, STORED_AS, Precision, n_groups
+from .storage import SCALE, STORED_AS, Precision, is_coded, n_groups
 
 # how the elements of a parameter are stored; complex ones as pairs, as torch.view_as_real shows them
 STORED = {
@@ -235,6 +235,11 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
             _refuse_state(name, param, key, value)
         if value.dtype in (torch.uint8, torch.int8) and getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
             _refuse_state(name, param, key + SCALE, state.get(key + SCALE), (n_groups(param),))
+
+
+def check_codes(name: str, param: Tensor, state: dict) -> None:
+    """ValueError unless codes, and masters, are as many as the parameter's elements, and scales as these need."""
+    check_state(name, param, state, [key for key in state if is_coded(state, key)])
 
 
 def _refuse_state(name: str, param: Tensor, key: str, value: object, expected: tuple | None = None) -> None:

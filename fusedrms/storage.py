@@ -11,13 +11,14 @@ from torch.optim import Optimizer
 
 from .kernels.quant import GROUP, LEAST_SCALE
 from .sharded import local, locals_of, placed
+from .ties import Ties
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
 _MASTER = "master_param", "param_remainder"
 STORED_AS = *_MASTER, "variance"  # names in a state beside those of the rule's states, of the parameter's shape too
 _TOP = {torch.uint8: 255, torch.int8: 127}  # largest code
 SCALE = "_scale"  # ends the names of scales
-LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32).view(torch.float32).item()  # the scale of a group of zeros
+LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32, device="cpu").view(torch.float32).item()  # the scale of a group of zeros
 
 
 class Precision(NamedTuple):
@@ -53,9 +54,14 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
+def is_coded(values: dict, key: str) -> bool:
+    """Whether a state is kept as codes, whose scales are there."""
+    return isinstance(values.get(key), Tensor) and values[key].dtype in _TOP and isinstance(values.get(key + SCALE), Tensor)
+
+
 def decoded(codes: Tensor, scale: Tensor) -> Tensor:
     """float32 values of codes, one scale for each GROUP of consecutive ones."""
-    part = _flat(codes).float() / _TOP[codes.dtype]
+    part = _flat(dense_like(codes).copy_(codes)).float() / _TOP[codes.dtype]
     values = dense_like(codes, dtype=torch.float32)
     _flat(values).copy_(part * part.abs() * scale.repeat_interleave(GROUP)[: codes.numel()])
     return values
@@ -72,16 +78,21 @@ def encoded(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return codes, scale
 
 
-def _shown(master: Tensor, dtype: torch.dtype) -> Tensor:
-    """The 16-bit parameter of a master, which in bfloat16 is rounded to nearest, ties away from 0."""
-    if dtype == torch.bfloat16:
-        return ((master.view(torch.int32) + 0x8000) & -0x10000).view(torch.float32)
-    return master.to(dtype).to(master.dtype)
+def _split(master: Tensor) -> tuple[Tensor, Tensor]:
+    """The bfloat16 and the remainder of a float32 master, as rounding.split has it: ties go away from 0."""
+    bits = torch.where(master.isnan(), 0x7FC00000, master.view(torch.int32))
+    return (bits + 0x8000 >> 16).to(torch.int16).view(torch.bfloat16), bits.to(torch.int16)
 
 
 def _kept_or(param: Tensor, master: Tensor) -> Tensor:
-    """The master, or the parameter where that is not what the master shows."""
-    return torch.where(_shown(master, param.dtype) == param, master, param.to(master.dtype))
+    """The master, or the parameter where it is no nearest one to the master, as rounding.master_of has it."""
+    wide = param.to(master.dtype)
+    if param.dtype == torch.bfloat16:  # a tie may have gone either way
+        distance = master.view(torch.int32) - (param.view(torch.int16).int() << 16)
+        near = (distance >= -0x8000) & (distance <= 0x8000)
+    else:
+        near = master.to(param.dtype) == param
+    return torch.where(near, master, wide)
 
 
 def _master(param: Tensor, values: dict) -> Tensor | None:
@@ -105,10 +116,10 @@ def full(param: Tensor, values: dict) -> dict:
 
     A square average that is kept as a variance comes as float64: in float32 the variance could not be had back from it.
     """
-    scales = {key + SCALE for key in values}
+    scales = {key + SCALE for key in values if is_coded(values, key)}
     known = {key: value for key, value in values.items() if key not in _MASTER and key not in scales}
     for key, value in known.items():
-        if key + SCALE in values:
+        if is_coded(values, key):
             known[key] = decoded(value, values[key + SCALE])
         elif isinstance(value, Tensor) and value.dtype == torch.bfloat16:
             known[key] = value.float()
@@ -118,9 +129,10 @@ def full(param: Tensor, values: dict) -> dict:
     return known if master is None else {**known, "master_param": master}
 
 
-def whole(param: Tensor, values: dict) -> dict:
-    """As full(), of a parameter that may be a DTensor, and states that are placed as it is."""
-    return {key: placed(param, value) for key, value in full(local(param), locals_of(values)).items()}
+def whole(param: Tensor, values: dict, ties: Ties) -> dict:
+    """As full(), of a parameter that may be a DTensor, and states that are placed as it is; ties: the optimizer's."""
+    here = locals_of(values)
+    return {key: placed(param, value) for key, value in full(ties.exported(param, here), here).items()}
 
 
 def stored(param: Tensor, states: Collection[str], precision: Precision) -> dict[str, torch.dtype]:
@@ -159,7 +171,15 @@ def fitted(param: Tensor, value: Tensor | float, dtype: torch.dtype | None = Non
     return like
 
 
-def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Precision) -> dict[str, Tensor]:
+def _unsettled(param: Tensor, values: dict) -> bool:
+    """Whether there is a float32 master of which the parameter is not the bfloat16 of _split(): as yet, if it is still to be loaded."""
+    master = values.get("master_param")
+    if master is None or param.dtype != torch.bfloat16:
+        return False
+    return not torch.equal(_split(fitted(param, master))[0].view(torch.int16), param.detach().view(torch.int16))
+
+
+def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Precision, loading: bool = False) -> dict[str, Tensor]:
     """The tensors that `stored` names: those in `values`, if they are as they must be, or new ones.
 
     Args:
@@ -167,16 +187,21 @@ def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Preci
         values: its state so far, stored in whatever way.
         initial: of each of the rule's states, what it starts from if `values` do not have it.
         precision: how to store it.
+        loading: the parameter may yet be loaded, so it stays as it is; a float32 master that it does not show is not split before a step.
     """
+    if loading and precision.master_weights == "split" and _unsettled(param, values):
+        precision = precision._replace(master_weights="float32")
     wanted = stored(param, initial, precision)
     if all(_fits(param, key, dtype, values.get(key)) for key, dtype in wanted.items()):
         return {key: values[key] for key in wanted}
     known, found = full(param, values), {}
-    known.update({key: value for key, value in values.items() if key == "master_param"})  # the parameter may yet be loaded
     for key, dtype in wanted.items():
-        if key in _MASTER:
-            master = fitted(param, known.get("master_param", param.detach()))
-            found[key] = master.view(torch.int32).to(torch.int16) if key == "param_remainder" else master
+        if key == "master_param":  # as it is, for the parameter may yet be loaded
+            found[key] = fitted(param, values.get(key, known.get(key, param.detach())))
+        elif key == "param_remainder":
+            shown, found[key] = _split(fitted(param, known.get("master_param", param.detach())))
+            if "master_param" in values and not loading:
+                param.detach().copy_(shown)  # ties may have gone the other way
         elif not key.endswith(SCALE):
             value = known.get("square_avg" if key == "variance" else key, initial.get(key, initial.get("square_avg")))
             if key == "variance" and "square_avg" in known and "grad_avg" in known:
@@ -267,9 +292,11 @@ def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
 
     Example: ``masters = {param: value.cpu() for param, value in export_master(optimizer)}``
     """
+    ties = optimizer._run.ties
     for group in optimizer.param_groups:
         for param in group["params"]:
-            shown = local(param)
-            master = _master(shown, locals_of(optimizer.state.get(param, {})))
-            value = (shown if master is None else master).detach().to(WIDE.get(param.dtype, param.dtype), copy=True)
+            values = locals_of(optimizer.state.get(param, {}))
+            shown = ties.exported(param, values)
+            master = _master(shown, values)
+            value = (shown if master is None else master).to(WIDE.get(param.dtype, param.dtype), copy=True)
             yield param, placed(param, value)

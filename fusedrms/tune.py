@@ -90,7 +90,7 @@ class Scratch:
     def __init__(self, rule: str, mode: str, size: str, device: torch.device):
         self.device = device
         dtype, generator = parse_mode(mode)[0], torch.Generator().manual_seed(0)
-        noise = torch.randn(NOISE, generator=generator).to(device, dtype)
+        noise = torch.randn(NOISE, generator=generator, device="cpu").to(device, dtype)
         noises = noise, noise.roll(1)
         self._params = []
         for shape in devices.on(device, SHAPES)[size]:

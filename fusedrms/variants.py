@@ -90,7 +90,7 @@ def variant(rule: str, mode: str) -> Variant:
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}")
-    param = torch.nn.Parameter(torch.zeros(64, dtype=parse_mode(mode)[0]))
+    param = torch.nn.Parameter(torch.zeros(64, dtype=parse_mode(mode)[0], device="cpu"))
     param.grad = torch.zeros_like(param)
     (recipe,) = make(rule, mode, [param])._recipes()
     check_precision("params[0]", param, recipe.precision)

@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 import pathlib
+import platform
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -18,33 +19,89 @@ from numba.extending import intrinsic
 from .c_api import cached_njit
 
 SET_UP = 256  # elements that take as long as to begin a chunk
-WORD, VOID_P = ir.IntType(64), ir.IntType(8).as_pointer()
+WORD, INT, VOID, VOID_P = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
+MACHINE = platform.machine().lower()
+
+
+def _intrinsic(builder: ir.IRBuilder, name: str, type_: ir.FunctionType, *args):
+    return builder.call(builder.module.declare_intrinsic(f"llvm.{name}", (), type_), args)
+
+
+def _mode(builder: ir.IRBuilder):
+    """How this thread rounds, and whether it takes subnormal numbers for 0: a register of its own; 0 on machines that are not known."""
+    if MACHINE in ("x86_64", "amd64"):
+        place = cgutils.alloca_once(builder, INT)
+        _intrinsic(builder, "x86.sse.stmxcsr", ir.FunctionType(VOID, [VOID_P]), builder.bitcast(place, VOID_P))
+        return builder.zext(builder.load(place), WORD)
+    if MACHINE in ("aarch64", "arm64"):
+        return _intrinsic(builder, "aarch64.get.fpcr", ir.FunctionType(WORD, []))
+    return WORD(0)
+
+
+def _set_mode(builder: ir.IRBuilder, mode) -> None:
+    """Let this thread compute as the one that _mode() was read in."""
+    if MACHINE in ("x86_64", "amd64"):
+        place = cgutils.alloca_once_value(builder, builder.trunc(mode, INT))
+        _intrinsic(builder, "x86.sse.ldmxcsr", ir.FunctionType(VOID, [VOID_P]), builder.bitcast(place, VOID_P))
+    elif MACHINE in ("aarch64", "arm64"):
+        _intrinsic(builder, "aarch64.set.fpcr", ir.FunctionType(VOID, [WORD]), mode)
+
+
+@intrinsic
+def _mode_here(typing_context):
+    return nt.int64(), lambda context, builder, signature, args: _mode(builder)
+
+
+@intrinsic
+def _set_mode_here(typing_context, mode):
+    def build(context, builder, signature, args):
+        _set_mode(builder, args[0])
+        return context.get_dummy_value()
+
+    return nt.none(nt.int64), build
+
+
+@cached_njit()
+def float_mode():
+    """How the calling thread rounds, and whether it flushes subnormal numbers, as torch.set_flush_denormal() lets it."""
+    return _mode_here()
+
+
+@cached_njit()
+def set_float_mode(mode):
+    """Let the calling thread compute as the one where float_mode() was asked."""
+    _set_mode_here(mode)
 
 
 @intrinsic
 def _fork(typing_context, parallel, loop, arrays, chunk, shares, n_shares):
-    """Run the loop on all shares by the threads of GOMP_parallel, at that address: whichever is free takes the next share."""
+    """Run the loop on all shares by the threads of GOMP_parallel, at that address: whichever is free takes the next share.
+
+    All compute in the mode of the thread that calls: else a result would depend on who took a share.
+    """
     types = (nt.voidptr, *arrays.types, nt.intp, nt.intp, nt.intp)
 
     def build(context, builder, signature, values):
         parallel, *given = values
-        fields = *given, WORD(0)
+        fields = *given, _mode(builder), WORD(0)
         data = cgutils.alloca_once(builder, ir.LiteralStructType([field.type for field in fields]))
         for n, field in enumerate(fields):
             builder.store(field, cgutils.gep_inbounds(builder, data, 0, n))
 
         name = builder.module.get_unique_name("share")
-        body = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [VOID_P]), name)
+        body = ir.Function(builder.module, ir.FunctionType(VOID, [VOID_P]), name)
         body.linkage = "internal"
         inner = ir.IRBuilder(body.append_basic_block("entry"))
         own = inner.bitcast(body.args[0], data.type)
-        loop, arrays, chunk, shares, n_shares = (inner.load(cgutils.gep_inbounds(inner, own, 0, n)) for n in range(5))
+        loop, arrays, chunk, shares, n_shares, mode = (inner.load(cgutils.gep_inbounds(inner, own, 0, n)) for n in range(6))
         shares = inner.inttoptr(shares, WORD.as_pointer())
         function = inner.inttoptr(loop, context.call_conv.get_function_type(nt.none, types).as_pointer())
         take, run, done = (body.append_basic_block(name) for name in ("take", "run", "done"))
+        before = _mode(inner)
+        _set_mode(inner, mode)
         inner.branch(take)
         inner.position_at_end(take)
-        k = inner.atomic_rmw("add", cgutils.gep_inbounds(inner, own, 0, 5), WORD(1), "monotonic")
+        k = inner.atomic_rmw("add", cgutils.gep_inbounds(inner, own, 0, 6), WORD(1), "monotonic")
         inner.cbranch(inner.icmp_signed("<", k, n_shares), run, done)
         inner.position_at_end(run)
         first, last = (inner.load(inner.gep(shares, [index])) for index in (k, inner.add(k, WORD(1))))
@@ -52,12 +109,12 @@ def _fork(typing_context, parallel, loop, arrays, chunk, shares, n_shares):
         context.call_conv.call_function(inner, function, nt.none, types, [null, *cgutils.unpack_tuple(inner, arrays), chunk, first, last])
         inner.branch(take)
         inner.position_at_end(done)
+        _set_mode(inner, before)
         inner.ret_void()
 
-        i32 = ir.IntType(32)
-        start = ir.FunctionType(ir.VoidType(), [body.type, VOID_P, i32, i32])
+        start = ir.FunctionType(VOID, [body.type, VOID_P, INT, INT])
         builder.call(
-            builder.inttoptr(parallel, start.as_pointer()), [body, builder.bitcast(data, VOID_P), builder.trunc(given[-1], i32), i32(0)]
+            builder.inttoptr(parallel, start.as_pointer()), [body, builder.bitcast(data, VOID_P), builder.trunc(given[-1], INT), INT(0)]
         )
         return context.get_dummy_value()
 
@@ -152,7 +209,8 @@ class Threads:
 
     def _by_pool(self, out: np.ndarray) -> None:
         first, *rest = itertools.pairwise(self._shares)
-        others = [self._start(out, *part) for part in rest]
+        mode = float_mode()
+        others = [self._start(mode, out, *part) for part in rest]
         try:
             self._run(out, *first)
         finally:  # nothing may write any more once this has returned, by Ctrl-C either
@@ -162,11 +220,15 @@ class Threads:
                 wait(others)
                 raise
 
+    def _run_in(self, mode: int, *args) -> None:
+        set_float_mode(mode)
+        self._run(*args)
+
     def _start(self, *args) -> Future:
         try:
-            return _pool().submit(self._run, *args)
+            return _pool().submit(self._run_in, *args)
         except RuntimeError:  # the interpreter is shutting down and starts no threads
-            self._run(*args)
+            self._run_in(*args)
             done = Future()
             done.set_result(None)
             return done

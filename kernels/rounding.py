@@ -82,9 +82,15 @@ def shown(master, dtype: tl.constexpr):
 
 @jit
 def master_of(param, master):
-    """The master, or the parameter where something else has changed it."""
-    wide = widened(param, tl.float32)
-    return tl.where(widened(shown(master, param.dtype), tl.float32) == wide, master, wide)
+    """The master, or the parameter where it is no nearest one to the master: there something else has changed it."""
+    if param.dtype == tl.bfloat16:  # a tie may have gone either way: split() rounds it away from 0, copies to the even one
+        upper = param.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+        wide = upper.to(tl.float32, bitcast=True)  # not by `widened`: GPUs give a NaN other bits
+        near = master.to(tl.uint32, bitcast=True) + 0x8000 - upper < 0x10001
+    else:
+        wide = widened(param, tl.float32)
+        near = widened(shown(master, param.dtype), tl.float32) == wide
+    return tl.where(near, master, wide)
 
 
 @jit

@@ -18,6 +18,12 @@ def ema(avg, x, decay, weight):
 
 
 @jit
+def ema_of_square(avg, x, decay, weight):
+    """As torch multiplies: the weight first, so that of 1e20 the weighted square is finite in float32, where the square is not."""
+    return ema(avg, x, decay, weight * x)
+
+
+@jit
 def variance_of(square_avg, grad_avg):
     """E[g²] - E[g]². Of a constant gradient it rounds below 0, where a square root is NaN; of a huge one it is inf - inf."""
     variance = tl.fma(-grad_avg, grad_avg, square_avg)
@@ -36,7 +42,7 @@ def rmsprop(grad, state, lr, correction, args):
     """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, or both."""
     (square_avg,) = state
     alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
-    square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
+    square_avg = ema_of_square(square_avg, grad, alpha, one_minus_alpha)
     denominator = tl.sqrt(tl.fma(square_avg, correction, inside(eps_inside))) + normal(eps_outside)
     return quotient(lr * grad, denominator), (square_avg,)
 
@@ -46,7 +52,7 @@ def rmsprop_centered(grad, state, lr, correction, args):
     """Graves 2013: the second moment about the mean."""
     square_avg, grad_avg = state
     alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
-    square_avg = ema(square_avg, grad * grad, alpha, one_minus_alpha)
+    square_avg = ema_of_square(square_avg, grad, alpha, one_minus_alpha)
     grad_avg = ema(grad_avg, grad, alpha, one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
     denominator = tl.sqrt(variance + inside(eps_inside)) + normal(eps_outside)
@@ -83,7 +89,7 @@ def smorms3(grad, state, lr, correction, args):
     square_avg, grad_avg, mem = state
     eps = normal(args[0])
     r = reciprocal(mem + 1.0)
-    square_avg = ema(square_avg, grad * grad, 1.0 - r, r)
+    square_avg = ema_of_square(square_avg, grad, 1.0 - r, r)
     grad_avg = ema(grad_avg, grad, 1.0 - r, r)
     signal = grad_avg * quotient(grad_avg, square_avg + eps)  # of a huge gradient both squares are infinite
     update = quotient(grad * tl.where(signal < lr, signal, lr), tl.sqrt(square_avg) + eps)

@@ -47,16 +47,13 @@ ARITHMETIC = {
     ("rmsprop_centered", "bfloat16+split+8bit"): (138, None, 138, 122, 118),
     ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (178, 176, 176, 155, 149),
     ("smorms3", "bfloat16+split+8bit"): (None, None, None, 132, None),
-    ("rmsprop_momentum", "bfloat16+master+8bit"): (None, None, 129, 115, None),
+    ("rmsprop_momentum", "bfloat16+master+8bit"): (None, None, None, 115, None),
     ("rmsprop_centered", "bfloat16+master+8bit"): (None, None, 140, 123, None),
     ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, 178, 157, None),
-    ("smorms3", "bfloat16+master+8bit"): (None, None, None, 133, None),
 }
 # at most: bytes of addresses that ptxas rather reads again than keeps in a register; and on AMD's GPUs scalar registers that are kept in
 # lanes of a vector register, which touches no memory
 SPILLS = {
-    ("rmsprop_centered_momentum", "bfloat16+master", "sm_100"): 24,
-    ("rmsprop_centered_momentum", "float64", "sm_80"): 16,
     ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 3,
 }
 # bytes a parameter and, on sm_90, instructions a parameter that rmsprop may not exceed where a mode exists for its small traffic

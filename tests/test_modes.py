@@ -467,6 +467,54 @@ def test_damaged_states():
         assert torch.equal(params[0], before)
 
 
+@pytest.mark.parametrize("key", ["square_avg", "variance", "grad_avg", "momentum_buffer"])
+@pytest.mark.parametrize(("n", "groups"), [(129, 3), (128, 2), (64, 1), (131, 3), (129, 2)])
+def test_codes_cut_together_with_their_scales(key, n, groups):
+    """As many groups as there are scales, but not as many elements as the parameter has: nobody takes them."""
+    optimizer, (param,) = made(
+        (FusedRMSProp, dict(momentum=0.9, centered=key != "square_avg")), dict(state_dtype="8bit"), [(130,)], steps=1
+    )
+    whole, state = optimizer.state_dict(), optimizer.state[param]
+    state[key], state[key + "_scale"] = (torch.ones(size, dtype=state[k].dtype) for size, k in ((n, key), (groups, key + "_scale")))
+    raw = {"state": {0: dict(state)}, "param_groups": whole["param_groups"]}
+    raw["state"][0].setdefault("square_avg", torch.ones(130))
+    said = rf"the {key} of params\[0\] has shape \({n},\) but params\[0\] the shape \(130,\)"
+    for grad in (param.grad, None):
+        param.grad = grad
+        with pytest.raises(ValueError, match=said):
+            optimizer.state_dict()
+        with pytest.raises(ValueError, match=said):
+            copy.deepcopy(optimizer)
+        with pytest.raises(ValueError, match=said):
+            optimizer.load_state_dict(raw)
+        if grad is not None:
+            with pytest.raises(ValueError, match=said):
+                optimizer.step()
+    optimizer.load_state_dict(whole)
+    random_grads([param])
+    step_and_check(optimizer)
+
+
+def test_codes_with_gaps():
+    """A view of a larger tensor is read element by element."""
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(10, 12)], steps=2)
+    expected, state = optimizer.state_dict()["state"][0]["square_avg"], optimizer.state[param]
+    state["square_avg"] = torch.nn.functional.pad(state["square_avg"], (0, 5))[:, :12]
+    assert torch.equal(optimizer.state_dict()["state"][0]["square_avg"], expected)
+    random_grads([param])
+    step_and_check(optimizer)
+
+
+def test_numbers_in_the_place_of_codes():
+    """Are taken as they are, whatever scale lies beside them."""
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(130,)], steps=1)
+    optimizer.state[param]["square_avg"] = torch.full((130,), 0.25)
+    assert torch.equal(optimizer.state_dict()["state"][0]["square_avg"], torch.full((130,), 0.25))
+    random_grads([param])
+    step_and_check(optimizer)
+    assert optimizer.state[param]["square_avg"].dtype == torch.uint8
+
+
 @pytest.mark.interpret
 def test_noise_of_every_parameter_seed_and_step_differs():
     """Equal parameters with equal gradients, rounded by other random bits."""

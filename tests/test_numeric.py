@@ -202,6 +202,31 @@ def test_tiny_and_huge_gradients_make_no_nan(device, optimizer, dtype):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
+@pytest.mark.parametrize("options", [{}, dict(centered=True), dict(momentum=0.9), dict(centered=True, momentum=0.9)], ids=str)
+def test_squares_that_only_their_weight_keeps_finite(device, options):
+    """In float32 1e20 squared is infinite, a hundredth of it is not: torch multiplies by that first."""
+    ours, theirs = parameter(torch.ones(5, device=device)), parameter(torch.ones(5, device=device))
+    a, b = FusedRMSProp([ours], **options), torch.optim.RMSprop([theirs], **options)
+    for scale in (1e20, -1e20, 3.0):
+        ours.grad = torch.full_like(ours, scale)
+        theirs.grad = ours.grad.clone()
+        a.step()
+        b.step()
+        torch.testing.assert_close(a.state[ours]["square_avg"], b.state[theirs]["square_avg"], rtol=1e-6, atol=0)
+        torch.testing.assert_close(ours, theirs)
+    assert torch.isfinite(a.state[ours]["square_avg"]).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
+def test_a_huge_gradient_of_smorms3(device):
+    param = parameter(torch.ones(5, device=device))
+    optimizer = FusedSMORMS3([param])
+    param.grad = torch.full_like(param, 2e19)
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[param]["square_avg"], torch.full_like(param, 2e38))  # (1 - r) 0 + r g², r = 1/2
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
 @pytest.mark.parametrize("options", [dict(clip_grad_value=0.5), dict(clip_weights=0.5)], ids=str)
 def test_clipping_keeps_nan(device, options):
     """As torch.clamp does: a broken gradient must not pass for a large one."""

@@ -90,6 +90,36 @@ def test_threads_of_openmp_and_of_the_pool(monkeypatch):
 
 
 @natively
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("options", [{}, dict(clip_grad_norm=1e-20), dict(centered=True, momentum=0.9)], ids=str)
+def test_subnormal_numbers_do_not_depend_on_threads(monkeypatch, options, flush):
+    """Each thread has a mode of its own, in which it flushes them to 0 or not; torch sets only the caller's."""
+    (start,) = parameters([(BIG,)], dtype=F32)
+    start.data *= 1e-38
+    grads = [torch.randn(BIG) * 10 ** (4 * torch.rand(BIG) - 23) for _ in range(3)]
+    n_threads, openmp, found = torch.get_num_threads(), cpu_threads._parallel, []
+    if flush and not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush")
+    try:
+        for threads, parallel in ((1, openmp), (2, openmp), (3, openmp), (2, lambda: 0), (3, lambda: 0)):
+            monkeypatch.setattr(cpu_threads, "_parallel", parallel)
+            torch.set_num_threads(threads)
+            (param,) = twins([start])
+            optimizer = FusedRMSProp([param], **options)
+            for grad in grads:
+                param.grad = grad.clone()
+                optimizer.step()
+            values = [param.detach(), *optimizer.state[param].values()]
+            found.append([value.view(torch.int32).clone() for value in values] + [optimizer.last_grad_norm])  # 0 equals what is flushed
+            assert (torch.full((), 1e-40) * 1 == 0) == flush  # the caller's mode has stayed
+    finally:
+        torch.set_num_threads(n_threads)
+        torch.set_flush_denormal(False)
+    for other in found[1:]:
+        assert all(a is b or torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@natively
 def test_without_triton():
     """macOS and Windows have none."""
     code = STEP + "print(p.detach().unique().tolist())"

@@ -42,13 +42,13 @@ def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float,
         eps, (grad_avg, mem) = max(args[0], tiny), rest
         r = quotient(Interval(unit, 1.0), mem + 1.0)
         keep = -r + 1.0
-        square_avg, grad_avg = keep * square_avg + r * (grad * grad), keep * grad_avg + r * grad
+        square_avg, grad_avg = keep * square_avg + r * grad * grad, keep * grad_avg + r * grad
         signal = grad_avg * quotient(grad_avg, square_avg + eps)
         update = quotient(grad * signal.at_most(rate), square_avg.root() + eps)
         new = [square_avg, grad_avg, mem * (-signal + 1.0) + 1.0]
     else:
         alpha, weight, inside, outside, momentum, lr_in_momentum, nesterov = args
-        square_avg = square_avg * alpha + grad * grad * weight
+        square_avg = square_avg * alpha + grad * weight * grad
         second = square_avg * correction
         new = [square_avg]
         if "centered" in rule:

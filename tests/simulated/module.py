@@ -148,7 +148,7 @@ def _restore(storage: torch.UntypedStorage, location: str) -> torch.UntypedStora
         return None
     with device(location):
         made = device_bytes(storage.nbytes(), state.device)
-    alias(made).copy_(torch.tensor([], dtype=torch.uint8).set_(storage)[: storage.nbytes()])
+    alias(made).copy_(torch.tensor([], dtype=torch.uint8, device="cpu").set_(storage)[: storage.nbytes()])
     return made.untyped_storage()
 
 

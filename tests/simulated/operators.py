@@ -161,7 +161,7 @@ def _mapped(what: Callable, op: Any, args: tuple, kwargs: dict) -> tuple[list, d
     """Arguments, of which numbers that stand for tensors become tensors again."""
     kinds = [str(argument.type) for argument in op._schema.arguments]
     wanted = [
-        torch.tensor(value) if kind == "Tensor" and isinstance(value, int | float | complex) else value
+        torch.tensor(value, device="cpu") if kind == "Tensor" and isinstance(value, int | float | complex) else value
         for kind, value in zip(kinds, args, strict=False)
     ]
     return tree_map(what, wanted), tree_map(what, kwargs)

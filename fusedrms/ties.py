@@ -1,0 +1,71 @@
+"""Ties of split masters: halfway between two bfloat16, where a copy goes to the even one and the kernels away from 0.
+
+A remainder is too small to say which of the two its parameter is. So where a master goes out, and may come back by
+``param.copy_(master)``, the ties are remembered, until a step has put right what that has changed.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from .sharded import local
+
+_TIE = -0x8000  # as a remainder
+
+
+def _of(param: Tensor, remainder: Tensor) -> Tensor:
+    """int64 [n]: of each tie the place in a flattened parameter, then 16 bits, those of the parameter: the last tells the even ones."""
+    places = (remainder == _TIE).flatten().nonzero().flatten()
+    return places << 16 | param.view(torch.int16).take(places).long() & 0xFFFF
+
+
+def _restore(param: Tensor, remainder: Tensor, ties: Tensor) -> None:
+    ties = ties.to(param.device)
+    ties = ties[ties & 1 == 1]
+    copied = torch.isin(ties & ~1, _of(param, remainder))
+    param.view(torch.int16).put_(ties[copied] >> 16, ties[copied].to(torch.int16))
+
+
+class Ties:
+    """Those of the parameters whose masters have gone out since their last step.
+
+    Keeps no parameter alive, and no weak reference to one, with which torch.utils.swap_tensors would refuse it.
+    """
+
+    def __init__(self):
+        self._known: dict[tuple[int, int], Tensor] = {}  # by the parameter's id and the address of its remainder
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def clear(self) -> None:
+        self._known.clear()
+
+    def exported(self, param: Tensor, values: dict) -> Tensor:
+        """What is here of a parameter whose master goes out, as the kernels round it; values: what is here of its state."""
+        shown, remainder = local(param).detach(), values.get("param_remainder")
+        if remainder is None or shown.dtype != torch.bfloat16 or shown.is_meta:
+            return shown
+        key, remainder = (id(param), remainder.data_ptr()), remainder.to(shown.device)
+        known = self._known.get(key)
+        if known is not None:
+            shown = shown.clone()
+            _restore(shown, remainder, known)
+        found = _of(shown, remainder)
+        if known is not None:  # what went out first counts: an average that was there in between may have gone out too
+            known = known.to(found.device)
+            found = torch.cat([known, found[~torch.isin(found & ~1, known & ~1)]])
+        if found.numel():
+            self._known[key] = found
+        return shown
+
+    def settle(self, params: Iterable[Tensor], state: dict) -> None:
+        """Before a step: let the parameters that it updates show their masters again where these were copied into them."""
+        for param in params:
+            remainder = local(state.get(param, {}).get("param_remainder"))
+            if param.grad is None or remainder is None:
+                continue
+            ties = self._known.pop((id(param), remainder.data_ptr()), None)
+            if ties is not None:
+                _restore(local(param).detach(), remainder, ties)
