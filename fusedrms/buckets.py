@@ -103,8 +103,8 @@ class Bucket:
         self.numels = np.array([member.numel for member in members], np.int64)
         kept = np.array([[tensor.data_ptr() for tensor in member.kept] for member in members], np.int64).T
         self._n_rows = 2 + len(kept)  # and one of counters, where they are on a GPU
-        double = np.array([member.counter.dtype == torch.float64 for member in members])
-        self._counters = None if count_on_device and devices.is_gpu(layout.device) else Counters(double)
+        counted = [str(member.counter.dtype).removeprefix("torch.") for member in members]
+        self._counters = None if count_on_device and devices.is_gpu(layout.device) else Counters(counted)
         self._host = Tables(
             np.concatenate([np.zeros((2, len(members)), np.int64), kept, np.zeros((int(not self._counters), len(members)), np.int64)]),
             self.numels,
@@ -125,7 +125,7 @@ class Bucket:
             self._uploads = Uploads(host, there, count_on_device)
         if not self._counters:
             self._counted = torch.zeros(len(members), dtype=torch.float64, device=layout.device)
-            self._double = on_device(double.astype(np.int32), layout.device)
+            self._double = on_device(np.array([dtype == "float64" for dtype in counted], np.int32), layout.device)
             tables = self._tables
             self._count = prepare_count(tables.addresses[self._n_rows], self._double, self._counted, tables.noise)
         self._staged = {

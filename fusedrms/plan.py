@@ -203,7 +203,7 @@ class Plan:
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, elsewhere: dict[Tensor, Tensor]) -> Owned | None:
         """References to all that a step reads and writes, to be held until it has ended, if the tables can be used for it, else None.
 
-        Reads all addresses; elsewhere as for a Plan.
+        Reads all addresses; elsewhere as for a Plan. RuntimeError if parameters that have moved share memory now.
         """
         if [recipe.kind for recipe in recipes] != self._kinds:
             return None
@@ -218,6 +218,8 @@ class Plan:
             return None
         if any(is_lazy(local(owned.held[k])) for k in self._complex_states):
             return None
+        if self._snapshot.may_overlap():
+            check_apart(self.touched(owned))
         moved = self._snapshot.moved()
         if self._snapshot.recounted():
             self._versions = Versions(self._bumped(owned))

@@ -2,18 +2,20 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.optim import Optimizer
 
+from .kernels.counters import DTYPES
 from .kernels.quant import GROUP, LEAST_SCALE
 from .sharded import local, locals_of, placed
 from .ties import Ties
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
+COUNTED = tuple(getattr(torch, name) for name in DTYPES)  # what counters may be; on GPUs the first two
 _MASTER = "master_param", "param_remainder"
 STORED_AS = *_MASTER, "variance"  # names in a state beside those of the rule's states, of the parameter's shape too
 _TOP = {torch.uint8: 255, torch.int8: 127}  # largest code
@@ -229,7 +231,8 @@ def counter(value: object, steps: float, device: torch.device | None = None) -> 
     home = device or torch.device("cpu")
     if not isinstance(value, Tensor) or local(value) is not value or value.layout is not torch.strided or is_lazy(value):
         value = None
-    if value is not None and value.numel() == 1 and value.device == home and value.dtype in (torch.float32, torch.float64):
+    counted = COUNTED if home.type == "cpu" else COUNTED[:2]
+    if value is not None and value.numel() == 1 and value.device == home and value.dtype in counted:
         return value
     return torch.tensor(steps, dtype=step_dtype(), device=home)
 
@@ -292,7 +295,8 @@ def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
 
     Example: ``masters = {param: value.cpu() for param, value in export_master(optimizer)}``
     """
-    ties = optimizer._run.ties
+    run: Any = getattr(optimizer, "_run", None)
+    ties = run.ties if run else Ties()
     for group in optimizer.param_groups:
         for param in group["params"]:
             values = locals_of(optimizer.state.get(param, {}))

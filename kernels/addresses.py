@@ -222,6 +222,7 @@ def _same(functions, words, names, none, objects, facts, dims, news, state, owne
                 return False
             row.address = address
             news[0] = True
+            news[3] |= row.bumped
     return True
 
 
@@ -335,8 +336,8 @@ class Snapshot:
         self._facts, self._classes = facts, set(map(type, tensors))  # so that their addresses stay theirs
         self.address = facts["address"][: 2 * len(active)].reshape(-1, 2).T
         self.counter_address = facts["address"][len(tensors) - len(active) :]
-        # an address has changed; a parameter has another version counter; whether all have memory must be asked
-        self._news = np.array([True, True, not FUNCTIONS.exchange])
+        # an address has changed; a parameter has another version counter; whether all have memory must be asked; a parameter has moved
+        self._news = np.array([True, True, not FUNCTIONS.exchange, False])
         if not FUNCTIONS.exchange:
             self._known, self._versions = list(map(_facts, tensors)), []
             facts["address"] = [tensor.data_ptr() for tensor in tensors]
@@ -382,9 +383,10 @@ class Snapshot:
             return None
         now, before = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self._facts["address"]
         versions = [tensor._cdata for tensor in tensors[: 2 * len(self._active) : 2]]
-        if (now != before)[self._facts["fixed"]].any():
+        moved = now != before
+        if moved[self._facts["fixed"]].any():
             return None
-        self._news |= [not np.array_equal(now, before), versions != self._versions, True]
+        self._news |= [moved.any(), versions != self._versions, True, moved[self._facts["bumped"]].any()]
         before[:], self._versions = now, versions
         return owned._replace(parts=tensors)
 
@@ -392,6 +394,16 @@ class Snapshot:
         """Whether an address has changed since this was last asked."""
         moved, self._news[0] = self._news[0], False
         return bool(moved)
+
+    def may_overlap(self) -> bool:
+        """Whether a parameter has moved since this was last asked, and memory of two of the tensors lies between each other's."""
+        moved, self._news[3] = self._news[3], False
+        if not moved:
+            return False
+        facts = self._facts[self._facts["extent"] > 0]
+        order = np.argsort(facts["address"])
+        begin, end = facts["address"][order], (facts["address"] + facts["extent"])[order]
+        return bool((end[:-1] > begin[1:]).any())
 
     def recounted(self) -> bool:
         """Whether a parameter may have another version counter since this was last asked."""

@@ -238,6 +238,7 @@ class OptimizerMachine(RuleBasedStateMachine):
     def storages(self) -> list[torch.UntypedStorage]:
         tensors = [*self.params, *(param.grad for param in self.params if param.grad is not None), *(tensor for tensor, _ in self.kept)]
         tensors += [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+        tensors += [tensor._base for tensor in tensors if tensor._base is not None]  # which a view keeps, whatever its data are
         return [tensor.untyped_storage() for tensor in tensors]
 
     def check_freed(self, before: dict[int, StorageWeakRef]) -> None:
@@ -264,7 +265,8 @@ class OptimizerMachine(RuleBasedStateMachine):
         groups, states, found = [], {}, {}
         twins = {param: Parameter(param.detach().double().clone(), param.requires_grad) for param in self.listed()}
         for group in self.optimizer.param_groups:
-            groups.append({key: float(group[key]) if key == "lr" else group[key] for key in OPTIONS} | dict(params=[]))
+            numbers = {key: float(value) if isinstance(value := group[key], Tensor) else value for key in OPTIONS}
+            groups.append({**numbers, "lr": float(numbers["lr"]), "params": []})
             for param in group["params"]:
                 twin, state = twins[param], self.state(param)
                 groups[-1]["params"].append(twin)
@@ -623,7 +625,8 @@ class OptimizerMachine(RuleBasedStateMachine):
         """The same objects in the same order under other names, as a group that is made anew may have them."""
         other = dict(zip(names, reversed(names), strict=True))
         group = {other.get(key, key): value for key, value in self.group(n).items()}
-        self.optimizer.param_groups[n % len(self.optimizer.param_groups)] = group
+        if group["eps"]:  # without it a gradient of 0 beside an average of 0 has no step
+            self.optimizer.param_groups[n % len(self.optimizer.param_groups)] = group
 
     @change(n=which, name=st.sampled_from(OPTIONS), choice=which)
     def set_option(self, n, name, choice):

@@ -92,7 +92,14 @@ def in_float64(optimizer):
         values["step"] = values["step"].double()
 
 
-@pytest.mark.parametrize("change", [shared, cloned_in_place, sent, of_one_element, in_float64], ids=lambda change: change.__name__)
+def as_integers(optimizer):
+    for values, dtype in zip(optimizer.state.values(), (torch.int64, torch.int32, torch.float32), strict=True):
+        values["step"] = values["step"].to(dtype)
+
+
+@pytest.mark.parametrize(
+    "change", [shared, cloned_in_place, sent, of_one_element, in_float64, as_integers], ids=lambda change: change.__name__
+)
 def test_counters_are_counted_where_they_lie(optimizer, change):
     params = params_of(optimizer)
     change(optimizer)
