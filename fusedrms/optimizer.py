@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy as is_uninitialized
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils.hooks import RemovableHandle
 
@@ -320,9 +321,11 @@ class FusedOptimizer(Optimizer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Make the states of all parameters now, of those without a gradient too, which else come with a parameter's first step."""
+        """Make the states of all parameters now, which else come with a parameter's first step, as those of lazy ones do in any case."""
         recipes = self._recipes()
         for g, name, param in named_parameters(self.param_groups):
+            if is_uninitialized(param):
+                continue
             initial, precision, here = recipes[g].states, recipes[g].precision, local(param)
             check_precision(name, here, precision)
             values = self.state[param]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.parameter import is_lazy as is_uninitialized
 from torch.optim import Optimizer
 
 from .kernels.counters import DTYPES
@@ -262,7 +263,7 @@ class Memory:
 
     @classmethod
     def of(cls, optimizer: Optimizer, tables: int) -> "Memory":
-        params = [param for group in optimizer.param_groups for param in group["params"]]
+        params = [param for group in optimizer.param_groups for param in group["params"] if not is_uninitialized(param)]
         states: dict[str, int] = {}
         for values in optimizer.state.values():
             for key, value in values.items() if isinstance(values, dict) else ():

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, apply_in_backward
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, apply_in_backward, debug
 from fusedrms.kernels import addresses, lang
 from fusedrms.kernels.torch_words import Words
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, step_and_check, twins
@@ -682,3 +682,62 @@ def test_reentrant_checkpoints_of_a_shared_weight():
             x = checkpoint(layer, x, use_reentrant=reentrant)
         x.sum().backward()
         assert optimizer.state[layer.weight]["step"] == steps
+
+
+def test_memory_with_lazy_parameters():
+    model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
+    optimizer = FusedRMSProp(model.parameters())
+    assert optimizer.memory().parameters == 4 * 8
+    optimizer.share_memory()
+    assert len(optimizer.state) == 2
+    model(torch.randn(5, 4)).sum().backward()
+    optimizer.step()
+    assert optimizer.memory().parameters == 4 * (15 + 8)
+
+
+# FUSEDRMS_DEBUG=1
+
+
+def test_debug_says_what_has_changed(monkeypatch, capsys):
+    monkeypatch.setattr(debug, "ON", True)
+    a, b = parameters([(3, 4), (5,)])
+    optimizer = FusedRMSProp([("a", a), ("b", b)])
+
+    def said():
+        random_grads([a, b])
+        step_and_check(optimizer)
+        return capsys.readouterr().err.splitlines()
+
+    assert said() == ["fusedrms: tables made for 2 parameters, where there were none"]
+    assert said() == []
+    a.data = a.data.t().contiguous().t()
+    first, *others = said()
+    assert first == "fusedrms: tables made for 2 parameters, since the old ones do not hold for these options, tensors or gradients"
+    assert any("a: strides (4, 1) -> (1, 3), address" in line for line in others)
+    optimizer.state[b]["step"] = 7
+    assert any(line.startswith("fusedrms: the step of b: another object, address") for line in said())
+    optimizer.release()
+    assert said() == ["fusedrms: tables made for 2 parameters, where there were none"]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (lambda bucket: bucket._host.addresses.__setitem__((1, 0), 4096), "0x1000, where no tensor of this step lies"),
+        (lambda bucket: bucket._host.addresses.__setitem__((1, 0), bucket._host.addresses[1, 1]), "the table of a holds other addresses"),
+        (lambda bucket: bucket._counters.addresses.__setitem__(0, 8), "0x8, where no tensor"),
+        (lambda bucket: bucket._host.hyper.__setitem__((0, 0), torch.nan), "is NaN"),
+    ],
+    ids=["no tensor", "another's", "counter", "NaN"],
+)
+def test_debug_finds_wrong_tables(what, message, monkeypatch):
+    monkeypatch.setattr(debug, "ON", True)
+    a, b = parameters([(3, 4), (12,)])
+    optimizer = FusedRMSProp([("a", a), ("b", b)])
+    random_grads([a, b])
+    optimizer.step()
+    before = a.detach().clone()
+    what(optimizer._run.plan._buckets[0])
+    with pytest.raises(RuntimeError, match=message):
+        optimizer.step()
+    assert torch.equal(a, before)
