@@ -15,7 +15,8 @@ from rich.table import Table
 
 from . import autotune, files
 from .kernels import caches, devices, lang
-from .kernels.addresses import FUNCTIONS
+from .kernels.addresses import FUNCTIONS, WORDS
+from .kernels.torch_words import Words
 from .rmsprop import FusedRMSProp
 from .version import __version__
 
@@ -71,6 +72,8 @@ def advice(reports: list[dict[str, Any]]) -> list[str]:
         said.append("an NVIDIA GPU is there, but this torch is built for CPUs: install one for CUDA, see pytorch.org")
     if not FUNCTIONS.exchange:
         said.append("this torch has no DLPack C interface, which makes step() several times slower on the host: use torch 2.10 or later")
+    elif Words() == WORDS:
+        said.append("this torch keeps its tensors otherwise than known, so step() asks DLPack about each, which takes the host longer")
     user = autotune.user_directory()
     if user is None:
         said.append(f"platformdirs is missing, so tuned configurations are found in {autotune.ENVIRONMENT} only: pip install platformdirs")

@@ -56,6 +56,7 @@ _FACTS = np.dtype(
         ("deleter", np.int64),  # how
         ("context", np.int64),  # and by whom the memory is given back
         ("sharded", np.bool_),  # it is what is here of a DTensor
+        ("written", np.bool_),  # by a step: memory that is shared until it is written (copy on write) must become its own
         ("fixed", np.bool_),  # other memory takes other tables
         ("bumped", np.bool_),  # a step bumps its version
         ("in_words", np.bool_),  # torch keeps it where WORDS says
@@ -121,7 +122,7 @@ def _in_words(words, facts, dims, news, k, object):
     if peek(tensor + 8 * words.kind) & KIND != row.kind or peek(tensor + 8 * words.kind + 8) != row.keys:
         return -1
     storage = peek(tensor + 8 * words.storage) + 8 * words.memory
-    if row.fixed and (peek(storage + 8) != row.deleter or peek(storage + 16) != row.context):
+    if row.written and (peek(storage + 8) != row.deleter or peek(storage + 16) != row.context):
         return -1
     if row.bumped and (row.tensor != tensor or row.version != peek(tensor + 8 * words.version)):
         row.version = peek(tensor + 8 * words.version)
@@ -332,6 +333,8 @@ class Snapshot:
         facts["sharded"] = [tensor is not whole for tensor, whole in zip(tensors, owned, strict=True)]
         facts["fixed"][2 * len(active) : len(tensors) - len(active)] = True
         facts["bumped"][: 2 * len(active) : 2] = True
+        facts["written"] = facts["bumped"]
+        facts["written"][2 * len(active) :] = True
         self._has_parts = facts["sharded"].any()
         self._facts, self._classes = facts, set(map(type, tensors))  # so that their addresses stay theirs
         self.address = facts["address"][: 2 * len(active)].reshape(-1, 2).T

@@ -421,6 +421,19 @@ def test_a_view_of_memory_that_is_gone(reading, name):
         optimizer.step()
 
 
+@pytest.mark.parametrize("name", ["param", "square_avg", "step"])
+def test_memory_that_is_shared_until_it_is_written(optimizer, name):
+    """Copies that torch puts off (copy on write) keep their values."""
+    param = params_of(optimizer)[1]
+    tensor = param.detach() if name == "param" else optimizer.state[param][name]
+    before = tensor.clone()
+    copy = torch._lazy_clone(tensor)
+    random_grads(params_of(optimizer))
+    step_and_check(optimizer)
+    assert torch.equal(copy, before)
+    assert not torch.equal(tensor, before)
+
+
 # nothing is kept
 
 

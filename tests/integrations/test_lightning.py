@@ -94,3 +94,18 @@ def test_our_own_clipping_with_a_loss_scale(ours, option, algorithm):
     lightning.Trainer(**QUIET, plugins=half()).fit(unclipped, loader())
     assert distance(fused, theirs) < HALF_BOUND
     assert distance(fused, unclipped) > 4 * HALF_BOUND
+
+
+def test_fabric_shows_what_steps_leave():
+    """Its wrapper has the optimizer's attributes as they were when it was made."""
+    fabric = lightning.Fabric(accelerator="cpu", devices=1)
+    model = torch.nn.Linear(3, 2)
+    plain = FusedRMSProp(model.parameters(), clip_grad_norm=1.0, skip_nonfinite=True)
+    model, wrapped = fabric.setup(model, plain)
+    fabric.backward(model(torch.randn(4, 3)).sum())
+    wrapped.step()
+    assert wrapped.last_grad_norm == plain.last_grad_norm > 0
+    assert wrapped.memory() == plain.memory()
+    next(model.parameters()).grad[0] = torch.inf
+    wrapped.step()
+    assert wrapped.skipped_steps == plain.skipped_steps == 1
