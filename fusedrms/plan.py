@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from itertools import count, zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +62,44 @@ def _steps(state: dict) -> dict[Tensor, float]:
     return {param: float(count) for param, count in counts.items() if param not in there} | dict(zip(there, known, strict=True))
 
 
+class _Active(NamedTuple):
+    """A parameter that has a gradient."""
+
+    place: int  # among all
+    group: int
+    name: str
+    param: Tensor
+    given: Tensor  # its grad
+    grad: Tensor  # what is here of that
+
+
+def _checked(
+    optimizer: str, everything: list[tuple[int, str, Tensor]], recipes: list[Recipe], state: dict, elsewhere: dict[Tensor, Tensor]
+) -> list[_Active]:
+    """What a step would update; an error if it cannot."""
+    active: list[_Active] = []
+    touched: list[Named] = []
+    for place, (g, name, param) in enumerate(everything):
+        given = param.grad  # read once: another thread may set it
+        if given is None:
+            continue
+        check_placement(name, param, given)
+        here, recipe, values = local(param), recipes[g], locals_of(state.get(param, {}))
+        grad = elsewhere[param] if param in elsewhere else local(given)
+        check_tensors(optimizer, name, here, grad)
+        check_precision(name, here, recipe.precision)
+        check_state(name, here, values, recipe.states)
+        active.append(_Active(place, g, name, param, given, grad))
+        written = [key for key in (*stored(here, recipe.states, recipe.precision), "step") if isinstance(values.get(key), Tensor)]
+        touched += [Named(name, here), Named(f"{name}.grad", grad, written=False)]
+        touched += [Named(f"the {key} of {name}", values[key]) for key in written]
+    if len({each.param for each in active}) != len(active):
+        raise RuntimeError(f"a parameter is listed twice; {optimizer} would update it twice at once: list it once")
+    check_memory(touched)
+    check_apart(touched)
+    return active
+
+
 class Plan:
     """The buckets of an optimizer, for as long as its parameters, gradients and states look as they did; keeps none of these alive.
 
@@ -90,62 +129,43 @@ class Plan:
     ):
         self.counts_on_device = count_on_device
         everything = list(named_parameters(groups))
-        lists = [[param for of, _, param in everything if of == g] for g in range(len(groups))]
+        lists: list[list[Tensor]] = [[] for _ in groups]
+        for g, _, param in everything:
+            lists[g].append(param)
         params = [param for _, _, param in everything]
         finish(params)
         self._replaced = [k for k, param in enumerate(params) if param in elsewhere]
         self._sharded = [k for k, param in enumerate(params) if is_sharded(param)]
-        touched: list[Named] = []
-        grads: list[Tensor] = []
-        active = []  # (its place among all, parameter group, name, parameter, gradient), where there is a gradient
+        active = _checked(name, everything, recipes, state, elsewhere)
         alone = count(1)
         # of all parameters, so that processes agree in what they add up, whichever have gradients
         norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
-        for n, (g, parameter, param) in enumerate(everything):
-            given = param.grad  # read once: another thread may set it
-            if given is None:
-                continue
-            check_placement(parameter, param, given)
-            grad = elsewhere[param] if param in elsewhere else local(given)
-            check_tensors(name, parameter, local(param), grad)
-            check_precision(parameter, local(param), recipes[g].precision)
-            check_state(parameter, local(param), locals_of(state.get(param, {})), recipes[g].states)
-            grads.append(given)
-            active.append((n, g, parameter, param, grad))
-            values = locals_of(state.get(param, {}))
-            written = [key for key in (*stored(local(param), recipes[g].states, recipes[g].precision), "step") if key in values]
-            touched += [Named(parameter, local(param)), Named(f"{parameter}.grad", grad, written=False)]
-            touched += [Named(f"the {key} of {parameter}", values[key]) for key in written if isinstance(values[key], Tensor)]
-        if len({param for *_, param, _ in active}) != len(active):
-            raise RuntimeError(f"a parameter is listed twice; {name} would update it twice at once: list it once")
-        check_memory(touched)
-        check_apart(touched)
         steps = _steps(state)
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it, the tensor)
         counters = []  # likewise
-        owners = []  # of what is kept, by name
-        for index, (n, g, parameter, param, grad) in enumerate(active):
-            values = state.setdefault(param, {})
-            tensors = fit(local(param), locals_of(values), recipes[g].states, recipes[g].precision)
-            for key in obsolete(values, recipes[g].states, tensors):
+        self._kept_names = []
+        for index, (n, g, parameter, param, _, grad) in enumerate(active):
+            recipe, values = recipes[g], state.setdefault(param, {})
+            tensors = fit(local(param), locals_of(values), recipe.states, recipe.precision)
+            for key in obsolete(values, recipe.states, tensors):
                 del values[key]
             values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
             assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
             kept += [(values, key, values[key]) for key in tensors]
-            owners += [parameter] * len(tensors)
+            self._kept_names += [f"the {key} of {parameter}" for key in tensors]
             step = steps.get(param, 0.0)
             values["step"] = own = counter(values.get("step"), step, local(param).device if count_on_device else None)
             counters.append((values, "step", own))
-            mine = param, grad, own, step, norms[param], recipes[g], tensors, param in elsewhere
+            mine = param, grad, own, step, norms[param], recipe, tensors, param in elsewhere
             member = self._member(index, first_number + n, g, *mine)
-            members[recipes[g].rule, member.layout()].append(member)
+            members[recipe.rule, member.layout()].append(member)
         n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         self._buckets = [Bucket(rule, n_args[rule], layout, group, count_on_device) for (rule, layout), group in members.items()]
 
         limits, skips = any(recipe.norm_over for recipe in recipes), any(recipe.skip_nonfinite for recipe in recipes)
-        self._active = [n for n, *_ in active]
+        self._active, self.names = [each.place for each in active], [each.name for each in active]
         self._scalars = Scalars(self._buckets, [params[k] for k in self._active], norms, limits, skips)
         self._kinds = [recipe.kind for recipe in recipes]
         # a dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be
@@ -153,9 +173,7 @@ class Plan:
         self._may_be_lazy = [m.number for m in everyone if not m.stage_grad and (m.param.is_complex() or m.param.numel() == 1)]
         self._complex = [m.number for m in everyone if m.param.is_complex()]
         self._complex_states = [k for k, (*_, tensor) in enumerate(kept) if tensor.is_complex()]
-        self.names = [parameter for _, _, parameter, _, _ in active]
-        self._kept_names = [f"the {key} of {parameter}" for parameter, (_, key, _) in zip(owners, kept, strict=True)]
-        self._snapshot = Snapshot(lists, self._active, grads, state, [*kept, *counters], local)
+        self._snapshot = Snapshot(lists, self._active, [each.given for each in active], state, [*kept, *counters], local)
         self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
 
     @staticmethod
