@@ -31,7 +31,7 @@ class _Part:
     def __init__(self, whole: FusedOptimizer):
         self.whole = whole
         self._optimizer = type(whole).__new__(type(whole))
-        self._optimizer.__dict__.update(whole.__dict__, param_groups=[{}], state=type(whole.state)(dict), _run=Run())
+        self._optimizer.__dict__.update(whole.__dict__, param_groups=[{}], state=type(whole.state)(dict), _run=Run(whole._run.ties))
 
     def __reduce__(self):
         """A pickled parameter has no optimizer."""

@@ -60,12 +60,12 @@ class _Kept:
 class Run:
     """What steps leave behind, in one object, so that whatever shares the optimizer's attributes has it too (Fabric's wrappers, say)."""
 
-    def __init__(self) -> None:
+    def __init__(self, ties: Ties | None = None) -> None:
         self.plan: Plan | None = None
         self.skipped: Tensor | None = None
         self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
         self.made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each parameter group: options, number of keys, what they make
-        self.ties = Ties()
+        self.ties = Ties() if ties is None else ties
         self.facts: debug.Facts | None = None  # of the last step, if it was watched
 
 
