@@ -35,34 +35,48 @@ class Owned(NamedTuple):
     parts: list  # what is here of DTensors, else None
 
 
-# facts of a tensor, addresses as int64
+# facts of a tensor, in one cache line; addresses as int64
 _FACTS = np.dtype(
     [
         ("object", np.int64),  # the Python object, when last seen
-        ("type", np.int64),  # its class
+        ("tensor", np.int64),  # likewise where torch keeps what it knows of the tensor,
+        ("storage", np.int64),  # and what says where the data are
         ("address", np.int64),  # the data
-        ("itemsize", np.int64),  # bytes
         ("extent", np.int64),  # bytes from the first to the last element, for which there must be memory
-        # as DLPack tells them
-        ("device", np.int64),
-        ("ndim_dtype", np.int64),
-        ("dims", np.int64),  # where in a list of dims shape and strides begin
-        # as torch keeps them
-        ("tensor", np.int64),  # where, when last seen
-        ("storage", np.int64),  # likewise of what says where the data are
         ("version", np.int64),  # its version counter
-        ("kind", np.int64),  # dtype and device
-        ("keys", np.int64),  # for dispatch
-        ("deleter", np.int64),  # how
-        ("context", np.int64),  # and by whom the memory is given back
+        ("dims", np.int32),  # where in a list of dims shape and strides begin
+        ("like", np.int16),  # row of _SORTS; -1 if torch keeps it otherwise than WORDS says
+        ("itemsize", np.int8),  # bytes
+        ("ndim", np.int8),
         ("sharded", np.bool_),  # it is what is here of a DTensor
         ("written", np.bool_),  # by a step: memory that is shared until it is written (copy on write) must become its own
         ("fixed", np.bool_),  # other memory takes other tables
         ("bumped", np.bool_),  # a step bumps its version
-        ("in_words", np.bool_),  # torch keeps it where WORDS says
     ],
     align=True,
 )
+# what most tensors have in common, as torch keeps it
+_SORTS = np.dtype(
+    [
+        ("type", np.int64),  # the class of the Python object
+        ("kind", np.int64),  # dtype and device
+        ("keys", np.int64),  # for dispatch
+        ("deleter", np.int64),  # how memory is given back, another one while it is shared until it is written
+    ],
+    align=True,
+)
+MOST_SORTS = 64  # the tensors of others are asked about by DLPack
+
+
+class _Known(NamedTuple):
+    """What is known of all tensors: of each active parameter and its gradient in turn, then of states and counters."""
+
+    facts: np.ndarray  # _FACTS [n]
+    sorts: np.ndarray  # _SORTS [MOST_SORTS], type 0 where there is none yet
+    dims: np.ndarray  # int64: shape, then strides, of each tensor
+    exactly: np.ndarray  # int64 [n, 2]: device; ndim and dtype, as DLPack tells them
+    # bool [4]: an address has changed; a parameter has another version counter; memory must be asked for; a parameter has moved
+    news: np.ndarray
 
 
 class _Objects(NamedTuple):
@@ -82,24 +96,25 @@ class _Objects(NamedTuple):
 def _reached(functions, objects, state, owned):
     """Whether parameters, states and counters are the objects that they were; holds them. Nothing here runs code of Python's."""
     params, held, _, _ = owned
-    for k in range(objects.params.size):
-        if call(functions.list_item, (params, k)) != objects.params[k]:
+    listed, _, _, keys, values, holders, names, tensors = objects  # each by itself: to take one out of a tuple costs an atomic count
+    for k in range(listed.size):
+        if call(functions.list_item, (params, k)) != listed[k]:
             return False
     entry = np.zeros(3, np.int64)  # PyDict_Next's position, key, value
     at = entry.ctypes.data
-    for k in range(objects.values.size):
+    for k in range(values.size):
         if not call(functions.dict_next, (state, at, at + 8, at + 16)) & 0xFFFFFFFF:
             return False
-        if entry[1] != objects.keys[k] or entry[2] != objects.values[k]:
+        if entry[1] != keys[k] or entry[2] != values[k]:
             return False
-    for k in range(objects.held.size):
-        tensor = call(functions.dict_item, (objects.holders[k], objects.names[k]))
-        if tensor != objects.held[k] or call(functions.list_append, (held, tensor)) & 0xFFFFFFFF:
+    for k in range(tensors.size):
+        tensor = call(functions.dict_item, (holders[k], names[k]))
+        if tensor != tensors[k] or call(functions.list_append, (held, tensor)) & 0xFFFFFFFF:
             return False
     return True
 
 
-@cached_njit()
+@cached_njit(inline="always")
 def _attribute(functions, object, name, into, k):
     """The address of an attribute, which a list holds at k from now on; 0 if there is none."""
     found = call(functions.get_attribute, (object, name))
@@ -108,21 +123,24 @@ def _attribute(functions, object, name, into, k):
     return found
 
 
-@cached_njit()
-def _in_words(words, facts, dims, news, k, object):
+@cached_njit(inline="always")
+def _in_words(words, facts, sorts, dims, news, k, object):
     """The address of the data if torch's own words say that all else is as it was; else -1."""
     row = facts[k]
+    sort = sorts[row.like]
+    if peek(object + 8) != sort.type:
+        return -1
     tensor = peek(object + 8 * words.tensor)
-    at, ndim, start = tensor + 8 * words.ndim, row.ndim_dtype & 0xFFFFFFFF, row.dims
+    at, ndim, start = tensor + 8 * words.ndim, row.ndim, row.dims
     if peek(at) != ndim:
         return -1
     for d in range(ndim):
         if peek(at + 8 * (1 + d)) != dims[start + d] or peek(at + 8 * (1 + INLINE + d)) != dims[start + ndim + d]:
             return -1
-    if peek(tensor + 8 * words.kind) & KIND != row.kind or peek(tensor + 8 * words.kind + 8) != row.keys:
+    if peek(tensor + 8 * words.kind) & KIND != sort.kind or peek(tensor + 8 * words.kind + 8) != sort.keys:
         return -1
     storage = peek(tensor + 8 * words.storage) + 8 * words.memory
-    if row.written and (peek(storage + 8) != row.deleter or peek(storage + 16) != row.context):
+    if row.written and peek(storage + 8) != sort.deleter:
         return -1
     if row.bumped and (row.tensor != tensor or row.version != peek(tensor + 8 * words.version)):
         row.version = peek(tensor + 8 * words.version)
@@ -137,14 +155,30 @@ def _in_words(words, facts, dims, news, k, object):
 
 
 @cached_njit()
-def _by_dlpack(functions, words, facts, dims, news, k, object, view, record):
+def _sort(words, sorts, object):
+    """The row of sorts that a tensor belongs to, a new one if there is none; -1 if there is no more room."""
+    tensor = peek(object + 8 * words.tensor)
+    storage = peek(tensor + 8 * words.storage) + 8 * words.memory
+    kind, keys = peek(tensor + 8 * words.kind) & KIND, peek(tensor + 8 * words.kind + 8)
+    for n in range(sorts.size):
+        sort = sorts[n]
+        if sort.type == 0:
+            sort.type, sort.kind, sort.keys, sort.deleter = peek(object + 8), kind, keys, peek(storage + 8)
+        if sort.type == peek(object + 8) and sort.kind == kind and sort.keys == keys and sort.deleter == peek(storage + 8):
+            return n
+    return -1
+
+
+@cached_njit()
+def _by_dlpack(functions, words, known, k, object, view, record):
     """The address of the data if DLPack says that all else is as it was, or record it; else -1."""
+    facts, sorts, dims, exactly, news = known
     row = facts[k]
     if call(functions.exchange, (object, view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
         return -1
     if record:
-        row.device, row.ndim_dtype = view[1], view[2]
-    elif view[1] != row.device or view[2] != row.ndim_dtype:
+        exactly[k, 0], exactly[k, 1] = view[1], view[2]
+    elif view[1] != exactly[k, 0] or view[2] != exactly[k, 1]:
         return -1
     ndim, start = view[2] & 0xFFFFFFFF, row.dims
     for d in range(2 * ndim):
@@ -154,68 +188,68 @@ def _by_dlpack(functions, words, facts, dims, news, k, object, view, record):
         elif dim != dims[start + d]:
             return -1
     address = view[0] + view[5] if row.extent else 0
-    row.type = peek(object + 8)
     if words.tensor > 0 and ndim <= INLINE:
-        tensor = peek(object + 8 * words.tensor)
-        storage = peek(tensor + 8 * words.storage) + 8 * words.memory
-        row.kind, row.keys = peek(tensor + 8 * words.kind) & KIND, peek(tensor + 8 * words.kind + 8)
-        row.deleter, row.context = peek(storage + 8), peek(storage + 16)
-        row.in_words = _in_words(words, facts, dims, news, k, object) == address
+        row.ndim, row.like = ndim, _sort(words, sorts, object)
+        if row.like >= 0 and _in_words(words, facts, sorts, dims, news, k, object) != address:
+            row.like = -1
     elif row.tensor != view[3]:  # its sizes lie elsewhere, so it is another tensor, perhaps with a version counter of its own
         row.tensor = view[3]
         news[1] |= row.bumped
-    news[2] |= not row.in_words
+    news[2] |= row.like < 0
     return address
 
 
 @cached_njit()
-def _record(functions, words, facts, dims, news):
+def _record(functions, words, known):
     """All facts of the tensors that are named by their objects; False leaves a Python error to be cleared."""
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
-    for k in range(facts.size):
-        facts[k].address = _by_dlpack(functions, words, facts, dims, news, k, facts[k].object, view, True)
-        if facts[k].address == -1:
+    for k in range(known.facts.size):
+        row = known.facts[k]
+        row.address = _by_dlpack(functions, words, known, k, row.object, view, True)
+        if row.address == -1:
             return False
     return True
 
 
 @cached_njit()
-def _same(functions, words, names, none, objects, facts, dims, news, state, owned):
+def _same(functions, words, names, none, objects, known, state, owned):
     """Whether everything is as recorded; False leaves a Python error to be cleared."""
     if not _reached(functions, objects, state, owned):
         return False
     _, _, grads, parts = owned
-    for k in objects.idle:
-        grad = call(functions.get_attribute, (objects.params[k], names[0]))
+    params, active, idle, _, _, _, _, held = objects
+    for k in idle:
+        grad = call(functions.get_attribute, (params[k], names[0]))
         if grad == 0:
             return False
         call(functions.release, (grad,))
         if grad != none:
             return False
     view = np.empty(6, np.int64)
-    n, first_held = facts.size, 2 * objects.active.size
+    facts, sorts, dims, _, news = known
+    n, first_held = facts.size, 2 * active.size
     for k in range(n):
         row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]  # 10,000 tensors fit into no fast cache
         prefetch(ahead.object)
         prefetch(ahead.storage)
-        for line in range(0, 192, 64):
-            prefetch(ahead.tensor + line)
+        for word in range(2, 24, 7):
+            prefetch(ahead.tensor + 8 * word)
         if k >= first_held:
-            object = objects.held[k - first_held]
+            object = held[k - first_held]
         elif k % 2:
-            object = _attribute(functions, objects.params[objects.active[k // 2]], names[0], grads, k // 2)
+            object = _attribute(functions, params[active[k // 2]], names[0], grads, k // 2)
         else:
-            object = objects.params[objects.active[k // 2]]
+            object = params[active[k // 2]]
         if object and row.sharded:
             object = _attribute(functions, object, names[1], parts, k)
         if object == 0:
             return False
         row.object = object
         address = -1
-        if row.in_words and row.type == peek(object + 8):
-            address = _in_words(words, facts, dims, news, k, object)
+        if row.like >= 0:
+            address = _in_words(words, facts, sorts, dims, news, k, object)
         if address == -1:
-            address = _by_dlpack(functions, words, facts, dims, news, k, object, view, False)
+            address = _by_dlpack(functions, words, known, k, object, view, False)
         if address == -1 or (address == 0 and row.extent):
             return False
         if address != row.address:
@@ -228,8 +262,8 @@ def _same(functions, words, names, none, objects, facts, dims, news, state, owne
 
 
 @cached_njit()
-def _scan(functions, words, names, none, objects, facts, dims, news, state, owned):
-    same = _same(functions, words, names, none, objects, facts, dims, news, state, owned)
+def _scan(functions, words, names, none, objects, known, state, owned):
+    same = _same(functions, words, names, none, objects, known, state, owned)
     if not same:
         call(functions.clear_error, ())
     return same
@@ -329,7 +363,7 @@ class Snapshot:
         facts["object"] = _ids(tensors)
         facts["itemsize"] = [tensor.itemsize for tensor in tensors]
         facts["extent"] = [extent(tensor) * tensor.itemsize for tensor in tensors]
-        facts["dims"] = np.cumsum(n_dims) - n_dims
+        facts["dims"], facts["like"] = np.cumsum(n_dims) - n_dims, -1
         facts["sharded"] = [tensor is not whole for tensor, whole in zip(tensors, owned, strict=True)]
         facts["fixed"][2 * len(active) : len(tensors) - len(active)] = True
         facts["bumped"][: 2 * len(active) : 2] = True
@@ -339,16 +373,16 @@ class Snapshot:
         self._facts, self._classes = facts, set(map(type, tensors))  # so that their addresses stay theirs
         self.address = facts["address"][: 2 * len(active)].reshape(-1, 2).T
         self.counter_address = facts["address"][len(tensors) - len(active) :]
-        # an address has changed; a parameter has another version counter; whether all have memory must be asked; a parameter has moved
         self._news = np.array([True, True, not FUNCTIONS.exchange, False])
         if not FUNCTIONS.exchange:
             self._known, self._versions = list(map(_facts, tensors)), []
             facts["address"] = [tensor.data_ptr() for tensor in tensors]
             return
-        dims = np.zeros(n_dims.sum(), np.int64)
-        if not _record(FUNCTIONS, WORDS, facts, dims, self._news):
+        dims, exactly = np.zeros(n_dims.sum(), np.int64), np.zeros((len(tensors), 2), np.int64)
+        known = _Known(facts, np.zeros(MOST_SORTS, _SORTS), dims, exactly, self._news)
+        if not _record(FUNCTIONS, WORDS, known):
             raise RuntimeError("DLPack does not tell where a tensor lies")
-        fixed = FUNCTIONS, WORDS, (id(_GRAD), id(_PART)), id(None), self._objects, facts, dims, self._news
+        fixed = FUNCTIONS, WORDS, (id(_GRAD), id(_PART)), id(None), self._objects, known
         # compile() returns the machine code itself: a call through Numba's dispatcher costs as much as 50 parameters
         self._scan = functools.partial(_scan.compile(tuple(map(numba.typeof, (*fixed, id(state), (0, 0, 0, 0))))), *fixed)
 
