@@ -51,7 +51,7 @@ def _step(rule: str, mode: str, device: torch.device, aligned: bool) -> None:
     param = torch.nn.Parameter(torch.zeros(128, device=device, dtype=dtype)[first:])
     param.grad = torch.zeros(128, device=device, dtype=dtype)[first:]
     optimizer = make(rule, mode, [param])
-    optimizer.param_groups[0]["clip_grad_norm"] = 1.0
+    optimizer.param_groups[0].update(clip_grad_norm=1.0, capturable=True)
     optimizer.step()
 
 
@@ -100,11 +100,13 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
     from .machine_code import target_of
 
     target = target_of(name)
+    from .kernels.count import count_kernel
     from .kernels.norm import norms_kernel, squares_kernel
     from .kernels.step import step_kernel
 
     i32, i64, f64 = torch.int32, torch.int64, torch.float64
     yield "norms", lambda: warm(norms_kernel, (i64, f64, f64), launch.norms_constants(), target)
+    yield "count", lambda: warm(count_kernel, (i64, i32, f64, i32, 1, f64), launch.count_constants(), target)
     for rule, mode, storage, n_hyper in wanted:
         hyper = getattr(torch, storage.compute)
         for aligned in (True, False):

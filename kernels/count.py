@@ -26,6 +26,6 @@ def count_kernel(
     counted = tl.where(wide, double, single.to(tl.float64))
     tl.store(counted_ptr + k, counted, mask=there)
     tl.store(noise_ptr + 3 * k + 2, counted.to(tl.int32), mask=there)
-    made = tl.load(scalars_ptr) == 0.0
+    made = k < tl.where(tl.load(scalars_ptr) == 0.0, n_tensors, 0)
     tl.store(double_at, double, mask=wide & made)
     tl.store(single_at, single, mask=narrow & made)
