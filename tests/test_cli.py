@@ -216,17 +216,17 @@ def test_compile_for_a_gpu_that_is_not_here(capsys, tmp_path, monkeypatch):
     """A second process finds everything in the cache; no driver is left behind."""
     from triton.runtime import driver
 
-    from fusedrms.kernels import norm, step
+    from fusedrms.kernels import count, norm, step
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     counts = []
     for _ in range(2):
-        for kernel in (step.step_kernel, norm.squares_kernel, norm.norms_kernel):
+        for kernel in (step.step_kernel, norm.squares_kernel, norm.norms_kernel, count.count_kernel):
             kernel.device_caches.clear()
         assert main(["compile", "--target", "sm_90", "--rules", "rmsprop", "--dtypes", "bfloat16+split+8bit"]) == 0
         counts.append(len(list(tmp_path.rglob("*.cubin"))))
-    assert counts == [5, 5]  # aligned and unaligned, of steps and of squares; norms
-    assert "3 kernels" in capsys.readouterr().out
+    assert counts == [6, 6]  # aligned and unaligned, of steps and of squares; norms, counters
+    assert "4 kernels" in capsys.readouterr().out
     assert driver._active is None
 
 
