@@ -115,6 +115,7 @@ class Bucket:
             np.array([(*member.noise, 0) for member in members], np.uint32).view(np.int32),
             np.array([member.origin for member in members], np.int64),
         )
+        self._counter_addresses = self._counters.addresses if self._counters else self._host.addresses[self._n_rows]
         self.norm_index = self._host.norm_index
         # where the kernels read them: in place on a CPU, else on the device
         self._tables, self._uploads = Tables(*(on_device(table, layout.device) for table in self._host)), None
@@ -164,8 +165,7 @@ class Bucket:
         """
         rows = self._host.addresses
         rows[0], rows[1] = addresses[1, self.index], addresses[0, self.index]
-        counters = self._counters.addresses if self._counters else rows[self._n_rows]
-        counters[:] = counter_addresses[self.index]
+        self._counter_addresses[:] = counter_addresses[self.index]
         for row, columns in self._staged.items():
             for c in columns:
                 param, source = params[self.index[c]], (params if row else grads)[self.index[c]]
@@ -228,9 +228,8 @@ class Bucket:
         """RuntimeError unless each address is that of a tensor, and no number is NaN; touched as of Plan."""
         known = {tensor.data_ptr(): name for name, tensor, _ in touched if tensor.numel()}
         known |= {copy.data_ptr(): "a copy" for copy in self._copies.values()}
-        counters = self._counters.addresses if self._counters else self._host.addresses[self._n_rows]
         rows = self._host.addresses[: self._n_rows, self.numels > 0]
-        for address in (*rows.flatten().tolist(), *counters.tolist()):
+        for address in (*rows.flatten().tolist(), *self._counter_addresses.tolist()):
             if address not in known:
                 raise RuntimeError(f"a table holds the address {address:#x}, where no tensor of this step lies: please report it")
         for row, n in enumerate(self.index):

@@ -33,7 +33,7 @@ def watch(plan: "Plan", owned: "Owned", before: Facts | None, why: str | None) -
     touched = plan.touched(owned)
     check_memory(touched)
     check_apart(touched)
-    plan.verify(owned)
+    plan.verify(touched)
     now = {name: _facts(tensor) for name, tensor, _ in touched}
     lines = _difference(before, now) if before is not None else []
     if why:

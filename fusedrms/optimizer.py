@@ -39,7 +39,7 @@ from .options import (
 from .plan import Plan, named_parameters
 from .recipe import Recipe
 from .sharded import local, locals_of, placed, placed_grads, sharded
-from .storage import Memory, counter, fit, fitted, obsolete, whole
+from .storage import Memory, counter, fit, fit_in_place, fitted, obsolete, whole
 from .ties import Ties
 
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
@@ -63,6 +63,7 @@ class Run:
     def __init__(self, ties: Ties | None = None) -> None:
         self.plan: Plan | None = None
         self.skipped: Tensor | None = None
+        self.options: Callable[[dict[str, Any]], tuple[Any, ...]] | None = None  # those of a parameter group, lr first
         self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
         self.made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each parameter group: options, number of keys, what they make
         self.ties = Ties() if ties is None else ties
@@ -270,11 +271,12 @@ class FusedOptimizer(Optimizer):
 
     def _recipes(self) -> list[Recipe]:
         """One for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
-        options = itemgetter("lr", *(name for name in self.defaults if name != "lr"))
         made, run = [], self._run
+        if run.options is None:
+            run.options = itemgetter("lr", *(name for name in self.defaults if name != "lr"))
         for g, group in enumerate(self.param_groups):
             try:
-                values: tuple[Any, ...] = options(group)
+                values = run.options(group)
             except KeyError:
                 check_present(g, group, self.defaults)
                 raise
@@ -330,8 +332,7 @@ class FusedOptimizer(Optimizer):
             check_precision(name, here, precision)
             values = self.state[param]
             check_state(name, here, locals_of(values), initial)
-            kept = fit(here, locals_of(values), initial, precision)
-            values.update((key, placed(param, tensor)) for key, tensor in kept.items() if tensor is not local(values.get(key)))
+            fit_in_place(param, values, initial, precision)
             values.setdefault("step", counter(None, 0.0))
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from .memory import Named, check_apart, check_memory
 from .norms import Scalars
 from .options import check_placement, check_precision, check_state, check_tensors
 from .recipe import Recipe
-from .sharded import finish, first_element, is_sharded, local, locals_of, placed
-from .storage import WIDE, Precision, counter, dense_like, fit, is_lazy, obsolete, order, rows, stored
+from .sharded import finish, first_element, is_sharded, local, locals_of
+from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, order, rows, stored
 
 
 def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
@@ -148,11 +148,7 @@ class Plan:
         self._kept_names = []
         for index, (n, g, parameter, param, _, grad) in enumerate(active):
             recipe, values = recipes[g], state.setdefault(param, {})
-            tensors = fit(local(param), locals_of(values), recipe.states, recipe.precision)
-            for key in obsolete(values, recipe.states, tensors):
-                del values[key]
-            values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
-            assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
+            tensors = fit_in_place(param, values, recipe.states, recipe.precision)
             kept += [(values, key, values[key]) for key in tensors]
             self._kept_names += [f"the {key} of {parameter}" for key in tensors]
             step = steps.get(param, 0.0)
@@ -310,10 +306,10 @@ class Plan:
             *(Named(name, local(tensor)) for name, tensor in zip(kept, owned.held, strict=True)),
         ]
 
-    def verify(self, owned: Owned) -> None:
-        """RuntimeError unless the tables say where all that is owned lies, and no number in them is NaN."""
+    def verify(self, touched: list[Named]) -> None:
+        """RuntimeError unless the tables say where all lies that touched() has told, and no number in them is NaN."""
         for bucket in self._buckets:
-            bucket.verify(self.touched(owned), len(self._active))
+            bucket.verify(touched, len(self._active))
 
     def table_bytes(self) -> int:
         """Bytes of what the launches read."""

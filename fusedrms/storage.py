@@ -251,6 +251,20 @@ def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> li
     return [key for key in values if key in others and key not in kept]
 
 
+def fit_in_place(param: Tensor, values: dict, initial: dict[str, float], precision: Precision) -> dict[str, Tensor]:
+    """Let the state of a parameter, which may be a DTensor, hold what fit() makes of it, and nothing stored in another way.
+
+    Returns:
+        What fit() does: what is here of its tensors.
+    """
+    tensors = fit(local(param), locals_of(values), initial, precision)
+    for key in obsolete(values, initial, tensors):
+        del values[key]
+    values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
+    assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
+    return tensors
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes of what an optimizer holds in this process; states come with a parameter's first step, tables with the optimizer's."""

@@ -7,7 +7,8 @@ import torch
 
 import gpu
 from fusedrms import autotune
-from fusedrms.kernels import lang, launch
+from fusedrms.kernels import addresses, lang, launch
+from fusedrms.kernels.torch_words import Words
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only then
 
@@ -40,6 +41,15 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(params=["cpu", pytest.param(gpu.KIND, marks=pytest.mark.gpu)])
 def device(request) -> torch.device:
     return torch.device(request.param, 0) if request.param == gpu.KIND else torch.device(request.param)
+
+
+@pytest.fixture(params=["words", "dlpack", "python"])
+def reading(request, monkeypatch):
+    """All ways of reading addresses."""
+    if request.param != "words":  # where torch keeps things otherwise
+        monkeypatch.setattr(addresses, "WORDS", Words())
+    if request.param == "python":  # torch before 2.10 has no C interface
+        monkeypatch.setattr(addresses, "FUNCTIONS", addresses.FUNCTIONS._replace(exchange=0))
 
 
 @pytest.fixture(autouse=True)

@@ -18,20 +18,10 @@ import torch
 from torch import nn
 
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, apply_in_backward, debug
-from fusedrms.kernels import addresses, lang
-from fusedrms.kernels.torch_words import Words
-from tools import assert_close, copy_grads, parameter, parameters, random_grads, step_and_check, twins
+from fusedrms.kernels import lang
+from tools import assert_close, copy_grads, parameter, parameters, params_of, random_grads, step_and_check, twins
 
 natively = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
-
-
-@pytest.fixture(params=["words", "dlpack", "python"])
-def reading(request, monkeypatch):
-    """All ways of reading addresses."""
-    if request.param != "words":
-        monkeypatch.setattr(addresses, "WORDS", Words())
-    if request.param == "python":
-        monkeypatch.setattr(addresses, "FUNCTIONS", addresses.FUNCTIONS._replace(exchange=0))
 
 
 @pytest.fixture
@@ -41,10 +31,6 @@ def optimizer(reading):
         random_grads(params_of(made))
         step_and_check(made)
     return made
-
-
-def params_of(optimizer):
-    return [param for group in optimizer.param_groups for param in group["params"]]
 
 
 def run(code: str, **env: str) -> str:

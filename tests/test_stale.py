@@ -8,17 +8,9 @@ import torch
 import gpu
 from cases import BF16, F16, F32
 from fusedrms import FusedRMSProp, buckets
-from fusedrms.kernels import addresses
-from fusedrms.kernels.torch_words import Words
-from tools import parameter, parameters, random_grads, set_grad, step_and_check
+from tools import parameter, parameters, params_of, random_grads, set_grad, step_and_check
 
-
-@pytest.fixture(params=["words", "dlpack", "python"], autouse=True)
-def _all_ways_of_reading(request, monkeypatch):
-    if request.param != "words":  # where torch keeps things otherwise
-        monkeypatch.setattr(addresses, "WORDS", Words())
-    if request.param == "python":  # torch before 2.10 has no C interface
-        monkeypatch.setattr(addresses, "FUNCTIONS", addresses.FUNCTIONS._replace(exchange=0))
+pytestmark = pytest.mark.usefixtures("reading")
 
 
 @pytest.fixture
@@ -28,10 +20,6 @@ def optimizer(device):
         random_grads(params_of(optimizer))
         step_and_check(optimizer)
     return optimizer
-
-
-def params_of(optimizer):
-    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def swap_data(optimizer):

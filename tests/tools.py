@@ -50,6 +50,10 @@ def parameter(values: Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(values)
 
 
+def params_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
 def set_grad(param: Tensor, grad: Tensor) -> None:
     """Also for a gradient of another dtype, strides or address than autograd would give."""
     param.grad = torch.zeros_like(param)
