@@ -23,7 +23,8 @@ from .torch_words import INLINE, KIND, Words, find
 
 WORDS = find(shape_address) if FUNCTIONS.exchange else Words()
 _GRAD, _PART = "grad", "_local_tensor"  # names of attributes; the second is that of DTensors, which is asked for what is here
-AHEAD = 8  # tensors
+AHEAD = 8  # tensors that memory is asked for before they are read: 10,000 fit into no fast cache
+DICT_KEYS = 4  # word of a dict that says where its keys and values lie; only for prefetches
 
 
 class Owned(NamedTuple):
@@ -35,13 +36,12 @@ class Owned(NamedTuple):
     parts: list  # what is here of DTensors, else None
 
 
-# facts of a tensor, in one cache line; addresses as int64
+# facts of a tensor; addresses as int64
 _FACTS = np.dtype(
     [
         ("object", np.int64),  # the Python object, when last seen
         ("tensor", np.int64),  # likewise where torch keeps what it knows of the tensor,
         ("storage", np.int64),  # and what says where the data are
-        ("address", np.int64),  # the data
         ("extent", np.int64),  # bytes from the first to the last element, for which there must be memory
         ("version", np.int64),  # its version counter
         ("dims", np.int32),  # where in a list of dims shape and strides begin
@@ -72,6 +72,7 @@ class _Known(NamedTuple):
     """What is known of all tensors: of each active parameter and its gradient in turn, then of states and counters."""
 
     facts: np.ndarray  # _FACTS [n]
+    addresses: np.ndarray  # int64 [n], of the data
     sorts: np.ndarray  # _SORTS [MOST_SORTS], type 0 where there is none yet
     dims: np.ndarray  # int64: shape, then strides, of each tensor
     exactly: np.ndarray  # int64 [n, 2]: device; ndim and dtype, as DLPack tells them
@@ -108,6 +109,11 @@ def _reached(functions, objects, state, owned):
         if entry[1] != keys[k] or entry[2] != values[k]:
             return False
     for k in range(tensors.size):
+        ahead, further = holders[min(k + AHEAD, tensors.size - 1)], min(k + 2 * AHEAD, tensors.size - 1)
+        prefetch(tensors[further])
+        prefetch(holders[further])
+        for n in range(3):
+            prefetch(peek(ahead + 8 * DICT_KEYS) + 64 * n)
         tensor = call(functions.dict_item, (holders[k], names[k]))
         if tensor != tensors[k] or call(functions.list_append, (held, tensor)) & 0xFFFFFFFF:
             return False
@@ -172,7 +178,7 @@ def _sort(words, sorts, object):
 @cached_njit()
 def _by_dlpack(functions, words, known, k, object, view, record):
     """The address of the data if DLPack says that all else is as it was, or record it; else -1."""
-    facts, sorts, dims, exactly, news = known
+    facts, _, sorts, dims, exactly, news = known
     row = facts[k]
     if call(functions.exchange, (object, view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
         return -1
@@ -204,9 +210,8 @@ def _record(functions, words, known):
     """All facts of the tensors that are named by their objects; False leaves a Python error to be cleared."""
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
     for k in range(known.facts.size):
-        row = known.facts[k]
-        row.address = _by_dlpack(functions, words, known, k, row.object, view, True)
-        if row.address == -1:
+        known.addresses[k] = _by_dlpack(functions, words, known, k, known.facts[k].object, view, True)
+        if known.addresses[k] == -1:
             return False
     return True
 
@@ -226,12 +231,13 @@ def _same(functions, words, names, none, objects, known, state, owned):
         if grad != none:
             return False
     view = np.empty(6, np.int64)
-    facts, sorts, dims, _, news = known
+    facts, addresses, sorts, dims, _, news = known
     n, first_held = facts.size, 2 * active.size
     for k in range(n):
-        row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]  # 10,000 tensors fit into no fast cache
+        row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]
         prefetch(ahead.object)
         prefetch(ahead.storage)
+        prefetch(ahead.storage + 48)
         for word in range(2, 24, 7):
             prefetch(ahead.tensor + 8 * word)
         if k >= first_held:
@@ -252,10 +258,10 @@ def _same(functions, words, names, none, objects, known, state, owned):
             address = _by_dlpack(functions, words, known, k, object, view, False)
         if address == -1 or (address == 0 and row.extent):
             return False
-        if address != row.address:
+        if address != addresses[k]:
             if row.fixed:  # a state that was given other memory through .data
                 return False
-            row.address = address
+            addresses[k] = address
             news[0] = True
             news[3] |= row.bumped
     return True
@@ -371,15 +377,16 @@ class Snapshot:
         facts["written"][2 * len(active) :] = True
         self._has_parts = facts["sharded"].any()
         self._facts, self._classes = facts, set(map(type, tensors))  # so that their addresses stay theirs
-        self.address = facts["address"][: 2 * len(active)].reshape(-1, 2).T
-        self.counter_address = facts["address"][len(tensors) - len(active) :]
+        self._addresses = np.zeros(len(tensors), np.int64)
+        self.address = self._addresses[: 2 * len(active)].reshape(-1, 2).T
+        self.counter_address = self._addresses[len(tensors) - len(active) :]
         self._news = np.array([True, True, not FUNCTIONS.exchange, False])
         if not FUNCTIONS.exchange:
             self._known, self._versions = list(map(_facts, tensors)), []
-            facts["address"] = [tensor.data_ptr() for tensor in tensors]
+            self._addresses[:] = [tensor.data_ptr() for tensor in tensors]
             return
         dims, exactly = np.zeros(n_dims.sum(), np.int64), np.zeros((len(tensors), 2), np.int64)
-        known = _Known(facts, np.zeros(MOST_SORTS, _SORTS), dims, exactly, self._news)
+        known = _Known(facts, self._addresses, np.zeros(MOST_SORTS, _SORTS), dims, exactly, self._news)
         if not _record(FUNCTIONS, WORDS, known):
             raise RuntimeError("DLPack does not tell where a tensor lies")
         fixed = FUNCTIONS, WORDS, (id(_GRAD), id(_PART)), id(None), self._objects, known
@@ -418,7 +425,7 @@ class Snapshot:
         tensors = self._tensors(owned)
         if list(map(_facts, tensors)) != self._known:
             return None
-        now, before = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self._facts["address"]
+        now, before = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self._addresses
         versions = [tensor._cdata for tensor in tensors[: 2 * len(self._active) : 2]]
         moved = now != before
         if moved[self._facts["fixed"]].any():
@@ -437,9 +444,10 @@ class Snapshot:
         moved, self._news[3] = self._news[3], False
         if not moved:
             return False
-        facts = self._facts[self._facts["extent"] > 0]
-        order = np.argsort(facts["address"])
-        begin, end = facts["address"][order], (facts["address"] + facts["extent"])[order]
+        extents = self._facts["extent"]
+        begin = self._addresses[extents > 0]
+        order = np.argsort(begin)
+        begin, end = begin[order], (begin + extents[extents > 0])[order]
         return bool((end[:-1] > begin[1:]).any())
 
     def recounted(self) -> bool:
