@@ -168,7 +168,7 @@ def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
 
 def count_constants() -> dict:
     """What count.count_kernel is compiled for."""
-    return dict(BLOCK=COUNTED, num_warps=1, **OPTIONS)
+    return dict(BLOCK=COUNTED, num_warps=COUNTED // 32, **OPTIONS)  # a thread for each: nothing has to change hands
 
 
 def norms_constants() -> dict:

@@ -19,12 +19,9 @@ def counters() -> list[torch.Tensor]:
     return [torch.tensor(values[k % 5], dtype=torch.float64 if k % 3 == 0 else torch.float32, device="cpu") for k in range(N)]
 
 
-@pytest.mark.interpret
-@pytest.mark.parametrize("skipped", [0.0, 1.0])
-def test_as_on_a_cpu(skipped):
-    if not lang.interpreted():
-        pytest.skip("the kernel runs in the interpreter")
-    ours, theirs = counters(), counters()
+def check(ours: list[torch.Tensor], skipped: float) -> None:
+    """One launch, beside what a CPU counts."""
+    theirs = counters()
     others = Counters([str(counter.dtype).removeprefix("torch.") for counter in theirs])
     others.addresses[:] = [counter.data_ptr() for counter in theirs]
     addresses = torch.tensor([counter.data_ptr() for counter in ours])
@@ -38,6 +35,25 @@ def test_as_on_a_cpu(skipped):
     assert torch.equal(noise[:, 2], counted.int())
     assert (noise[:, :2] == 7).all()
     assert all(map(torch.equal, ours, theirs))
+
+
+@pytest.mark.interpret
+@pytest.mark.skipif(not lang.interpreted(), reason="the kernel runs in the interpreter")
+@pytest.mark.parametrize("skipped", [0.0, 1.0])
+def test_as_on_a_cpu(skipped):
+    check(counters(), skipped)
+
+
+@pytest.mark.skipif(lang.interpreted(), reason="the interpreter compiles nothing")
+@pytest.mark.parametrize("skipped", [0.0, 1.0])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_as_ptx(monkeypatch, target, skipped):
+    from ptx import real
+
+    ours, launched = counters(), []
+    real.use(monkeypatch, lambda: ours, launched, target)
+    check(ours, skipped)
+    assert launched == ["count_kernel"]
 
 
 @pytest.mark.skipif(lang.interpreted(), reason="the interpreter compiles nothing")
