@@ -325,15 +325,15 @@ class FusedOptimizer(Optimizer):
     def prepare(self) -> None:
         """Make the states of all parameters now, which else come with a parameter's first step, as those of lazy ones do in any case."""
         recipes = self._recipes()
-        for g, name, param in named_parameters(self.param_groups):
-            if is_uninitialized(param):
-                continue
-            initial, precision, here = recipes[g].states, recipes[g].precision, local(param)
-            check_precision(name, here, precision)
+        finished = [(param, name, recipes[g]) for g, name, param in named_parameters(self.param_groups) if not is_uninitialized(param)]
+        for param, name, recipe in finished:
+            check_precision(name, local(param), recipe.precision)
+            check_state(name, local(param), self.state.get(param, {}), recipe.states)
+        for param, _, recipe in finished:
             values = self.state[param]
-            check_state(name, here, locals_of(values), initial)
-            fit_in_place(param, values, initial, precision)
-            values.setdefault("step", counter(None, 0.0))
+            fit_in_place(param, values, recipe.states, recipe.precision)
+            if not isinstance(step := values.get("step", 0.0), Tensor):
+                values["step"] = counter(None, float(step))
 
     def state_dict(self) -> dict[str, Any]:
         """The state in full precision, with torch's names, however it is stored, so that any optimizer of the same rule can load it.

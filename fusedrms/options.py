@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .kernels import devices
-from .sharded import is_sharded
+from .sharded import is_sharded, locals_of
 from .storage import SCALE, STORED_AS, Precision, is_coded, n_groups
 
 # how the elements of a parameter are stored; complex ones as pairs, as torch.view_as_real shows them
@@ -227,8 +228,23 @@ def check_owners(params: Iterable[Tensor], state: Mapping[Any, Any]) -> None:
         )
 
 
+def _check_kept(name: str, values: object) -> None:
+    """ValueError unless what the optimizer has as the state of a parameter is a dict whose "step", if it has one, is a number."""
+    anew = "load a checkpoint of this model, or start anew with optimizer.state.clear()"
+    if not isinstance(values, Mapping):
+        raise ValueError(f"the state of {name} is {values!r}, no dict of its tensors; {anew}")
+    step = values.get("step", 0)
+    if isinstance(step, Tensor) and (step.numel() != 1 or step.is_complex() or step.is_meta):
+        what = f"shape {tuple(step.shape)}, {step.dtype}, on {step.device}"
+        raise ValueError(f"the step of {name} has {what}; it is one real number: {anew}")
+    if not isinstance(step, Real | Tensor):
+        raise ValueError(f"the step of {name} has the value {step!r}; it is one real number: {anew}")
+
+
 def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
-    """ValueError unless those states that are there fit the parameter."""
+    """ValueError unless those states that are there fit what is here of the parameter, and its steps are a number."""
+    _check_kept(name, state)
+    state = locals_of(state)
     for key in (*keys, *STORED_AS):
         value = state.get(key, param)
         if not isinstance(value, Tensor) or value.shape != param.shape:

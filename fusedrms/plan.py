@@ -26,6 +26,7 @@ def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
     """Parameter group, name and parameter, of all; errors call one without a name params[its number].
 
     Raises:
+        TypeError: a group lists what is no tensor.
         ValueError: a group has names, but not as many as parameters.
     """
     number = count()
@@ -37,6 +38,8 @@ def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
                 "'param_names' from every group"
             )
         for param, name in zip_longest(params, names or ()):
+            if not isinstance(param, Tensor):
+                raise TypeError(f"parameter group {g} lists {param!r}, no tensor: take it out of optimizer.param_groups[{g}]['params']")
             yield g, name or f"params[{next(number)}]", param
 
 
@@ -53,9 +56,9 @@ def _noise(precision: Precision, number: int) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _steps(state: dict) -> dict[Tensor, float]:
+def _steps(params: list[Tensor], state: dict) -> dict[Tensor, float]:
     """How many each parameter has had; of those counted on GPUs all are asked for at once."""
-    counts = {param: values["step"] for param, values in state.items() if isinstance(values, dict) and "step" in values}
+    counts = {param: state[param]["step"] for param in params if "step" in state.get(param, ())}
     there = {param: count for param, count in counts.items() if isinstance(count, Tensor) and devices.is_gpu(count.device)}
     home = next((count.device for count in there.values()), None)
     known = torch.stack([count.reshape(()).to(home, torch.float64) for count in there.values()]).tolist() if there else []
@@ -84,12 +87,13 @@ def _checked(
         if given is None:
             continue
         check_placement(name, param, given)
-        here, recipe, values = local(param), recipes[g], locals_of(state.get(param, {}))
+        here, recipe, values = local(param), recipes[g], state.get(param, {})
         grad = elsewhere[param] if param in elsewhere else local(given)
         check_tensors(optimizer, name, here, grad)
         check_precision(name, here, recipe.precision)
         check_state(name, here, values, recipe.states)
         active.append(_Active(place, g, name, param, given, grad))
+        values = locals_of(values)
         written = [key for key in (*stored(here, recipe.states, recipe.precision), "step") if isinstance(values.get(key), Tensor)]
         touched += [Named(name, here), Named(f"{name}.grad", grad, written=False)]
         touched += [Named(f"the {key} of {name}", values[key]) for key in written]
@@ -140,7 +144,7 @@ class Plan:
         alone = count(1)
         # of all parameters, so that processes agree in what they add up, whichever have gradients
         norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
-        steps = _steps(state)
+        steps = _steps([each.param for each in active], state)
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it, the tensor)

@@ -347,6 +347,72 @@ def test_state_of_another_shape():
     assert torch.equal(param, before)
 
 
+STEPS = {
+    "text": ("3", r"the value '3'"),
+    "none": (None, r"the value None"),
+    "two": (torch.zeros(2, device="cpu"), r"shape \(2,\)"),
+    "complex": (torch.tensor(1j, device="cpu"), "torch.complex64"),
+    "without memory": (torch.zeros((), device="meta"), "on meta"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_count_that_is_no_number(step):
+    params = parameters([(6,), (2,)])
+    optimizer = FusedRMSProp(params)
+    random_grads(params)
+    optimizer.step()
+    value, what = STEPS[step]
+    optimizer.state[params[1]]["step"] = value
+    before = params[0].detach().clone()
+    with pytest.raises(ValueError, match=rf"the step of params\[1\] has .*{what}.*one real number.*state\.clear"):
+        optimizer.step()
+    assert torch.equal(params[0], before)
+    assert optimizer.state[params[0]]["step"] == 1
+    with pytest.raises(ValueError, match=r"the step of params\[1\].*one real number"):
+        optimizer.prepare()
+    if value is not None:
+        checkpoint = FusedRMSProp(params).state_dict()
+        checkpoint["state"] = {1: dict(square_avg=torch.ones(2, device="cpu"), step=value)}
+        with pytest.raises(ValueError, match=r"the step of params\[1\].*one real number"):
+            optimizer.load_state_dict(checkpoint)
+
+
+def test_a_count_of_pythons_is_shared():
+    (param,) = parameters([(6,)])
+    optimizer = FusedRMSProp([param])
+    random_grads([param])
+    optimizer.step()
+    optimizer.state[param]["step"] = 3
+    optimizer.share_memory()
+    assert optimizer.state[param]["step"].is_shared() or param.is_cuda
+    optimizer.step()
+    assert optimizer.state[param]["step"] == 4
+
+
+def test_a_state_that_is_no_dict():
+    (param,) = parameters([(6,)])
+    optimizer = FusedRMSProp([param])
+    random_grads([param])
+    optimizer.state[param] = [1.0]
+    with pytest.raises(ValueError, match=r"the state of params\[0\] is \[1\.0\], no dict.*state\.clear"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("first_step", [True, False], ids=["first step", "later"])
+def test_a_parameter_that_is_no_tensor(first_step):
+    (param,) = parameters([(6,)])
+    optimizer = FusedRMSProp([param])
+    random_grads([param])
+    if not first_step:
+        optimizer.step()
+    optimizer.param_groups[0]["params"].append("weight")
+    before = param.detach().clone()
+    with pytest.raises(TypeError, match=r"parameter group 0 lists 'weight', no tensor: take it out"):
+        optimizer.step()
+    assert torch.equal(param, before)
+
+
 @gpu.real  # its tensors take no data of others
 @pytest.mark.gpu
 def test_gradient_on_another_device():
