@@ -31,7 +31,9 @@ class _Part:
     def __init__(self, whole: FusedOptimizer):
         self.whole = whole
         self._optimizer = type(whole).__new__(type(whole))
-        self._optimizer.__dict__.update(whole.__dict__, param_groups=[{}], state=type(whole.state)(dict), _run=Run(whole._run.ties))
+        run = Run(whole._run.ties)
+        whole._run.parts.add(run)
+        self._optimizer.__dict__.update(whole.__dict__, param_groups=[{}], state=type(whole.state)(dict), _run=run)
 
     def __reduce__(self):
         """A pickled parameter has no optimizer."""
@@ -107,7 +109,7 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
 
 
 def apply_in_backward(
-    module: torch.nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]], optimizer_class: type[FusedOptimizer], **options: Any
+    module: torch.nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]], optimizer_class: Callable[..., FusedOptimizer], **options: Any
 ) -> FusedOptimizer:
     """Let every ``backward()`` update each parameter as soon as its gradient is complete, and free the gradient.
 
@@ -117,12 +119,17 @@ def apply_in_backward(
 
     Args:
         module: a module, or what an optimizer takes: parameters or parameter groups.
-        optimizer_class: one of this package's.
+        optimizer_class: one of this package's, or of its presets.
         options: its own.
 
     Returns:
-        The optimizer, for schedules, ``state_dict()`` and ``load_state_dict()``; its ``step()`` updates only what still has a gradient,
-        as parameters of groups have that were added later. Hooks of steps are called once for each parameter.
+        The optimizer, for schedules, ``state_dict()`` and ``load_state_dict()``; its ``step()`` updates only what still has a gradient:
+        parameters of groups that were added later, and those that required no gradient at this call. Hooks of steps are called once
+        for each parameter. Where a parameter is in several such optimizers the latest updates it.
+
+    Raises:
+        TypeError: optimizer_class is none of this package's.
+        ValueError: an option that needs all gradients, a DistributedDataParallel module, and as of the class.
 
     Excluded is what needs several gradients at once: clip_grad_norm over the optimizer and skip_nonfinite (ValueError); a
     ``GradScaler`` (RuntimeError from its step); gradient accumulation, and hooks that finish gradients after the backward, as

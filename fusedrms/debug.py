@@ -2,27 +2,29 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
 
-from .memory import check_apart, check_memory
+from .memory import Named, check_apart, check_memory
 
 if TYPE_CHECKING:
     from .kernels.addresses import Owned
     from .plan import Plan
 
 ENVIRONMENT = "FUSEDRMS_DEBUG"
+_OBJECT = "object"
 ON = os.environ.get(ENVIRONMENT, "0") not in ("", "0")
 
 
-Facts = dict[str, tuple]  # of what a step reads and writes, by name; they keep nothing alive
+Facts = dict[str, dict[str, Any]]  # of options and of what a step reads and writes, by its name; they keep no tensor alive
 
 
-def watch(plan: "Plan", owned: "Owned", before: Facts | None, why: str | None) -> Facts:
+def watch(groups: list[dict[str, Any]], plan: "Plan", owned: "Owned", before: Facts | None, why: str | None) -> Facts:
     """Verify a step that is about to be launched, and say what has changed.
 
     Args:
+        groups: the optimizer's parameter groups.
         plan, owned: the step's.
         before: what this returned for the step before.
         why: tables were made anew; None: they were not.
@@ -34,7 +36,7 @@ def watch(plan: "Plan", owned: "Owned", before: Facts | None, why: str | None) -
     check_memory(touched)
     check_apart(touched)
     plan.verify(touched)
-    now = {name: _facts(tensor) for name, tensor, _ in touched}
+    now = {one.name: _facts(one) for one in touched} | {f"parameter group {g}": _options(group) for g, group in enumerate(groups)}
     lines = _difference(before, now) if before is not None else []
     if why:
         lines = [f"tables made for {len(plan.names)} parameters, {why}", *lines]
@@ -43,21 +45,26 @@ def watch(plan: "Plan", owned: "Owned", before: Facts | None, why: str | None) -
     return now
 
 
-def _facts(tensor: Tensor) -> tuple:
-    return id(tensor), str(tensor.device), str(tensor.dtype), tuple(tensor.shape), tensor.stride(), hex(tensor.data_ptr())
+def _facts(one: Named) -> dict[str, Any]:
+    name, tensor, _ = one
+    facts = dict(device=tensor.device, dtype=tensor.dtype, shape=tuple(tensor.shape), strides=tensor.stride())
+    if name.endswith(".grad"):  # that gradients are new ones is no news
+        return {**facts, "address modulo 16": tensor.data_ptr() % 16}
+    return {_OBJECT: id(tensor), **facts, "address": hex(tensor.data_ptr())}
 
 
-_SAID = "object", "device", "dtype", "shape", "strides", "address"
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    """Those that a schedule does not set at each step."""
+    return {key: value for key, value in group.items() if key != "lr" and isinstance(value, int | float | str | torch.dtype | None)}
 
 
 def _difference(before: Facts, now: Facts) -> list[str]:
-    """In words, a line for each tensor; that gradients are new ones is no news."""
+    """In words, a line for each tensor and parameter group."""
     lines = [f"{name} is gone" for name in before.keys() - now.keys()] + [f"{name} is new" for name in now.keys() - before.keys()]
     for name in before.keys() & now.keys():
-        changed = [k for k, (a, b) in enumerate(zip(before[name], now[name], strict=True)) if a != b]
-        if name.endswith(".grad"):
-            changed = [k for k in changed if k not in (0, 5)]
+        a, b = before[name], now[name]
+        changed = [what for what in {**a, **b} if a.get(what) != b.get(what)]
         if changed:
-            what = (f"{_SAID[k]} {before[name][k]} -> {now[name][k]}" if k else "another object" for k in changed)
-            lines.append(f"{name}: {', '.join(what)}")
+            said = (f"{what} {a.get(what)} -> {b.get(what)}" if what != _OBJECT else "another object" for what in changed)
+            lines.append(f"{name}: {', '.join(said)}")
     return sorted(lines)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from operator import is_not, itemgetter
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -68,6 +69,15 @@ class Run:
         self.made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each parameter group: options, number of keys, what they make
         self.ties = Ties() if ties is None else ties
         self.facts: debug.Facts | None = None  # of the last step, if it was watched
+        self.parts: WeakSet[Run] = WeakSet()  # of the parameters that step by themselves, in a backward
+
+    def plans(self) -> list[Plan]:
+        """What the last steps were made with."""
+        return [run.plan for run in (self, *self.parts) if run.plan]
+
+    def release(self) -> None:
+        for run in (self, *self.parts):
+            run.plan = None
 
 
 class FusedOptimizer(Optimizer):
@@ -181,8 +191,12 @@ class FusedOptimizer(Optimizer):
         That of all together even if each parameter is limited by its own; of rescaled and, unless the update is limited, clipped
         values. None if no parameter group has a clip_grad_norm, before the first step of this object, load or copy, and after a
         step without gradients. Unlike that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
+        With apply_in_backward it is made up of each parameter's last step.
         """
-        return self._run.plan and self._run.plan.grad_norm()
+        norms = [norm for plan in self._run.plans() if (norm := plan.grad_norm()) is not None]
+        if len(norms) < 2:
+            return norms[0] if norms else None
+        return torch.stack([norm.to(norms[0].device) for norm in norms]).sort().values.norm()  # the same bits in any order
 
     @property
     def skipped_steps(self) -> Tensor:
@@ -205,7 +219,9 @@ class FusedOptimizer(Optimizer):
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: a parameter or gradient that cannot be updated; no parameter has changed then.
+            RuntimeError: a parameter or gradient that cannot be updated; no parameter has changed then, here and below.
+            TypeError, ValueError: an option or state that is wrong.
+            KeyError: another thread took a state away.
         """
         try:
             return self._step(closure)
@@ -255,7 +271,7 @@ class FusedOptimizer(Optimizer):
                 if owned is None:
                     raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
             if debug.ON:
-                run.facts = debug.watch(plan, owned, run.facts, why)
+                run.facts = debug.watch(self.param_groups, plan, owned, run.facts, why)
             skipped = plan.step(recipes, owned, grad_scale, found_inf, capturing)
             if skipped is not None:
                 if run.skipped is None or run.skipped.device != skipped.device:
@@ -296,14 +312,15 @@ class FusedOptimizer(Optimizer):
 
     def memory(self) -> Memory:
         """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""
-        return Memory.of(self, self._run.plan.table_bytes() if self._run.plan else 0)
+        return Memory.of(self, sum(plan.table_bytes() for plan in self._run.plans()))
 
     def release(self) -> None:
         """Free the tables of the steps so far, on the device too; the next step makes them anew.
 
-        Between steps they keep no parameter, gradient or state alive; they are about 100 bytes a parameter and 12 for each 1,024 elements.
+        Between steps they keep no parameter, gradient or state alive; they are about 120 bytes a parameter tensor and 12 for each 1,024
+        of its elements.
         """
-        self._run.plan = None
+        self._run.release()
 
     def share_memory(self) -> "FusedOptimizer":
         """Move states and counters to shared memory, those of every parameter, so that processes update the same (Hogwild, A3C).
@@ -323,7 +340,11 @@ class FusedOptimizer(Optimizer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Make the states of all parameters now, which else come with a parameter's first step, as those of lazy ones do in any case."""
+        """Make the states of all parameters now, which else come with a parameter's first step, as those of lazy ones do in any case.
+
+        Raises:
+            RuntimeError, ValueError: as step(), before any state was made.
+        """
         recipes = self._recipes()
         finished = [(param, name, recipes[g]) for g, name, param in named_parameters(self.param_groups) if not is_uninitialized(param)]
         for param, name, recipe in finished:
@@ -391,7 +412,8 @@ class FusedOptimizer(Optimizer):
                 stored in the checkpoint, they come to be stored as the options of this optimizer say, on the parameter's device.
 
         Raises:
-            ValueError: other groups, a missing state or one of another shape; nothing has changed then.
+            ValueError: other groups, a missing state or one of another shape; nothing has changed then, here and below.
+            RuntimeError: a parameter that cannot be stored as the options of this optimizer say.
         """
         super().load_state_dict(state_dict)
 

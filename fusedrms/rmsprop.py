@@ -77,7 +77,8 @@ class FusedRMSProp(FusedOptimizer):
     buffer, whose unit it decides.
 
     State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its
-    dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32 on the CPU. In
+    dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32, or float64 where
+    that is the default dtype, on the CPU, or on the GPU if that alone knows of a step (capturable, skip_nonfinite, a scaler). In
     another state_dtype ``variance``, square_avg - grad_avg², takes the place of a centered ``square_avg``; codes are uint8 or,
     of what has a sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of it
     in full precision.
@@ -86,6 +87,7 @@ class FusedRMSProp(FusedOptimizer):
         ValueError: a hyperparameter that is negative, NaN or infinite, alpha above 1, a tensor lr of several elements, a limit or
             rescale_grad that is not positive, a word that is none of the options', nesterov without momentum,
             bias_correction with alpha >= 1, stochastic_rounding with master_weights, or differentiable.
+        TypeError: an option that is no number where it must be one.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
             dtype, a gradient of another device or shape than its parameter's; split master weights of float16 parameters, a
             lean state_dtype of float64 or complex ones.

@@ -26,10 +26,10 @@ class FusedSMORMS3(FusedOptimizer):
         weight_decay: L2 penalty added to the gradient; default 0.
         capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
         decoupled_weight_decay, rescale_grad, clip_grad_value, clip_after_decay, clip_grad_norm, clip_norm_over,
-            clip_weights, stochastic_rounding, master_weights, state_dtype, seed: likewise.
+            clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite: likewise.
 
-    State of a parameter, of its shape and strides, float32, or float64 for float64 parameters: ``square_avg`` and
-    ``grad_avg``, from 0, ``mem``, from 1; ``step``, 0-d float32 on the CPU. In another state_dtype the first two are kept as
+    State of a parameter, of its shape and strides, float32, float64 for float64 parameters, complex for complex ones: ``square_avg``
+    and ``grad_avg``, from 0, ``mem``, from 1; ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two are kept as
     ``variance`` and ``grad_avg`` of that dtype; ``mem`` stays as it is.
 
     Raises:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from fusedrms import FusedRMSProp, FusedSMORMS3, apply_in_backward
+from fusedrms import FusedRMSProp, FusedSMORMS3, apply_in_backward, presets
 
 OPTIONS = {
     "plain": (FusedRMSProp, {}),
@@ -113,6 +113,33 @@ def test_excluded(options, message):
         apply_in_backward(model, FusedRMSProp, **options)
     loss(model, 0).backward()  # no hook was left behind
     assert all(param.grad is not None for param in model.parameters())
+
+
+def test_norm_memory_and_release():
+    """As of an optimizer whose tables are in one place."""
+    options = dict(clip_grad_norm=0.1, clip_norm_over="parameter")
+    ours, plain = models("cpu")
+    in_backward, optimizer = apply_in_backward(ours, FusedRMSProp, **options), FusedRMSProp(plain.parameters(), **options)
+    assert in_backward.last_grad_norm is None
+    for seed in range(3):
+        loss(ours, seed).backward()
+        loss(plain, seed).backward()
+        optimizer.step()
+        torch.testing.assert_close(in_backward.last_grad_norm, optimizer.last_grad_norm)
+        assert in_backward.memory().tables > optimizer.memory().tables > 0
+        in_backward.release()
+        assert in_backward.memory().tables == 0
+        assert same(ours, plain)
+        optimizer.zero_grad()
+
+
+def test_an_optimizer_that_takes_over():
+    (model,) = models("cpu", n=1)
+    first = apply_in_backward(model, FusedRMSProp)
+    second = apply_in_backward(model, presets.keras_rmsprop)
+    loss(model, 0).backward()
+    assert not first.state
+    assert {float(state["step"]) for state in second.state.values()} == {1.0}
 
 
 def test_excluded_later():

@@ -713,6 +713,14 @@ def test_debug_says_what_has_changed(monkeypatch, capsys):
     first, *others = said()
     assert first == "fusedrms: tables made for 2 parameters, since the old ones do not hold for these options, tensors or gradients"
     assert any("a: strides (4, 1) -> (1, 3), address" in line for line in others)
+    optimizer.param_groups[0].update(momentum=0.9, lr=1e-3, mine=torch.ones(2))
+    assert "fusedrms: parameter group 0: momentum 0 -> 0.9" in said()
+    optimizer.param_groups[0]["lr"] = 1e-4
+    assert said() == []
+    random_grads([a, b])
+    b.grad = torch.empty(6, device="cpu")[1:].copy_(b.grad)
+    step_and_check(optimizer)
+    assert "fusedrms: b.grad: address modulo 16 0 -> 4" in capsys.readouterr().err
     optimizer.state[b]["step"] = optimizer.state[b]["step"].double()
     assert any("the step of b: " in line and "dtype torch.float32 -> torch.float64" in line for line in said())
     optimizer.release()
