@@ -52,12 +52,13 @@ class _Part:
         own = {key: value for key, value in group.items() if key != "param_names"}
         _check(own)
         one.param_groups[0] = {**own, "params": [param]}
-        if param in whole.state:  # perhaps loaded since
+        if param in whole.state:
             one.state[param] = whole.state[param]
-        else:
-            one.state.clear()
-        type(whole).step(one)
-        whole.state[param] = one.state[param]
+        try:
+            type(whole).step(one)
+            whole.state[param] = one.state[param]
+        finally:
+            one.state.clear()  # what the whole lets go is not kept alive here
         whole.__dict__["_opt_called"] = True  # which schedulers look for
         param.grad = None
 

@@ -228,27 +228,31 @@ def check_owners(params: Iterable[Tensor], state: Mapping[Any, Any]) -> None:
         )
 
 
+_ANEW = "load a checkpoint of this model, or start anew with optimizer.state.clear()"
+
+
 def _check_kept(name: str, values: object) -> None:
     """ValueError unless what the optimizer has as the state of a parameter is a dict whose "step", if it has one, is a number."""
-    anew = "load a checkpoint of this model, or start anew with optimizer.state.clear()"
-    if not isinstance(values, Mapping):
-        raise ValueError(f"the state of {name} is {values!r}, no dict of its tensors; {anew}")
+    if not isinstance(values, dict):
+        raise ValueError(f"the state of {name} is {values!r}, no dict of its tensors; {_ANEW}")
     step = values.get("step", 0)
     if isinstance(step, Tensor) and (step.numel() != 1 or step.is_complex() or step.is_meta):
         what = f"shape {tuple(step.shape)}, {step.dtype}, on {step.device}"
-        raise ValueError(f"the step of {name} has {what}; it is one real number: {anew}")
+        raise ValueError(f"the step of {name} has {what}; it is one real number; {_ANEW}")
     if not isinstance(step, Real | Tensor):
-        raise ValueError(f"the step of {name} has the value {step!r}; it is one real number: {anew}")
+        raise ValueError(f"the step of {name} has the value {step!r}; it is one real number; {_ANEW}")
 
 
 def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
     """ValueError unless those states that are there fit what is here of the parameter, and its steps are a number."""
     _check_kept(name, state)
     state = locals_of(state)
-    for key in (*keys, *STORED_AS):
-        value = state.get(key, param)
+    for key in (key for key in (*keys, *STORED_AS) if key in state):
+        value = state[key]
         if not isinstance(value, Tensor) or value.shape != param.shape:
             _refuse_state(name, param, key, value)
+        if value.layout is not torch.strided or (value.is_meta and not param.is_meta):
+            raise ValueError(f"the {key} of {name} is {value.layout} on {value.device}, of which a step can write nothing; {_ANEW}")
         if value.dtype in (torch.uint8, torch.int8) and getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
             _refuse_state(name, param, key + SCALE, state.get(key + SCALE), (n_groups(param),))
 
@@ -262,8 +266,7 @@ def _refuse_state(name: str, param: Tensor, key: str, value: object, expected: t
     shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"the value {value!r}"
     raise ValueError(
         f"the {key} of {name} has {shape} but {name} the shape {tuple(param.shape)}"
-        f"{f', for which it must be {expected}' if expected else ''}; "
-        "load a checkpoint of this model, or start anew with optimizer.state.clear()"
+        f"{f', for which it must be {expected}' if expected else ''}; {_ANEW}"
     )
 
 

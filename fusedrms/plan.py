@@ -293,11 +293,11 @@ class Plan:
         """
         self._send(recipes, capturing)
         self._scalars.compute(grad_scale, found_inf)
+        # the kernels write behind autograd's back; it must know that saved values are gone, also where an interrupt comes in between
+        self._versions.increment(lambda: self._bumped(owned))
         params = [local(owned.params[k]) for k in self._active] if self._uses_copies else []
         for bucket in self._buckets:
             bucket.step(self._scalars.on[bucket.layout.device], params)
-        # the kernels write behind autograd's back; it must know that saved values are gone
-        self._versions.increment(lambda: self._bumped(owned))
         return self._scalars.skipped()
 
     def touched(self, owned: Owned) -> list[Named]:

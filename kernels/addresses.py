@@ -76,7 +76,8 @@ class _Known(NamedTuple):
     sorts: np.ndarray  # _SORTS [MOST_SORTS], type 0 where there is none yet
     dims: np.ndarray  # int64: shape, then strides, of each tensor
     exactly: np.ndarray  # int64 [n, 2]: device; ndim and dtype, as DLPack tells them
-    # bool [4]: an address has changed; a parameter has another version counter; memory must be asked for; a parameter has moved
+    written: np.ndarray  # int64 [2**m], a hash table: the storages of what a step writes
+    # bool [4]: an address has changed; a parameter has another version counter; memory must be asked for; what is written may overlap
     news: np.ndarray
 
 
@@ -130,6 +131,15 @@ def _attribute(functions, object, name, into, k):
 
 
 @cached_njit(inline="always")
+def _take_version(words, row, news, tensor):
+    """Where torch keeps what it knows of the tensor, and whether a parameter's version counter may be another than it was."""
+    if row.bumped and (row.tensor != tensor or row.version != peek(tensor + 8 * words.version)):
+        row.version = peek(tensor + 8 * words.version)
+        news[1] = True
+    row.tensor = tensor
+
+
+@cached_njit(inline="always")
 def _in_words(words, facts, sorts, dims, news, k, object):
     """The address of the data if torch's own words say that all else is as it was; else -1."""
     row = facts[k]
@@ -148,10 +158,8 @@ def _in_words(words, facts, sorts, dims, news, k, object):
     storage = peek(tensor + 8 * words.storage) + 8 * words.memory
     if row.written and peek(storage + 8) != sort.deleter:
         return -1
-    if row.bumped and (row.tensor != tensor or row.version != peek(tensor + 8 * words.version)):
-        row.version = peek(tensor + 8 * words.version)
-        news[1] = True
-    row.tensor, row.storage = tensor, storage
+    _take_version(words, row, news, tensor)
+    row.storage = storage
     if row.extent == 0:
         return 0
     offset = row.itemsize * peek(tensor + 8 * words.first)
@@ -161,14 +169,17 @@ def _in_words(words, facts, sorts, dims, news, k, object):
 
 
 @cached_njit()
-def _sort(words, sorts, object):
-    """The row of sorts that a tensor belongs to, a new one if there is none; -1 if there is no more room."""
+def _sort(words, sorts, object, known):
+    """The row of sorts that a tensor belongs to, a new one if there is none; -1 if there is no more room, or its class is not known."""
     tensor = peek(object + 8 * words.tensor)
     storage = peek(tensor + 8 * words.storage) + 8 * words.memory
     kind, keys = peek(tensor + 8 * words.kind) & KIND, peek(tensor + 8 * words.kind + 8)
     for n in range(sorts.size):
         sort = sorts[n]
+        known |= sort.type == peek(object + 8)  # only of classes that live on is the address their own
         if sort.type == 0:
+            if not known:
+                return -1
             sort.type, sort.kind, sort.keys, sort.deleter = peek(object + 8), kind, keys, peek(storage + 8)
         if sort.type == peek(object + 8) and sort.kind == kind and sort.keys == keys and sort.deleter == peek(storage + 8):
             return n
@@ -178,7 +189,7 @@ def _sort(words, sorts, object):
 @cached_njit()
 def _by_dlpack(functions, words, known, k, object, view, record):
     """The address of the data if DLPack says that all else is as it was, or record it; else -1."""
-    facts, _, sorts, dims, exactly, news = known
+    facts, _, sorts, dims, exactly, _, news = known
     row = facts[k]
     if call(functions.exchange, (object, view.ctypes.data)) & 0xFFFFFFFF:  # not a tensor, or a sparse one
         return -1
@@ -194,25 +205,44 @@ def _by_dlpack(functions, words, known, k, object, view, record):
         elif dim != dims[start + d]:
             return -1
     address = view[0] + view[5] if row.extent else 0
-    if words.tensor > 0 and ndim <= INLINE:
-        row.ndim, row.like = ndim, _sort(words, sorts, object)
-        if row.like >= 0 and _in_words(words, facts, sorts, dims, news, k, object) != address:
-            row.like = -1
-    elif row.tensor != view[3]:  # its sizes lie elsewhere, so it is another tensor, perhaps with a version counter of its own
-        row.tensor = view[3]
-        news[1] |= row.bumped
+    if words.tensor > 0:
+        _take_version(words, row, news, peek(object + 8 * words.tensor))
+        if ndim <= INLINE:
+            row.ndim, row.like = ndim, _sort(words, sorts, object, record)
+            if row.like >= 0 and _in_words(words, facts, sorts, dims, news, k, object) != address:
+                row.like = -1
     news[2] |= row.like < 0
     return address
 
 
+@cached_njit(inline="always")
+def _slot(table, address):
+    """Where in a hash table an address is, or belongs."""
+    k = (address >> 4) * 0x9E3779B1
+    while table[k & (table.size - 1)] not in (0, address):
+        k += 1
+    return k & (table.size - 1)
+
+
+@cached_njit()
+def _enter(facts, written):
+    """Enter the storages of what a step writes."""
+    written[:] = 0
+    for k in range(facts.size):
+        if facts[k].written:
+            written[_slot(written, facts[k].storage)] = facts[k].storage
+
+
 @cached_njit()
 def _record(functions, words, known):
-    """All facts of the tensors that are named by their objects; False leaves a Python error to be cleared."""
+    """All facts of the tensors that are named by their objects."""
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
     for k in range(known.facts.size):
         known.addresses[k] = _by_dlpack(functions, words, known, k, known.facts[k].object, view, True)
         if known.addresses[k] == -1:
+            call(functions.clear_error, ())
             return False
+    _enter(known.facts, known.written)
     return True
 
 
@@ -231,7 +261,7 @@ def _same(functions, words, names, none, objects, known, state, owned):
         if grad != none:
             return False
     view = np.empty(6, np.int64)
-    facts, addresses, sorts, dims, _, news = known
+    facts, addresses, sorts, dims, _, written, news = known
     n, first_held = facts.size, 2 * active.size
     for k in range(n):
         row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]
@@ -251,7 +281,7 @@ def _same(functions, words, names, none, objects, known, state, owned):
         if object == 0:
             return False
         row.object = object
-        address = -1
+        address, storage = -1, row.storage
         if row.like >= 0:
             address = _in_words(words, facts, sorts, dims, news, k, object)
         if address == -1:
@@ -263,15 +293,20 @@ def _same(functions, words, names, none, objects, known, state, owned):
                 return False
             addresses[k] = address
             news[0] = True
-            news[3] |= row.bumped
+            news[3] |= row.written or row.like < 0
+        if row.storage != storage and not row.written and written[_slot(written, row.storage)] != 0:
+            news[3] = True
     return True
 
 
 @cached_njit()
-def _scan(functions, words, names, none, objects, known, state, owned):
+def _scan(functions, words, names, none, interrupt, objects, known, state, owned):
     same = _same(functions, words, names, none, objects, known, state, owned)
     if not same:
+        interrupted = call(functions.error_matches, (interrupt,)) & 0xFFFFFFFF
         call(functions.clear_error, ())
+        if interrupted:  # while a class of the user's gave its attributes: to be raised a little later
+            call(functions.interrupt, ())
     return same
 
 
@@ -299,12 +334,16 @@ def _facts(tensor):
 
 
 class Versions:
-    """The version counters by which autograd knows that parameters have changed; bumping them costs a quarter of what it else would."""
+    """The version counters by which autograd knows that parameters have changed; bumping them costs a quarter of what it else would.
+
+    That needs torch's own words, which tell when a parameter has another counter.
+    """
 
     def __init__(self, params: list[Tensor]):
+        ours = [WORDS.tensor > 0 and type(param) in (Tensor, Parameter) for param in params]
         # a detached tensor shares the counter; it gets other memory, lest it keep the parameter's alive
-        self._counters = [param.detach() for param in params if type(param) in (Tensor, Parameter)]
-        self._others = [k for k, param in enumerate(params) if type(param) not in (Tensor, Parameter)]
+        self._counters = [param.detach() for param, own in zip(params, ours, strict=True) if own]
+        self._others = [k for k, own in enumerate(ours) if not own]
         self._owners = []  # a tensor that only Python owns is handed over, and back, whenever C++ looks at it: 40 ns
         for counter in self._counters:
             counter.data = torch.empty(0, dtype=counter.dtype, device=counter.device)
@@ -313,7 +352,7 @@ class Versions:
             self._owners.append(owner)
 
     def increment(self, params: Callable[[], list[Tensor]]) -> None:
-        """params: the same as before, asked for if some are of other classes."""
+        """params: the same as before, asked for if some are not bumped by their counters."""
         increment_version(self._counters)
         if self._others:
             now = params()
@@ -376,20 +415,21 @@ class Snapshot:
         facts["written"] = facts["bumped"]
         facts["written"][2 * len(active) :] = True
         self._has_parts = facts["sharded"].any()
-        self._facts, self._classes = facts, set(map(type, tensors))  # so that their addresses stay theirs
+        self._facts, self._classes = facts, set(map(type, tensors))  # so that their addresses in sorts stay theirs
         self._addresses = np.zeros(len(tensors), np.int64)
         self.address = self._addresses[: 2 * len(active)].reshape(-1, 2).T
         self.counter_address = self._addresses[len(tensors) - len(active) :]
         self._news = np.array([True, True, not FUNCTIONS.exchange, False])
         if not FUNCTIONS.exchange:
-            self._known, self._versions = list(map(_facts, tensors)), []
+            self._known = list(map(_facts, tensors))
             self._addresses[:] = [tensor.data_ptr() for tensor in tensors]
             return
         dims, exactly = np.zeros(n_dims.sum(), np.int64), np.zeros((len(tensors), 2), np.int64)
-        known = _Known(facts, self._addresses, np.zeros(MOST_SORTS, _SORTS), dims, exactly, self._news)
+        self._written = np.zeros(1 << (2 * len(tensors)).bit_length(), np.int64)
+        known = _Known(facts, self._addresses, np.zeros(MOST_SORTS, _SORTS), dims, exactly, self._written, self._news)
         if not _record(FUNCTIONS, WORDS, known):
             raise RuntimeError("DLPack does not tell where a tensor lies")
-        fixed = FUNCTIONS, WORDS, (id(_GRAD), id(_PART)), id(None), self._objects, known
+        fixed = FUNCTIONS, WORDS, (id(_GRAD), id(_PART)), id(None), id(KeyboardInterrupt), self._objects, known
         # compile() returns the machine code itself: a call through Numba's dispatcher costs as much as 50 parameters
         self._scan = functools.partial(_scan.compile(tuple(map(numba.typeof, (*fixed, id(state), (0, 0, 0, 0))))), *fixed)
 
@@ -402,9 +442,12 @@ class Snapshot:
         """References, if all is as it was and has memory of its own, else None; reads the addresses."""
         if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
             return None
+        self._news[2] = not FUNCTIONS.exchange
         owned = self._owned(lists, state) if FUNCTIONS.exchange else self._by_python(lists, state)
-        if owned and self._news[0] and self._news[2] and not all(map(has_memory, self._tensors(owned))):
-            return None
+        if owned and self._news[2]:  # a storage may be smaller at the same address
+            tensors = self._tensors(owned)
+            if not all(has_memory(tensors[k]) for k in np.flatnonzero(self._facts["like"] < 0)):
+                return None
         return owned
 
     def _tensors(self, owned: Owned) -> list[Tensor]:
@@ -426,12 +469,11 @@ class Snapshot:
         if list(map(_facts, tensors)) != self._known:
             return None
         now, before = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self._addresses
-        versions = [tensor._cdata for tensor in tensors[: 2 * len(self._active) : 2]]
         moved = now != before
         if moved[self._facts["fixed"]].any():
             return None
-        self._news |= [moved.any(), versions != self._versions, True, moved[self._facts["bumped"]].any()]
-        before[:], self._versions = now, versions
+        self._news |= [moved.any(), False, True, moved.any()]
+        before[:] = now
         return owned._replace(parts=tensors)
 
     def moved(self) -> bool:
@@ -440,10 +482,16 @@ class Snapshot:
         return bool(moved)
 
     def may_overlap(self) -> bool:
-        """Whether a parameter has moved since this was last asked, and memory of two of the tensors lies between each other's."""
-        moved, self._news[3] = self._news[3], False
-        if not moved:
+        """Whether memory of two tensors lies between each other's.
+
+        Looked at only if what a step writes has moved since this was last asked, or a gradient into a storage of that: others have
+        memory of their own, unless they were made over foreign memory.
+        """
+        asked, self._news[3] = self._news[3], False
+        if not asked:
             return False
+        if FUNCTIONS.exchange:
+            _enter(self._facts, self._written)
         extents = self._facts["extent"]
         begin = self._addresses[extents > 0]
         order = np.argsort(begin)

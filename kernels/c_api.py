@@ -24,6 +24,8 @@ class Functions(NamedTuple):
     dict_item: int
     dict_next: int
     clear_error: int
+    error_matches: int
+    interrupt: int
 
 
 def _exchange() -> int:
@@ -54,6 +56,8 @@ _PYTHON = (
     "PyDict_GetItemWithError",
     "PyDict_Next",
     "PyErr_Clear",
+    "PyErr_ExceptionMatches",
+    "PyErr_SetInterrupt",
 )
 FUNCTIONS = Functions(_exchange(), *(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON))
 

@@ -390,6 +390,23 @@ def test_a_count_of_pythons_is_shared():
     assert optimizer.state[param]["step"] == 4
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(torch.Tensor.to_sparse, "torch.sparse_coo"), (lambda value: value.to("meta"), "on meta")],
+    ids=["sparse", "meta"],
+)
+def test_a_state_that_takes_no_values(change, message):
+    params = parameters([(6,), (2,)])
+    optimizer = FusedRMSProp(params)
+    random_grads(params)
+    optimizer.step()
+    optimizer.state[params[1]]["square_avg"] = change(optimizer.state[params[1]]["square_avg"])
+    before = params[0].detach().clone()
+    with pytest.raises(ValueError, match=rf"the square_avg of params\[1\] is .*{message}.*state\.clear"):
+        optimizer.step()
+    assert torch.equal(params[0], before)
+
+
 def test_a_state_that_is_no_dict():
     (param,) = parameters([(6,)])
     optimizer = FusedRMSProp([param])

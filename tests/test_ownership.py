@@ -344,6 +344,32 @@ def test_shared_states_are_refused(optimizer):
         optimizer.step()
 
 
+MOVES = {
+    "gradient to a parameter": lambda ours, theirs, state: setattr(ours, "grad", theirs.data),
+    "data of a gradient": lambda ours, theirs, state: setattr(ours.grad, "data", theirs.data),
+    "gradient to a state": lambda ours, theirs, state: setattr(ours, "grad", state[theirs]["square_avg"]),
+    "gradient to its own state": lambda ours, theirs, state: setattr(ours, "grad", state[ours]["square_avg"]),
+    "counter to a counter": lambda ours, theirs, state: setattr(state[ours]["step"], "data", state[theirs]["step"].data),
+    "counter to a parameter": lambda ours, theirs, state: setattr(state[ours]["step"], "data", theirs.data[3]),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_what_moves_onto_memory_that_is_written(reading, move):
+    """After tables were made: the same error as before."""
+    params = parameters([(8,), (8,)])
+    optimizer = FusedRMSProp(params)
+    for _ in range(3):
+        random_grads(params)
+        step_and_check(optimizer)
+    MOVES[move](*params, optimizer.state)
+    before = [tensor.clone() for tensor in (*params, *(value for values in optimizer.state.values() for value in values.values()))]
+    with pytest.raises(RuntimeError, match=r"params\[\d\].* and .*params\[\d\].* share memory"):
+        optimizer.step()
+    after = [*params, *(value for values in optimizer.state.values() for value in values.values())]
+    assert all(map(torch.equal, before, after))
+
+
 def test_neighbours_are_no_overlap(reading):
     """Rows and columns of one matrix, bytes between each other's, gradients that share all."""
     matrix, flat = torch.randn(40, 30), torch.randn(200)
@@ -404,6 +430,24 @@ def test_a_view_of_memory_that_is_gone(reading, name):
     optimizer.step()
     memory.untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="no memory"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("shape", [(-1,), (1, 1, 1, 1, 1, -1)], ids=["1 dim", "6 dims"])
+def test_less_memory_at_the_same_address(reading, shape):
+    """Which memory is given again is up to the allocator, so many are tried."""
+    for n in range(500, 40000, 97):
+        param = parameter(torch.ones(n).reshape(shape))
+        param.grad = torch.ones_like(param)
+        optimizer = FusedRMSProp([param])
+        optimizer.step()
+        storage, address = param.untyped_storage(), param.data_ptr()
+        storage.resize_(16)
+        storage.resize_(2 * n)
+        if storage.data_ptr() == address:
+            break
+    assert storage.data_ptr() == address
+    with pytest.raises(RuntimeError, match=r"params\[0\] has shape .* no memory"):
         optimizer.step()
 
 
@@ -551,6 +595,76 @@ def test_autograd_sees_steps_of_swapped_parameters(reading):
         del output
 
 
+@pytest.mark.parametrize("shape", [(5,), (1, 1, 1, 1, 1, 5)], ids=["1 dim", "6 dims"])
+def test_autograd_sees_steps_of_parameters_that_were_swapped_twice(reading, shape):
+    """What torch keeps of it may be at the address where that of the one before was."""
+    weight = parameter(torch.randn(shape))
+    optimizer = FusedRMSProp([weight])
+    for _ in range(10):
+        weight.grad = torch.randn(shape)
+        before = weight._version
+        optimizer.step()
+        assert weight._version > before
+        for _ in range(2):
+            torch.utils.swap_tensors(weight, parameter(weight.data.clone()))
+
+
+def test_autograd_sees_steps_of_more_sorts_than_are_told_apart(reading):
+    params = [*parameters([(5,)] * 70), parameter(torch.randn(5, dtype=torch.float64))]
+    optimizer = FusedRMSProp(params)
+    for n, param in enumerate(params):
+        param.grad = torch.randn_like(param).as_subclass(type(f"Gradient{n}", (torch.Tensor,), {}))
+    for _ in range(3):
+        before = [param._version for param in params]
+        optimizer.step()
+        assert all(param._version > version for param, version in zip(params, before, strict=True))
+        for param in params:
+            grad, param.grad = param.grad, None
+            torch.utils.swap_tensors(param, parameter(param.data.clone()))
+            param.grad = grad
+
+
+def test_autograd_sees_a_step_that_is_interrupted(optimizer):
+    """As by Ctrl-C, before it was counted."""
+    (weight, *_) = params_of(optimizer)
+    random_grads(params_of(optimizer))
+    before = weight._version
+    launch, bucket = optimizer._run.plan._buckets[0].launch, optimizer._run.plan._buckets[0]
+
+    def interrupted(*args):
+        launch(*args)
+        raise KeyboardInterrupt
+
+    bucket.launch = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    assert weight._version > before
+
+
+def test_an_interrupt_while_addresses_are_read(reading):
+    """A class of the user's is the only code of Python's that runs there."""
+
+    class Slow(nn.Parameter):
+        interrupt = False
+
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if function == torch.Tensor.grad.__get__ and cls.interrupt:
+                cls.interrupt = False
+                raise KeyboardInterrupt
+            with torch._C.DisableTorchFunctionSubclass():
+                return function(*args, **(kwargs or {}))
+
+    param = Slow(torch.randn(10))
+    param.grad = torch.ones(10)
+    optimizer = FusedRMSProp([param])
+    optimizer.step()
+    Slow.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    optimizer.step()
+
+
 # wrappers
 
 
@@ -644,6 +758,21 @@ def test_what_steps_in_a_backward_are_freed():
     del model, optimizer
     gc.collect()
     assert [ref() for ref in old] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "let_go",
+    [lambda optimizer, kept: optimizer.state.clear(), lambda optimizer, kept: optimizer.load_state_dict(kept)],
+    ids=["clear", "load"],
+)
+def test_states_of_steps_in_a_backward_are_freed(let_go):
+    model, optimizer = in_backward()
+    kept = copy.deepcopy(optimizer.state_dict())
+    model(torch.randn(3, 4)).sum().backward()
+    states = [weakref.ref(value) for values in optimizer.state.values() for value in values.values()]
+    let_go(optimizer, kept)
+    assert len(states) >= 8
+    assert [ref() for ref in states] == [None] * len(states)
 
 
 def test_steps_in_a_backward_need_no_one_to_hold_the_optimizer():
