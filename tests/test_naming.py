@@ -226,6 +226,13 @@ def test_groups_in_the_names_of_the_class():
         assert options_of(make(first.param_groups).param_groups[0]) == options_of(first.param_groups[0]) == first.defaults
 
 
+def test_a_group_with_both_names_of_different_options():
+    """What its names leave as it was they do not ask for, even where the preset computes it anew."""
+    group = dict(params=parameters([(2,)]), learning_rate=0.1, rescale_grad=0.5)
+    optimizer = presets.neon_rmsprop([group], batch_size=4)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["rescale_grad"]) == (0.1, 0.5)
+
+
 def test_a_group_with_both_names():
     with pytest.raises(ValueError, match=r"has lr=0\.2, but by the names of keras_rmsprop, learning_rate=0\.1, it is 0\.1: leave one out"):
         presets.keras_rmsprop([dict(params=parameters([(2,)]), lr=0.2, learning_rate=0.1)])
