@@ -141,8 +141,35 @@ def test_defaults_make_the_same_again(make):
 
 @pytest.mark.parametrize(("option", "value"), [("centered", False), ("eps_placement", "outside"), ("lr_in_momentum", False)])
 def test_graves_is_defined_by_its_options(option, value):
-    with pytest.raises(ValueError, match=rf"{option}={value!r} .*FusedRMSPropGraves.*leave .* out, or use FusedRMSProp"):
-        FusedRMSPropGraves(parameters([(2,)]), **{option: value})
+    """Wherever a group comes from: the constructor, a group, an added one, a user's hand, another's checkpoint."""
+    params = parameters([(2,)])
+    optimizer = FusedRMSPropGraves(params)
+    random_grads(params)
+    optimizer.step()
+    before = params[0].detach().clone()
+    own = {key: optimizer.defaults[key] for key in ("centered", "eps_placement", "lr_in_momentum")}
+    others = FusedRMSProp(parameters([(2,)]), momentum=0.9, **{**own, option: value}).state_dict()
+
+    def by_hand():
+        optimizer.param_groups[0][option] = value
+        optimizer.step()
+
+    for attempt in (
+        lambda: FusedRMSPropGraves(params, **{option: value}),
+        lambda: FusedRMSPropGraves([{"params": params, option: value}]),
+        lambda: presets.graves2013([{"params": params, option: value}]),
+        lambda: optimizer.add_param_group({"params": parameters([(3,)]), option: value}),
+        lambda: optimizer.load_state_dict(others),
+        by_hand,
+    ):
+        with pytest.raises(ValueError, match=rf"{option}={value!r} .*FusedRMSPropGraves.*leave .* out, or use FusedRMSProp"):
+            attempt()
+    assert torch.equal(params[0], before)
+    optimizer.param_groups[0] |= own
+    optimizer.step()
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        copied.step()
+    optimizer.load_state_dict(FusedRMSProp(params, momentum=0.9, **own).state_dict())
 
 
 # a preset, arguments of the whole, those of a group, and what options the group then has that the whole has not
