@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    printing.replace_missing()
     console = printing.console()
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)

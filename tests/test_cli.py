@@ -150,6 +150,25 @@ def test_stdout_on_a_full_disk():
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", ["--version", "bench --help", "tune --rules rmsprob", "compile --target cpu --rules rmsprop --dtypes float32"]
+)
+@pytest.mark.parametrize("closed", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_closed_files(arguments, closed, monkeypatch):
+    """Python has None for them, as in a daemon."""
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+    try:
+        code = main(arguments.split())
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        opened = [getattr(sys, name) for name in closed]
+    for file in opened:
+        file.close()
+    assert code == (2 if "rmsprob" in arguments else 0)
+
+
 def test_doctor_fails_where_a_device_computes_nonsense(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "TOLERANCE", -1.0)
     assert main(["doctor", "--json"]) == 1
