@@ -24,7 +24,7 @@ def replace_missing() -> None:
     """Where stdout or stderr is closed, as that of a daemon may be, Python has None for it: what is printed there goes nowhere."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # for as long as the process runs
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process runs)
 
 
 def plain_where_needed(file: object) -> None:

@@ -46,6 +46,7 @@ def test_help_shows_an_example(command, capsys):
         ("tune --budget 0", "--budget 0"),
         ("tune --budget nan", "--budget nan"),
         ("tune --output /dev/null/x", "--output"),
+        (f"tune --output {'x' * 300}.json", "File name too long): name another place with --output"),
         ("compile --target sm_9x", "sm_9x"),
         ("compile --rules adam", "'adam'"),
         ("inspect --target sm_9x", "sm_9x"),
