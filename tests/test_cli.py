@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gpu
-from fusedrms import autotune, compile, doctor, files
+from fusedrms import autotune, bench, compile, doctor, files
 from fusedrms.cli import COMMANDS, main
 from fusedrms.kernels import devices, lang
 from fusedrms.kernels.launch import CPUConfig, GPUConfig
@@ -28,6 +28,13 @@ def test_help_shows_an_example(command, capsys):
     assert stop.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"example: {COMMANDS[command].example}" in shown
+
+
+def test_bench_without_a_checkout(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "checkout", lambda: None)
+    test_help_shows_an_example("bench", capsys)
+    assert main(["bench", "--quick"]) == 2
+    assert "pip install -e ." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
