@@ -80,7 +80,7 @@ SETTINGS = {
 }
 CHANGEABLE = {"save_every", "device"}  # a resumed run may set these anew; all others define the run
 SAVED = {**{name: setting.rule for name, setting in SETTINGS.items()}, "text": whole(0, 2**32 - 1)}  # its checksum
-NUMBER = Rule((float, int), lambda _: True, "a number")  # a loss may be NaN
+NUMBER = Rule((float, int), lambda x: isinstance(x, float) or abs(x) <= sys.float_info.max, "a number")  # a loss may be NaN
 
 
 def optimizers(settings: dict) -> list[str]:

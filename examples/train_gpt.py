@@ -1,6 +1,6 @@
 """Train a byte-level GPT on the standard library's sources with FusedRMSProp, beside torch.optim.RMSprop.
 
-    python examples/train_gpt.py                        # under two minutes on two CPU cores
+    python examples/train_gpt.py                        # under 3 minutes on 2 CPU cores
     python examples/train_gpt.py --layers 12 --heads 12 --width 768 --context 1024 --lr 3e-4 --dtype bfloat16
     python examples/train_gpt.py --resume               # continue the run saved last, bit for bit
     torchrun --standalone --nproc-per-node 2 examples/train_gpt.py --parallel fsdp

@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name,
-            add_help=name != "bench",
+            add_help=name != "bench" or bench.checkout() is None,  # the benchmarks have their own
             help=command.help,
             description=command.help[0].upper() + command.help[1:] + ".",
             epilog=f"example: {command.example}",
@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    printing.replace_missing()
     console = printing.console()
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)

@@ -77,7 +77,7 @@ class Source(NamedTuple):
         own = {key: value for key, value in group.items() if key not in given}
         # if no name is the source's alone, it may be a group of another optimizer, with all options by their own names
         for option in options.keys() & own.keys() if given.keys() - options.keys() else ():
-            if options[option] is not before[option] and options[option] != own[option]:
+            if options[option] not in (before[option], own[option]):
                 raise ValueError(
                     f"a parameter group has {option}={own[option]!r}, but by the names of {self}, "
                     f"{', '.join(f'{key}={value!r}' for key, value in sorted(given.items()))}, it is {options[option]!r}: leave one out"

@@ -1,6 +1,7 @@
 """Checks of what users pass, and the wording of errors: the thing, its value, the remedy."""
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -30,6 +31,7 @@ STORED = {
 # A schedule that ends at 0 may miss it by its last rounding. In a float32 tensor that is 6e-9 of a rate of 0.1, in Python's numbers
 # far less; a rate that is negative by mistake, -1e-5 say, is larger.
 ROUNDED_ZERO = -1e-8
+LARGE = "an integer above 1.8e308"  # instead of its digits
 
 
 class UserError(Exception):
@@ -67,11 +69,16 @@ def _check_number(option: str, label: str, value: Any, least: float = 0.0) -> No
         if option == "lr" and devices.is_gpu(value.device):  # read there, at each step
             return
     try:
-        valid = bool(least <= value < math.inf)
+        valid = bool(least <= value < math.inf) and _fits_float(value)
     except (TypeError, RuntimeError, ValueError):
         raise TypeError(f"{label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
     if not valid:
-        raise ValueError(f"{label}: {value}; it must be a finite number >= 0")
+        raise ValueError(f"{label}: {value if _fits_float(value) else LARGE}; it must be a finite number >= 0")
+
+
+def _fits_float(value: Any) -> bool:
+    """Whether a number is none of the integers that are too large for a float; these may have more digits than Python prints."""
+    return not isinstance(value, int) or abs(value) <= sys.float_info.max
 
 
 def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:
@@ -88,11 +95,12 @@ def check_positive(group: dict, *options: str) -> None:
     """ValueError unless each named option of the group is a finite number > 0."""
     for option in options:
         try:
-            valid = bool(0.0 < group[option] < math.inf)
+            valid = bool(0.0 < group[option] < math.inf) and _fits_float(group[option])
         except (TypeError, RuntimeError, ValueError):
             valid = False
         if not valid:
-            raise ValueError(f"{option}={group[option]!r} is not supported: it must be a finite number > 0")
+            shown = repr(group[option]) if _fits_float(group[option]) else LARGE
+            raise ValueError(f"{option}={shown} is not supported: it must be a finite number > 0")
 
 
 def check_limits(group: dict, *options: str) -> None:
@@ -133,7 +141,7 @@ def check_precision_options(group: dict) -> None:
                 "the parameter is the nearest to its master; leave one of them out"
             )
     state_dtype, seed = group["state_dtype"], group["seed"]
-    if not any(state_dtype is known or state_dtype == "8bit" for known in (torch.float32, torch.bfloat16)):
+    if not isinstance(state_dtype, torch.dtype | str) or state_dtype not in (torch.float32, torch.bfloat16, "8bit"):
         raise ValueError(f"state_dtype={state_dtype!r} is not supported: it must be torch.float32, torch.bfloat16 or '8bit'")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise ValueError(f"seed={seed!r} is not supported: it must be a whole number from 0 to 2**64 - 1")

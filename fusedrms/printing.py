@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 import sys
 
 from rich.console import Console
@@ -17,6 +18,13 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_ERRORS, _plain)
+
+
+def replace_missing() -> None:
+    """Where stdout or stderr is closed, as that of a daemon may be, Python has None for it: what is printed there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process runs)
 
 
 def plain_where_needed(file: object) -> None:

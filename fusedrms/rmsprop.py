@@ -189,7 +189,7 @@ class FusedRMSPropGraves(FusedRMSProp):
         options: the others of :class:`FusedRMSProp`, by name; centered, eps_placement and lr_in_momentum only as they are here.
 
     State: ``square_avg``, ``grad_avg``, ``momentum_buffer``, ``step``, as of :class:`FusedRMSProp`, and checkpoints of one load
-    into the other.
+    into the other where it has these options.
 
     Raises:
         as FusedRMSProp.
@@ -210,10 +210,13 @@ class FusedRMSPropGraves(FusedRMSProp):
         **options: Any,
     ):
         check_keywords("FusedRMSPropGraves.__init__()", options, FusedRMSProp._class_defaults())
+        super().__init__(params, lr, alpha, eps, weight_decay, momentum, **{**self._fixed, **options})
+
+    def check_group(self, group: dict) -> None:
+        super().check_group(group)
         for option, value in self._fixed.items():
-            if options.setdefault(option, value) != value:
+            if group[option] != value:
                 raise ValueError(
-                    f"{option}={options[option]!r} is not supported by FusedRMSPropGraves, whose rule has {option}={value!r}: "
+                    f"{option}={group[option]!r} is not supported by FusedRMSPropGraves, whose rule has {option}={value!r}: "
                     "leave the option out, or use FusedRMSProp"
                 )
-        super().__init__(params, lr, alpha, eps, weight_decay, momentum, **options)

@@ -253,9 +253,9 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
     place = output or own or autotune.user_directory()
     if place is None:
         raise UserError("there is no place to write to, since platformdirs is not installed: name one with --output")
-    path = output if output and output.suffix == ".json" and not output.is_dir() else place / f"{name}.json"
-    lock = pathlib.Path(f"{path}.lock")
     try:
+        path = output if output and output.suffix == ".json" and not output.is_dir() else place / f"{name}.json"
+        lock = pathlib.Path(f"{path}.lock")
         files.check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         for file in (path, lock):
@@ -265,7 +265,7 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
                 pass
     except OSError as error:
         named = f"{autotune.ENVIRONMENT}={own}, which takes a directory: " if place is own else ""
-        wrong = pathlib.Path(error.filename or path)
+        wrong = pathlib.Path(error.filename or place)
         raise UserError(
             f"{named}{wrong} cannot be written ({error.strerror}): name another place with --output or {autotune.ENVIRONMENT}"
         ) from None

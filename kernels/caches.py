@@ -1,6 +1,7 @@
 """The compilers' caches on disk: whatever their state, a kernel is compiled. What is wrong with one is said once a process."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -97,6 +98,18 @@ def check_writers(path: str) -> None:
 # Numba
 
 
+def _check(path: str) -> None:
+    """Of a file of a cache, if it is there: that nobody else can write it, and that reading does not wait, as of a pipe.
+
+    Raises:
+        Untrusted: others can write it.
+        OSError: it is no regular file.
+    """
+    check_writers(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileExistsError(errno.EEXIST, "it is no regular file", path)
+
+
 class _Code(CompileResultCacheImpl):
     """Machine code with its checksum: what a crash has left half written is not run."""
 
@@ -119,9 +132,12 @@ class _Files(IndexDataCacheFile):
 
     def _load_index(self) -> dict:
         check_writers(self._cache_path)
-        check_writers(self._index_path)
+        _check(self._index_path)
         try:
-            return super()._load_index()
+            index = super()._load_index()
+            if not isinstance(index, dict) or not all(isinstance(name, str) and os.path.basename(name) == name for name in index.values()):
+                raise ValueError("it does not say which file has which machine code")
+            return index
         except OSError:
             raise
         except Exception as error:  # of damaged data pickle raises almost any
@@ -129,11 +145,11 @@ class _Files(IndexDataCacheFile):
             return {}
 
     def _load_data(self, name: str) -> Any:
-        check_writers(self._data_path(name))
+        _check(self._data_path(name))
         return super()._load_data(name)
 
     def _save_data(self, name: str, data: Any) -> None:
-        check_writers(self._data_path(name))  # what was refused stays for its reader to judge
+        _check(self._data_path(name))  # what was refused stays for its reader to judge
         super()._save_data(name, data)
 
 

@@ -3,6 +3,7 @@
 import grp
 import os
 import pathlib
+import pickle
 import pwd
 import shutil
 import subprocess
@@ -121,9 +122,30 @@ def made_a_folder(path: pathlib.Path) -> None:
     path.mkdir()
 
 
+def made_a_pipe(path: pathlib.Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def with_an_index(change: Callable[[dict], object]) -> Callable[[pathlib.Path], None]:
+    """A pickle as Numba's, of this version and source, but of other content."""
+
+    def harm(path: pathlib.Path) -> None:
+        with open(path, "rb") as file:
+            version, (stamp, index) = pickle.load(file), pickle.loads(file.read())
+        path.write_bytes(pickle.dumps(version) + pickle.dumps((stamp, change(index))))
+
+    return harm
+
+
 @pytest.mark.parametrize(
     ("kind", "harm", "says", "heals"),
     [
+        ("nbi", with_an_index(lambda index: 3), "damaged", True),
+        ("nbi", with_an_index(lambda index: dict.fromkeys(index, 7)), "damaged", True),
+        ("nbi", with_an_index(lambda index: dict.fromkeys(index, "../elsewhere.nbc")), "damaged", True),
+        ("nbi", made_a_pipe, "cannot be used", False),
+        ("nbc", made_a_pipe, "cannot be used", False),
         ("nbi", truncated, "damaged", True),
         ("nbi", emptied, "damaged", True),
         ("nbi", zeros, "damaged", True),

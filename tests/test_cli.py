@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gpu
-from fusedrms import autotune, compile, doctor, files
+from fusedrms import autotune, bench, compile, doctor, files
 from fusedrms.cli import COMMANDS, main
 from fusedrms.kernels import devices, lang
 from fusedrms.kernels.launch import CPUConfig, GPUConfig
@@ -30,6 +30,13 @@ def test_help_shows_an_example(command, capsys):
     assert f"example: {COMMANDS[command].example}" in shown
 
 
+def test_bench_without_a_checkout(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "checkout", lambda: None)
+    test_help_shows_an_example("bench", capsys)
+    assert main(["bench", "--quick"]) == 2
+    assert "pip install -e ." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -46,6 +53,7 @@ def test_help_shows_an_example(command, capsys):
         ("tune --budget 0", "--budget 0"),
         ("tune --budget nan", "--budget nan"),
         ("tune --output /dev/null/x", "--output"),
+        (f"tune --output {'x' * 300}.json", "File name too long): name another place with --output"),
         ("compile --target sm_9x", "sm_9x"),
         ("compile --rules adam", "'adam'"),
         ("inspect --target sm_9x", "sm_9x"),
@@ -148,6 +156,25 @@ def test_stdout_on_a_full_disk():
     assert run.returncode == 1
     assert run.stderr.endswith("fusedrms doctor: [Errno 28] No space left on device\n")
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--version", "bench --help", "tune --rules rmsprob", "compile --target cpu --rules rmsprop --dtypes float32"]
+)
+@pytest.mark.parametrize("closed", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_closed_files(arguments, closed, monkeypatch):
+    """Python has None for them, as in a daemon."""
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+    try:
+        code = main(arguments.split())
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        opened = [getattr(sys, name) for name in closed]
+    for file in opened:
+        file.close()
+    assert code == (2 if "rmsprob" in arguments else 0)
 
 
 def test_doctor_fails_where_a_device_computes_nonsense(capsys, monkeypatch):

@@ -141,8 +141,35 @@ def test_defaults_make_the_same_again(make):
 
 @pytest.mark.parametrize(("option", "value"), [("centered", False), ("eps_placement", "outside"), ("lr_in_momentum", False)])
 def test_graves_is_defined_by_its_options(option, value):
-    with pytest.raises(ValueError, match=rf"{option}={value!r} .*FusedRMSPropGraves.*leave .* out, or use FusedRMSProp"):
-        FusedRMSPropGraves(parameters([(2,)]), **{option: value})
+    """Wherever a group comes from: the constructor, a group, an added one, a user's hand, another's checkpoint."""
+    params = parameters([(2,)])
+    optimizer = FusedRMSPropGraves(params)
+    random_grads(params)
+    optimizer.step()
+    before = params[0].detach().clone()
+    own = {key: optimizer.defaults[key] for key in ("centered", "eps_placement", "lr_in_momentum")}
+    others = FusedRMSProp(parameters([(2,)]), momentum=0.9, **{**own, option: value}).state_dict()
+
+    def by_hand():
+        optimizer.param_groups[0][option] = value
+        optimizer.step()
+
+    for attempt in (
+        lambda: FusedRMSPropGraves(params, **{option: value}),
+        lambda: FusedRMSPropGraves([{"params": params, option: value}]),
+        lambda: presets.graves2013([{"params": params, option: value}]),
+        lambda: optimizer.add_param_group({"params": parameters([(3,)]), option: value}),
+        lambda: optimizer.load_state_dict(others),
+        by_hand,
+    ):
+        with pytest.raises(ValueError, match=rf"{option}={value!r} .*FusedRMSPropGraves.*leave .* out, or use FusedRMSProp"):
+            attempt()
+    assert torch.equal(params[0], before)
+    optimizer.param_groups[0] |= own
+    optimizer.step()
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        copied.step()
+    optimizer.load_state_dict(FusedRMSProp(params, momentum=0.9, **own).state_dict())
 
 
 # a preset, arguments of the whole, those of a group, and what options the group then has that the whole has not
@@ -224,6 +251,13 @@ def test_groups_in_the_names_of_the_class():
     for make in (presets.mxnet_rmsprop, presets.mxnet2_rmsprop):
         first = make([param], centered=True, epsilon=0.5, **({"gamma2": 0.5} if make is presets.mxnet_rmsprop else {"momentum": 0.5}))
         assert options_of(make(first.param_groups).param_groups[0]) == options_of(first.param_groups[0]) == first.defaults
+
+
+def test_a_group_with_both_names_of_different_options():
+    """What its names leave as it was they do not ask for, even where the preset computes it anew."""
+    group = dict(params=parameters([(2,)]), learning_rate=0.1, rescale_grad=0.5)
+    optimizer = presets.neon_rmsprop([group], batch_size=4)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["rescale_grad"]) == (0.1, 0.5)
 
 
 def test_a_group_with_both_names():

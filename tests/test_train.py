@@ -364,6 +364,7 @@ CHANGES = [  # where, what, what is said of it
     ("rows 2 held_out_loss", MISSING, "rows[2] has no held_out_loss"),
     ("rows 2 more", 1, "rows[2] has 'more'"),
     ("rows 2 lr", "x", "rows[2].lr is 'x', not a number"),
+    ("rows 2 train_loss", 10**400, "rows[2].train_loss is 10000"),
     ("rows 2 train_loss", True, "rows[2].train_loss is True, not a number"),
     ("rows 2 step", 1, "rows[2].step is 1, not 2"),
     ("rows 2 step", 2.0, "rows[2].step is 2.0, not 2"),
