@@ -228,6 +228,7 @@ class FusedOptimizer(Optimizer):
         except BaseException:  # else a later step would take what a GradScaler has left for this one
             for name in ("grad_scale", "found_inf"):
                 self.__dict__.pop(name, None)
+            self._run.ties.end(made=False)
             raise
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
@@ -244,7 +245,7 @@ class FusedOptimizer(Optimizer):
             if capturing and not capturable:
                 raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
             run = self._run
-            if run.ties and not capturing:
+            if not capturing:
                 run.ties.settle(self._params(), self.state)
             plan, run.plan = run.plan, None  # a step that fails leaves no tables behind
             why = "where there were none" if plan is None else None
@@ -277,6 +278,7 @@ class FusedOptimizer(Optimizer):
                 if run.skipped is None or run.skipped.device != skipped.device:
                     run.skipped = self.skipped_steps.to(skipped.device)
                 run.skipped += skipped != 0
+            run.ties.end(made=skipped is None or skipped.device.type != "cpu" or not skipped)
             run.plan = plan
             if capturing:
                 run.captured.append(plan)
@@ -461,7 +463,8 @@ class FusedOptimizer(Optimizer):
                 check_precision(name, param, precision)
                 if any(isinstance(value, _Kept) for value in states[owner].values()):
                     check_shards(name, owner, new[owner], initial)
-                    check_complete(type(self).__name__, name, values, initial)
+                    if "step" in values or initial.keys() & values.keys():  # else it has only been given a master
+                        check_complete(type(self).__name__, name, values, initial)
                 check_state(name, param, values, initial)
                 kept = fit(param, values, initial, precision, loading=True)
                 values = {key: value for key, value in values.items() if key not in obsolete(values, initial, kept)}

@@ -35,6 +35,7 @@ class Ties:
 
     def __init__(self):
         self._known: dict[tuple[int, int], Tensor] = {}  # by the parameter's id and the address of its remainder
+        self._settled: dict[tuple[int, int], Tensor] = {}  # likewise: those that the step now has put right
 
     def __len__(self) -> int:
         return len(self._known)
@@ -62,10 +63,17 @@ class Ties:
 
     def settle(self, params: Iterable[Tensor], state: dict) -> None:
         """Before a step: let the parameters that it updates show their masters again where these were copied into them."""
-        for param in params:
+        for param in params if self._known else ():
             remainder = local(state.get(param, {}).get("param_remainder"))
             if param.grad is None or remainder is None:
                 continue
             ties = self._known.pop((id(param), remainder.data_ptr()), None)
             if ties is not None:
+                self._settled[id(param), remainder.data_ptr()] = ties
                 _restore(local(param).detach(), remainder, ties)
+
+    def end(self, made: bool) -> None:
+        """After a step; if it was none after all, what it has put right may be copied once more."""
+        if not made:
+            self._known |= self._settled
+        self._settled = {}

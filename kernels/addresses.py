@@ -218,10 +218,10 @@ def _by_dlpack(functions, words, known, k, object, view, record):
 @cached_njit(inline="always")
 def _slot(table, address):
     """Where in a hash table an address is, or belongs."""
-    k = (address >> 4) * 0x9E3779B1
-    while table[k & (table.size - 1)] not in (0, address):
-        k += 1
-    return k & (table.size - 1)
+    k = ((address >> 4) * 0x9E3779B1 >> 12) & (table.size - 1)  # the lower bits of addresses are alike
+    while table[k] not in (0, address):
+        k = (k + 1) & (table.size - 1)
+    return k
 
 
 @cached_njit()
@@ -294,8 +294,9 @@ def _same(functions, words, names, none, objects, known, state, owned):
             addresses[k] = address
             news[0] = True
             news[3] |= row.written or row.like < 0
-        if row.storage != storage and not row.written and written[_slot(written, row.storage)] != 0:
-            news[3] = True
+        # a gradient in other memory than before, which others know of as well
+        if row.storage != storage and not row.written and (peek(object) != words.unheld or peek(row.storage - 8) != words.alone):
+            news[3] |= written[_slot(written, row.storage)] != 0
     return True
 
 

@@ -28,6 +28,8 @@ class Words(NamedTuple):
     kind: int = 0  # its dtype and device, after which come its dispatch keys
     memory: int = 0  # in a storage: its address, after which come two words that tell who owns it
     size: int = 0  # from there on: how many bytes it has
+    alone: int = -1  # what is in the word before the address where one tensor alone has it; -1 if that is not known,
+    unheld: int = -1  # and the first word of a gradient that only its parameter and a list have
 
 
 def _read(address: int, count: int) -> list[int]:
@@ -62,6 +64,28 @@ def _guess(shape_address: Callable[[Tensor], int]) -> Words:
     return Words(here, place, version, ndim, first, first + 2, memory, inside.index(storage.nbytes()) - memory)
 
 
+def _owners(tensor: Tensor, words: Words) -> int:
+    return _read(_read(tensor._cdata, words.first)[words.storage], words.memory)[-1]
+
+
+def _alone(words: Words) -> int:
+    a, b, *shared = (torch.zeros(6, device="cpu") for _ in range(5))
+    aliases = shared[0].detach(), shared[1][2:], torch.nn.Parameter(shared[2])
+    alone = _owners(a, words)
+    others = [_owners(tensor, words) for tensor in (*shared, *aliases)]
+    return alone if alone == _owners(b, words) and alone not in others else -1
+
+
+def _unheld() -> int:
+    param = torch.nn.Parameter(torch.zeros(6, device="cpu"))
+    param.grad = torch.zeros(6, device="cpu")
+    held, values = [param.grad], [param.grad.detach()]
+    (unheld,) = _read(id(held[0]), 1)
+    param.grad = values[0]
+    held = [param.grad]
+    return unheld if _read(id(held[0]), 1) != [unheld] else -1
+
+
 def find(shape_address: Callable[[Tensor], int]) -> Words:
     """By experiments; Words() if one of them fails. shape_address: where the sizes of a tensor lie, as DLPack tells it."""
     try:
@@ -86,6 +110,6 @@ def find(shape_address: Callable[[Tensor], int]) -> Words:
         alike = [ones, torch.zeros(8, 4, device="cpu")[1:7], torch.nn.Parameter(ones).detach()]
         known = len(set(facts)) == len(facts) and all(_facts(tensor, words) == facts[0] for tensor in alike)
         known &= all(_address(tensor, words) == tensor.data_ptr() for tensor in (real, *others[1:], *alike))
-        return words if known and words.tensor > 0 else Words()
+        return words._replace(alone=_alone(words), unheld=_unheld()) if known and words.tensor > 0 else Words()
     except Exception:  # whatever goes wrong, DLPack is there
         return Words()

@@ -177,6 +177,25 @@ def test_masters_loaded_before_or_after_the_parameters(kind, state):
 
 
 @pytest.mark.parametrize("kind", ["float32", "split"])
+def test_a_checkpoint_of_a_master_that_has_had_no_step(kind):
+    """Masters are given by hand before the first step; a parameter without gradients keeps its own."""
+    values = torch.randn(2, 100, device="cpu")
+    params = [parameter(value.bfloat16()) for value in values]
+    optimizer = FusedRMSProp(params, master_weights=kind)
+    for param, value in zip(params, values, strict=True):
+        optimizer.state[param]["master_param"] = value.clone()
+    for steps in range(2):
+        loaded = FusedRMSProp(params, master_weights=kind)
+        loaded.load_state_dict(optimizer.state_dict())
+        masters = dict(export_master(loaded))
+        assert torch.equal(masters[params[1]], values[1])
+        assert loaded.state[params[1]]["step"] == 0
+        assert loaded.state[params[0]]["step"] == steps
+        random_grads(params[:1])
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["float32", "split"])
 def test_masters_set_by_hand(kind):
     """Before the first step, which goes on from them."""
     optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(300,)])

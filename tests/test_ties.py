@@ -132,6 +132,27 @@ def test_put_back_in_the_middle_of_a_run(kind, n, by):
         assert equal(masters_of(optimizer), masters_of(undisturbed))
 
 
+@kinds
+@pytest.mark.parametrize("why", ["skipped", "refused"])
+def test_put_back_again_after_a_step_that_was_none(kind, why):
+    values = weights(0)
+    optimizer, param = started_from(values, kind, lr=0.0, skip_nonfinite=True)
+    idle_step(optimizer)
+    master = masters_of(optimizer)
+    param.data.copy_(master)
+    if why == "skipped":
+        set_grad(param, torch.full_like(param, torch.inf))
+        optimizer.step()
+        assert optimizer.skipped_steps == 1
+    else:
+        param.grad = torch.zeros_like(param).to_sparse()
+        with pytest.raises(RuntimeError, match="sparse"):
+            optimizer.step()
+    param.data.copy_(master)
+    idle_step(optimizer)
+    assert equal(masters_of(optimizer), values)
+
+
 def test_only_what_steps_is_forgotten():
     values = weights()
     values = values[values.abs() < 1e30]
