@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 ENVIRONMENT = "FUSEDRMS_DEBUG"
-_OBJECT = "object"
 ON = os.environ.get(ENVIRONMENT, "0") not in ("", "0")
-
+_OBJECT = "object"
 
 Facts = dict[str, dict[str, Any]]  # of options and of what a step reads and writes, by its name; they keep no tensor alive
 
