@@ -307,7 +307,7 @@ def _scan(functions, words, names, none, interrupt, objects, known, state, owned
         interrupted = call(functions.error_matches, (interrupt,)) & 0xFFFFFFFF
         call(functions.clear_error, ())
         if interrupted:  # while a class of the user's gave its attributes: to be raised a little later
-            call(functions.interrupt, ())
+            call(functions.raise_in, (call(functions.thread, ()), interrupt))
     return same
 
 

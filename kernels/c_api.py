@@ -25,7 +25,8 @@ class Functions(NamedTuple):
     dict_next: int
     clear_error: int
     error_matches: int
-    interrupt: int
+    thread: int
+    raise_in: int
 
 
 def _exchange() -> int:
@@ -57,7 +58,8 @@ _PYTHON = (
     "PyDict_Next",
     "PyErr_Clear",
     "PyErr_ExceptionMatches",
-    "PyErr_SetInterrupt",
+    "PyThread_get_thread_ident",
+    "PyThreadState_SetAsyncExc",
 )
 FUNCTIONS = Functions(_exchange(), *(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON))
 
