@@ -45,9 +45,9 @@ def watch(groups: list[dict[str, Any]], plan: "Plan", owned: "Owned", before: Fa
 
 
 def _facts(one: Named) -> dict[str, Any]:
-    name, tensor, _ = one
+    tensor = one.tensor
     facts = dict(device=tensor.device, dtype=tensor.dtype, shape=tuple(tensor.shape), strides=tensor.stride())
-    if name.endswith(".grad"):  # that gradients are new ones is no news
+    if not one.written:  # that gradients are new ones is no news
         return {**facts, "address modulo 16": tensor.data_ptr() % 16}
     return {_OBJECT: id(tensor), **facts, "address": hex(tensor.data_ptr())}
 

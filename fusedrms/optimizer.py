@@ -394,7 +394,7 @@ class FusedOptimizer(Optimizer):
         params = list(self._params())
         for _, name, param in named_parameters(self.param_groups):
             if isinstance(values := self.state.get(param), dict):
-                check_codes(name, local(param), locals_of(values))
+                check_codes(name, local(param), values)
         state = {
             index: whole(params[index], values, self._run.ties) if isinstance(index, int) and isinstance(values, dict) else values
             for index, values in state_dict["state"].items()

@@ -473,7 +473,7 @@ class Snapshot:
         moved = now != before
         if moved[self._facts["fixed"]].any():
             return None
-        self._news |= [moved.any(), False, True, moved.any()]
+        self._news |= [moved.any(), False, False, moved.any()]
         before[:] = now
         return owned._replace(parts=tensors)
 

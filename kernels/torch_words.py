@@ -79,11 +79,10 @@ def _alone(words: Words) -> int:
 def _unheld() -> int:
     param = torch.nn.Parameter(torch.zeros(6, device="cpu"))
     param.grad = torch.zeros(6, device="cpu")
-    held, values = [param.grad], [param.grad.detach()]
-    (unheld,) = _read(id(held[0]), 1)
-    param.grad = values[0]
-    held = [param.grad]
-    return unheld if _read(id(held[0]), 1) != [unheld] else -1
+    grads = [param.grad]
+    (unheld,) = _read(id(grads[0]), 1)
+    grads += grads
+    return unheld if _read(id(grads[0]), 1) != [unheld] else -1
 
 
 def find(shape_address: Callable[[Tensor], int]) -> Words:

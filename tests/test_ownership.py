@@ -632,7 +632,8 @@ def test_autograd_sees_a_step_that_is_interrupted(optimizer):
     (weight, *_) = params_of(optimizer)
     random_grads(params_of(optimizer))
     before = weight._version
-    launch, bucket = optimizer._run.plan._buckets[0].launch, optimizer._run.plan._buckets[0]
+    (bucket,) = optimizer._run.plan._buckets
+    launch = bucket.launch
 
     def interrupted(*args):
         launch(*args)
