@@ -51,6 +51,7 @@ class _Part:
             one.release()
         own = {key: value for key, value in group.items() if key != "param_names"}
         _check(own)
+        whole._run.check_copies()
         one.param_groups[0] = {**own, "params": [param]}
         if param in whole.state:
             one.state[param] = whole.state[param]

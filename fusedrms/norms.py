@@ -7,7 +7,7 @@ from torch import Tensor, distributed
 from .buckets import Bucket, on_device
 from .kernels.devices import current_stream, is_gpu, keep
 from .kernels.launch import FIRST_NORM, norm_chunk_size, prepare_norms
-from .sharded import local, summed_over
+from .sharded import device_of, local, summed_over
 
 
 def _set(place: Tensor, value: Tensor | float) -> None:
@@ -32,26 +32,43 @@ class Scalars:
         numbers: of each parameter of the optimizer, in its order, which norm limits it.
         limits: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
         skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
+        beyond: of each parameter the process groups whose other processes hold other parameters.
+        everywhere: those of each parameter group that has any, in order: every process adds up over these, whatever parameters it has.
 
     Attributes:
         on: device -> float64 [FIRST_NORM + n_norms], as the driver of that device reads it; then, where parameters are DTensors, the
-            norm of each set of them whose sums are added up over the same processes.
+            norm of each set of them whose sums are added up over the same processes; likewise where other processes hold other parameters.
     """
 
-    def __init__(self, buckets: list[Bucket], active: list[Tensor], numbers: dict[Tensor, int], limits: bool, skips: bool):
+    def __init__(
+        self,
+        buckets: list[Bucket],
+        active: list[Tensor],
+        numbers: dict[Tensor, int],
+        limits: bool,
+        skips: bool,
+        beyond: dict[Tensor, tuple],
+        everywhere: list[tuple],
+    ):
         devices = sorted({bucket.layout.device for bucket in buckets}, key=lambda device: (device.type == "cpu", device.index or 0))
         n_norms = 1 + max(numbers.values(), default=0)
         wanted = limits or skips
-        shared = {param: summed_over(param) for param in numbers} if wanted else {}  # () of tensors that are no DTensors
-        self._groups = list(dict.fromkeys(shared.values())) if any(shared.values()) else []
+        # process groups: of the parameter's own parts, none of a tensor that is no DTensor; of those with other parameters
+        shared = {param: (summed_over(param), beyond[param]) for param in numbers} if wanted else {}
+        kinds = [*shared.values(), *(((), groups) for groups in everywhere if wanted)]
+        self._groups = list(dict.fromkeys(kinds)) if any(map(any, kinds)) else []
         if self._groups and not devices:  # others may have gradients
-            devices = [local(next(iter(numbers))).device]
+            devices = [local(param).device for param in numbers][:1] or [device_of(everywhere[0][0])]
         neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
         self.on = {device: on_device(neutral.copy(), device) for device in devices}
         self._limits, self._skips, self._scaled = limits, skips, False
         self._parts = []
         if wanted and devices:
             self._prepare(buckets, active, devices, n_norms, numbers, shared)
+            self._beyond = {  # of each, which sums are added up over it
+                groups: torch.tensor([k for k, kind in enumerate(self._groups) if kind[1] == groups], device=devices[0])
+                for groups in dict.fromkeys(everywhere)
+            }
         made = [*self.on.values()]
         if self._parts or self._groups:
             made += [self._spans, *self._sums.values(), *(table for tables in self._tables for table in tables)]
@@ -128,12 +145,19 @@ class Scalars:
 
     def _add_up(self, norms: Tensor) -> None:
         """Make norms of what is here norms of whole DTensors, without a wait for the device."""
-        for groups, where in zip(self._groups, self._reduced, strict=True):
+        for (groups, _), where in zip(self._groups, self._reduced, strict=True):
             squares = norms[where].square_()
             for group in groups:
                 distributed.all_reduce(squares, group=group)
             norms[where] = squares.sqrt_()
-        norms[0] = norms[self._of_groups].square().sum().sqrt()
+        squares = norms[self._of_groups].square()
+        for groups, where in self._beyond.items():
+            total = squares[where].sum()
+            for group in groups:
+                distributed.all_reduce(total, group=group)
+            squares[where] = 0
+            squares[where[:1]] = total
+        norms[0] = squares.sum().sqrt()
 
     def skipped(self) -> Tensor | None:
         """Whether the step is left out, float64, 0 or else; None if none ever is."""
@@ -142,4 +166,4 @@ class Scalars:
 
     def total(self) -> Tensor | None:
         """The first norm, to keep; None if none is wanted."""
-        return _tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and self._parts else None
+        return _tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and (self._parts or self._groups) else None

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from operator import is_not, itemgetter
@@ -16,6 +17,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils.hooks import RemovableHandle
 
 from . import debug
+from .checkpoint import Copies, Group, loaded, only_makes_states, packed
 from .kernels import devices
 from .naming import Source, closest
 from .options import (
@@ -39,16 +41,15 @@ from .options import (
 )
 from .plan import Plan, named_parameters
 from .recipe import Recipe
-from .sharded import local, locals_of, placed, placed_grads, sharded
-from .storage import Memory, counter, fit, fit_in_place, fitted, obsolete, whole
+from .sharded import GROUPS, local, locals_of, placed, placed_grads, process_groups, sharded
+from .storage import MASTER, WIDE, Memory, counter, fit, fit_in_place, fitted, is_left, obsolete, parted, whole, widened
 from .ties import Ties
 
-# how a step runs and how values are stored, not what it computes: never taken from a checkpoint
-_HOW = ("capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype")
-_FIXED = (int, float, str, type(None), torch.dtype)  # what cannot change in place
+_FIXED = (int, float, str, type(None), torch.dtype, *GROUPS)  # what cannot change in place
 
 
 _UNMADE: tuple[tuple[Any, ...], int, Recipe | None] = (), 0, None
+_alike: Counter[tuple] = Counter()  # how many optimizers this process has made, by the shapes and dtypes of their parameters
 
 
 class _Kept:
@@ -70,10 +71,17 @@ class Run:
         self.ties = Ties() if ties is None else ties
         self.facts: debug.Facts | None = None  # of the last step, if it was watched
         self.parts: WeakSet[Run] = WeakSet()  # of the parameters that step by themselves, in a backward
+        self.copies: Copies | None = None  # what the last state_dict holds
 
     def plans(self) -> list[Plan]:
         """What the last steps were made with."""
         return [run.plan for run in (self, *self.parts) if run.plan]
+
+    def check_copies(self) -> None:
+        """RuntimeError if someone has written into the last state_dict, and has not loaded it."""
+        if self.copies:
+            self.copies.check()
+            self.copies = None
 
     def release(self) -> None:
         for run in (self, *self.parts):
@@ -99,14 +107,27 @@ class FusedOptimizer(Optimizer):
         self._check_new(defaults)
         self._run = Run()
         super().__init__(params, defaults)
+        self._seed()
         self._hook()
+
+    def _seed(self) -> None:
+        """Where no seed is given, that of the number of the optimizers before: they all would draw the same random bits."""
+        if self.defaults.get("seed", 0) is not None:
+            return
+        alike = tuple(None if is_uninitialized(param) else (tuple(param.shape), param.dtype) for param in self._params())
+        self.defaults["seed"] = _alike[alike]
+        _alike[alike] += 1
+        for group in self.param_groups:
+            if group["seed"] is None:
+                group["seed"] = self.defaults["seed"]
 
     @classmethod
     @cache
-    def _class_defaults(cls) -> dict[str, Any]:
-        """Every option with its default: those of the first class with a constructor, as the classes made from it change them."""
+    def _class_defaults(cls, rule: bool = False) -> dict[str, Any]:
+        """Every option with its default: of the first class with a constructor, the rule's, as the classes made from it change them."""
         found: dict[str, Any] = {}
-        for base in reversed(cls.__mro__[: cls.__mro__.index(FusedOptimizer)]):
+        classes = cls.__mro__[: cls.__mro__.index(FusedOptimizer)]
+        for base in classes[-1:] if rule else reversed(classes):
             own = dict(vars(base).get("_fixed", {}))
             if "__init__" in vars(base):
                 parameters = inspect.signature(base.__init__).parameters.values()
@@ -116,7 +137,7 @@ class FusedOptimizer(Optimizer):
 
     def _check_new(self, options: dict[str, Any]) -> None:
         check_at_least_zero(options, lr="learning rate")
-        self.check_group(options)
+        self.check_group({**options, "seed": 0} if options["seed"] is None else options)
 
     def _check_names(self, g: int, group: dict[str, Any]) -> None:
         """Warn of each new key that looks like an option but is none."""
@@ -155,6 +176,7 @@ class FusedOptimizer(Optimizer):
         check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
         check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
         check_precision_options(group)
+        process_groups(group["model_parallel_group"])
         if group["skip_nonfinite"] and None not in (group["clip_grad_norm"], group["clip_grad_value"]):
             raise ValueError(
                 f"skip_nonfinite=True with clip_grad_norm={group['clip_grad_norm']} and clip_grad_value={group['clip_grad_value']} is not "
@@ -183,13 +205,17 @@ class FusedOptimizer(Optimizer):
                 super().add_param_group(param_group)
             except UserWarning:  # two updates of one parameter in one launch would race
                 raise ValueError("a parameter group lists the same parameter twice; list it once") from None
+        group = self.param_groups[-1] = Group(self.param_groups[-1], self.defaults)
+        if group["seed"] is None:
+            group["seed"] = self.defaults["seed"]
 
     @property
     def last_grad_norm(self) -> Tensor | None:
         """L2 norm of all gradients at the last step, as clip_grad_norm found it: 0-d float64, on the gradients' device, without a sync.
 
         That of all together even if each parameter is limited by its own; of rescaled and, unless the update is limited, clipped
-        values. None if no parameter group has a clip_grad_norm, before the first step of this object, load or copy, and after a
+        values. Of DTensors, and with a model_parallel_group, it is that of all processes, on each of them, with gradients or without.
+        None if no parameter group has a clip_grad_norm, before the first step of this object, load or copy, and else after a
         step without gradients. Unlike that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
         With apply_in_backward it is made up of each parameter's last step.
         """
@@ -239,6 +265,10 @@ class FusedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
+            if not self.state and only_makes_states():
+                self._make([param for param in self._params() if param.grad is not None])
+                return loss
+            self._run.check_copies()
             recipes = self._recipes()
             capturing = devices.capturing()
             capturable = any(group["capturable"] for group in self.param_groups)
@@ -347,8 +377,12 @@ class FusedOptimizer(Optimizer):
         Raises:
             RuntimeError, ValueError: as step(), before any state was made.
         """
-        recipes = self._recipes()
-        finished = [(param, name, recipes[g]) for g, name, param in named_parameters(self.param_groups) if not is_uninitialized(param)]
+        self._make([param for param in self._params() if not is_uninitialized(param)])
+
+    def _make(self, params: list[Tensor]) -> None:
+        """What prepare() does, for some parameters."""
+        recipes, wanted = self._recipes(), set(params)
+        finished = [(param, name, recipes[g]) for g, name, param in named_parameters(self.param_groups) if param in wanted]
         for param, name, recipe in finished:
             check_precision(name, local(param), recipe.precision)
             check_state(name, local(param), self.state.get(param, {}), recipe.states)
@@ -391,20 +425,25 @@ class FusedOptimizer(Optimizer):
         return handle
 
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        params = list(self._params())
-        for _, name, param in named_parameters(self.param_groups):
+        named = list(named_parameters(self.param_groups))
+        for _, name, param in named:
             if isinstance(values := self.state.get(param), dict):
                 check_codes(name, local(param), values)
-        state = {
-            index: whole(params[index], values, self._run.ties) if isinstance(index, int) and isinstance(values, dict) else values
-            for index, values in state_dict["state"].items()
-        }
-        # what torch.distributed.checkpoint refuses in a full state_dict, and no load takes
-        groups = [
-            {key: plain(value) for key, value in group.items() if not isinstance(value, torch.dtype)}
-            for group in state_dict["param_groups"]
-        ]
-        return {**state_dict, "state": state, "param_groups": groups}
+        state, copies = {}, []
+        for index, values in state_dict["state"].items():
+            if not isinstance(index, int) or not isinstance(values, dict):
+                state[index] = values
+                continue
+            g, name, param = named[index]
+            state[index] = saved = whole(param, values, self._run.ties)
+            if "step" in values:  # else it has only been given a master
+                late = {key: first for key, first in self.recipe(self.param_groups[g]).states.items() if key not in saved}
+                saved |= {key: placed(param, fitted(local(param), first)) for key, first in late.items()}
+            made = {key: value for key, value in saved.items() if isinstance(value, Tensor) and value is not values.get(key)}
+            copies += [(f"{key} of {name}", value) for key, value in made.items()]
+        self._run.copies = Copies(copies) if copies else None
+        defaults = self._class_defaults(rule=True)
+        return {**state_dict, "state": state, "param_groups": [packed(group, defaults) for group in state_dict["param_groups"]]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of an optimizer of this class or, where it has the same states, of torch's.
@@ -412,26 +451,29 @@ class FusedOptimizer(Optimizer):
         Args:
             state_dict: what state_dict() returned. Its tensors are copied: the two optimizers share none. However states are
                 stored in the checkpoint, they come to be stored as the options of this optimizer say, on the parameter's device.
+                Options of which it says nothing stay as they are.
 
         Raises:
-            ValueError: other groups, a missing state or one of another shape; nothing has changed then, here and below.
+            ValueError: other groups, a missing state or one of another shape or unit; nothing has changed then, here and below.
             RuntimeError: a parameter that cannot be stored as the options of this optimizer say.
         """
         super().load_state_dict(state_dict)
 
     def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        n_groups = min(len(self.param_groups), len(state_dict["param_groups"]))
+        groups = []
         for g, (mine, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
-            if mine.get("lr_in_momentum") and "lr_in_momentum" not in saved and float(saved.get("momentum", 0)) > 0:
-                raise ValueError(
-                    f"parameter group {g} has lr_in_momentum=True, but the checkpoint, of another class, holds a momentum_buffer without "
-                    "lr: load it with lr_in_momentum=False, or set the momentum of its param_groups to 0 to start with a new buffer"
-                )
-        groups = [
-            {**{key: value for key, value in mine.items() if key != "params"}, **saved, **{key: mine[key] for key in _HOW if key in mine}}
-            for mine, saved in zip(self.param_groups, state_dict["param_groups"], strict=False)
-        ] + state_dict["param_groups"][len(self.param_groups) :]  # torch's error for a wrong number of groups
+            states = [state_dict["state"].get(param) for param in saved.get("params", ())]
+            states = [values for values in states if isinstance(values, dict) and "step" in values]
+            groups.append(loaded(g, saved, mine, self.defaults, states))
+        groups += state_dict["param_groups"][n_groups:]  # torch's error for a wrong number of groups
         keep = {
-            index: {key: _Kept(value) if isinstance(value, Tensor) else value for key, value in state.items()}
+            # of a name that a flattened checkpoint lacks torch makes an empty dict
+            index: {
+                key: _Kept(value) if isinstance(value, Tensor) else value
+                for key, value in state.items()
+                if not isinstance(value, dict) or value
+            }
             if isinstance(state, dict)
             else state
             for index, state in state_dict["state"].items()
@@ -448,7 +490,9 @@ class FusedOptimizer(Optimizer):
         defaults = self._class_defaults() | (source.options() if source else {}) | state.get("defaults", self.__dict__.get("defaults", {}))
         if "defaults" in state:  # not what load_state_dict brings
             state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
+        defaults["seed"] = defaults.get("seed") or 0
         for g, group in enumerate(groups):
+            groups[g] = group = Group(group, defaults)
             group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
             self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
@@ -459,13 +503,17 @@ class FusedOptimizer(Optimizer):
         for g, name, param in named_parameters(groups):
             if values := new.get(param):
                 initial, precision = recipes[g].states, recipes[g].precision
-                owner, param, values = param, local(param), locals_of(values)
+                owner, param = param, local(param)
+                wanted = {*initial, *([MASTER] if precision.master_weights and param.dtype in WIDE else [])}
+                values = {key: value for key, value in values.items() if key in wanted or not is_left(owner, key, value)}
+                new[owner], values = values, locals_of(values)
                 check_precision(name, param, precision)
-                if any(isinstance(value, _Kept) for value in states[owner].values()):
-                    check_shards(name, owner, new[owner], initial)
+                if saved := any(isinstance(value, _Kept) for value in states[owner].values()):
+                    check_shards(name, owner, new[owner], wanted)
                     if "step" in values or initial.keys() & values.keys():  # else it has only been given a master
                         check_complete(type(self).__name__, name, values, initial)
                 check_state(name, param, values, initial)
+                values = widened(values) if saved else parted(values, initial)
                 kept = fit(param, values, initial, precision, loading=True)
                 values = {key: value for key, value in values.items() if key not in obsolete(values, initial, kept)}
                 others = {
@@ -482,4 +530,5 @@ class FusedOptimizer(Optimizer):
             self._run = Run()
             self._hook()
         self.release()
+        self._run.copies = None
         self._run.ties.clear()

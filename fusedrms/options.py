@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .kernels import devices
 from .sharded import is_sharded, locals_of
-from .storage import SCALE, STORED_AS, Precision, is_coded, n_groups
+from .storage import MASTER, SCALE, Precision, is_coded, n_groups
 
 # how the elements of a parameter are stored; complex ones as pairs, as torch.view_as_real shows them
 STORED = {
@@ -255,7 +255,7 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
     """ValueError unless those states that are there fit what is here of the parameter, and its steps are a number."""
     _check_kept(name, state)
     state = locals_of(state)
-    for key in (key for key in (*keys, *STORED_AS) if key in state):
+    for key in (key for key in (*keys, MASTER) if key in state):
         value = state[key]
         if not isinstance(value, Tensor) or value.shape != param.shape:
             _refuse_state(name, param, key, value)
@@ -280,7 +280,7 @@ def _refuse_state(name: str, param: Tensor, key: str, value: object, expected: t
 
 def check_shards(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
     """ValueError unless a loaded state is divided where its parameter is: alike on all processes, which else would wait for each other."""
-    for key in (*keys, "master_param"):
+    for key in keys:
         value = state.get(key)
         if isinstance(value, Tensor) and value.dim() and is_sharded(value) != is_sharded(param):
             which = ("a DTensor", "no DTensor") if is_sharded(param) else ("no DTensor", "one")

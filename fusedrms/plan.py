@@ -18,8 +18,8 @@ from .memory import Named, check_apart, check_memory
 from .norms import Scalars
 from .options import check_placement, check_precision, check_state, check_tensors
 from .recipe import Recipe
-from .sharded import finish, first_element, is_sharded, local, locals_of
-from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, order, rows, stored
+from .sharded import finish, first_element, is_sharded, local, locals_of, place_in
+from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, is_noisy, is_variance, order, rows, stored
 
 
 def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
@@ -47,12 +47,12 @@ def _lists(groups: list[dict]) -> list[list[Tensor]]:
     return [group["params"] if isinstance(group["params"], list) else list(group["params"]) for group in groups]
 
 
-def _noise(precision: Precision, number: int) -> tuple[int, int]:
-    """Two words that no other parameter of the optimizer, and no other seed, has; 0 where nothing is random."""
-    if not precision.stochastic_rounding and precision.state_dtype == torch.float32:
+def _noise(precision: Precision, number: int, place: int) -> tuple[int, int]:
+    """Two words that no other parameter of the optimizer, no other seed and no process at another place has; 0 where nothing is random."""
+    if not is_noisy(precision._asdict()):
         return 0, 0
     low, high = precision.seed & 0xFFFFFFFF, precision.seed >> 32
-    first, second = np.random.SeedSequence((low, high, number)).generate_state(2)
+    first, second = np.random.SeedSequence((low, high, number, place)).generate_state(2)
     return int(first), int(second)
 
 
@@ -166,7 +166,9 @@ class Plan:
 
         limits, skips = any(recipe.norm_over for recipe in recipes), any(recipe.skip_nonfinite for recipe in recipes)
         self._active, self.names = [each.place for each in active], [each.name for each in active]
-        self._scalars = Scalars(self._buckets, [params[k] for k in self._active], norms, limits, skips)
+        beyond = {param: recipes[g].beyond for g, _, param in everything}
+        everywhere = [recipe.beyond for recipe in recipes if recipe.beyond]  # also of groups without parameters
+        self._scalars = Scalars(self._buckets, [params[k] for k in self._active], norms, limits, skips, beyond, everywhere)
         self._kinds = [recipe.kind for recipe in recipes]
         # a dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be
         everyone = [member for group in members.values() for member in group]
@@ -200,9 +202,9 @@ class Plan:
             grad,
             beside,
             states,
-            "variance" in tensors,
+            is_variance(tensors),
             recipe.precision.stochastic_rounding and param.dtype in WIDE,
-            _noise(recipe.precision, number),
+            _noise(recipe.precision, number, place_in(recipe.beyond)),
             first_element(owner) * (1 + owner.is_complex()),
             counter,
             norm,

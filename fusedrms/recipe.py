@@ -1,11 +1,12 @@
 """From the options of a parameter group to the numbers that a launch reads."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from .options import number
+from .sharded import process_groups
 from .storage import Precision
 
 
@@ -20,11 +21,12 @@ class Recipe(NamedTuple):
     bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
     precision: Precision = Precision()
     skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
+    beyond: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
 
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
-        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision, self.skip_nonfinite
+        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision, self.skip_nonfinite, self.beyond
 
 
 def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
@@ -39,6 +41,11 @@ def limit(group: dict, option: str) -> float:
 def norm_over(group: dict) -> str | None:
     """Recipe.norm_over."""
     return None if group["clip_grad_norm"] is None else group["clip_norm_over"]
+
+
+def beyond(group: dict) -> tuple[Any, ...]:
+    """Recipe.beyond."""
+    return process_groups(group["model_parallel_group"])
 
 
 def precision(group: dict) -> Precision:

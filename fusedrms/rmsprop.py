@@ -8,7 +8,7 @@ from torch import Tensor
 from .naming import check_keywords
 from .optimizer import FusedOptimizer, ParamsT
 from .options import check_at_least_zero, check_choice, check_flags, number
-from .recipe import Recipe, common, norm_over, precision
+from .recipe import Recipe, beyond, common, norm_over, precision
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
 NORM_ON = ("gradient", "update")
@@ -52,7 +52,8 @@ class FusedRMSProp(FusedOptimizer):
         clip_after_decay: clip to clip_grad_value after the L2 penalty is added, as MXNet 1 does; default False, before.
         clip_grad_norm: limit of the L2 norm of all gradients of the optimizer together, those of groups without this option
             included; they are scaled by min(1, limit / norm), after clip_grad_value; default None. The norm stays on the
-            device; see :attr:`last_grad_norm`.
+            device; see :attr:`last_grad_norm`. DTensors count whole. Where other processes hold other parameters, as in pipeline
+            stages, it is the norm of a part unless model_parallel_group says so; likewise skip_nonfinite.
         clip_norm_on: what that factor scales: the "gradient", or the "update" alone, so that the averages do not see it, and
             the norm is taken before clip_grad_value (neon); it multiplies lr, and so the whole momentum buffer unless
             lr_in_momentum; default "gradient".
@@ -62,16 +63,21 @@ class FusedRMSProp(FusedOptimizer):
         stochastic_rounding: round bfloat16 and float16 parameters up or down with the probabilities that make the mean exact,
             instead of to nearest, where small updates are lost; wider parameters are left as they are; default False.
         master_weights: what 16-bit parameters are rounded from, to nearest: None, themselves; "float32", ``master_param`` in
-            their state; "split", for bfloat16, the parameter and 16 more bits in ``param_remainder``, which together are the
+            their state; "split", for bfloat16, the parameter and the 16 bits that it lacks, int16 in ``master_param``, together the
             same float32 bit for bit. Not with stochastic_rounding; wider parameters need none; default None.
         state_dtype: of the averages and the momentum buffer of real parameters up to 32 bits: torch.float32; torch.bfloat16,
             rounded stochastically; "8bit", codes of 64 elements to a scale, likewise; default torch.float32.
-        seed: of the random bits, which depend on it, the parameter's place among all, its steps and the element's index alone;
-            0 to 2**64 - 1; default 0.
+        seed: of the random bits, which depend on it, the parameter's place among all, its steps and the element's index, and this
+            process's rank in model_parallel_group; 0 to 2**64 - 1. Default None: how many optimizers of parameters of these shapes
+            and dtypes this process has made before, 0 for the first, so that no two draw the same bits. A checkpoint brings its own.
         skip_nonfinite: leave a step out, as if it had not been called, if any gradient of the optimizer holds a NaN or an infinity,
             or in float32 a magnitude above 1e19, whose square is infinite; found and heeded on the device, counted by
             :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_norm
             and clip_grad_value; default False.
+        model_parallel_group: process groups (a ProcessGroup, a DeviceMesh, or a list of them) whose other processes hold other
+            parameters, or other parts of these that are no DTensors: pipeline stages, experts, ZeroRedundancyOptimizer, FSDP1. Squares
+            are added up over it for the norm of all gradients, and to find what is not finite; every process in it must call step(),
+            one without parameters too, ``[{"params": []}]``. Not in a checkpoint; default None.
 
     Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
     buffer, whose unit it decides.
@@ -79,9 +85,8 @@ class FusedRMSProp(FusedOptimizer):
     State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its
     dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32, or float64 where
     that is the default dtype, on the CPU, or on the GPU if that alone knows of a step (capturable, skip_nonfinite, a scaler). In
-    another state_dtype ``variance``, square_avg - grad_avg², takes the place of a centered ``square_avg``; codes are uint8 or,
-    of what has a sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of it
-    in full precision.
+    another state_dtype a centered ``square_avg`` holds the variance, square_avg - grad_avg²; codes are uint8 or, of what has a
+    sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of it in full precision.
 
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite, alpha above 1, a tensor lr of several elements, a limit or
@@ -128,8 +133,9 @@ class FusedRMSProp(FusedOptimizer):
         stochastic_rounding: bool = False,
         master_weights: str | None = None,
         state_dtype: torch.dtype | str = torch.float32,
-        seed: int = 0,
+        seed: int | None = None,
         skip_nonfinite: bool = False,
+        model_parallel_group: Any = None,
     ):
         super().__init__(params, locals())
 
@@ -173,6 +179,7 @@ class FusedRMSProp(FusedOptimizer):
             alpha if group["bias_correction"] else 0.0,
             precision(group),
             group["skip_nonfinite"],
+            beyond(group),
         )
 
 

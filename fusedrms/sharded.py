@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+GROUPS = (torch.distributed.ProcessGroup, DeviceMesh) if torch.distributed.is_available() else ()
 
 
 def _module() -> Any:
@@ -78,6 +81,42 @@ def placed_grads(params: list[Any]) -> dict[Any, Tensor]:
                 f"{param.device_mesh}: redistribute the gradient to that mesh before step()"
             ) from None
     return found
+
+
+def process_groups(value: Any) -> tuple[Any, ...]:
+    """The process groups that a ProcessGroup, a DeviceMesh (one for each dimension), or a sequence of these stands for; None: none.
+
+    Raises:
+        TypeError: it is another thing, or a group that this process is not in.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(group for each in value for group in process_groups(each))
+    if isinstance(value, GROUPS):
+        if not isinstance(value, DeviceMesh):
+            return (value,)
+        if value.get_coordinate() is not None:
+            return tuple(value.get_all_groups())
+    raise TypeError(
+        f"model_parallel_group={value!r} is not supported: it must be a ProcessGroup or DeviceMesh that this process is in, a list of "
+        "these, or None"
+    )
+
+
+def place_in(groups: Iterable[Any]) -> int:
+    """The number of this process among those of several process groups, from 0."""
+    place = 0
+    for group in groups:
+        place = place * torch.distributed.get_world_size(group) + torch.distributed.get_rank(group)
+    return place
+
+
+def device_of(group: Any) -> torch.device:
+    """Where a process without tensors takes part in the collectives of a group: on its GPU, if the group has a backend for it."""
+    if torch.cuda.is_available() and "cuda" in torch.distributed.get_backend_config(group):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def summed_over(param: Any) -> tuple[Any, ...]:

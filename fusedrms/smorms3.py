@@ -1,11 +1,13 @@
 """FusedSMORMS3: options in, Recipe out; everything else is FusedOptimizer's."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .optimizer import FusedOptimizer, ParamsT
 from .options import check_at_least_zero, number
-from .recipe import Recipe, common, norm_over, precision
+from .recipe import Recipe, beyond, common, norm_over, precision
 
 
 class FusedSMORMS3(FusedOptimizer):
@@ -26,11 +28,11 @@ class FusedSMORMS3(FusedOptimizer):
         weight_decay: L2 penalty added to the gradient; default 0.
         capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
         decoupled_weight_decay, rescale_grad, clip_grad_value, clip_after_decay, clip_grad_norm, clip_norm_over,
-            clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite: likewise.
+            clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite, model_parallel_group: likewise.
 
     State of a parameter, of its shape and strides, float32, float64 for float64 parameters, complex for complex ones: ``square_avg``
-    and ``grad_avg``, from 0, ``mem``, from 1; ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two are kept as
-    ``variance`` and ``grad_avg`` of that dtype; ``mem`` stays as it is.
+    and ``grad_avg``, from 0, ``mem``, from 1; ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two are kept in
+    it, as variance and mean; ``mem`` stays as it is.
 
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite, and what else an option does not allow.
@@ -61,8 +63,9 @@ class FusedSMORMS3(FusedOptimizer):
         stochastic_rounding: bool = False,
         master_weights: str | None = None,
         state_dtype: torch.dtype | str = torch.float32,
-        seed: int = 0,
+        seed: int | None = None,
         skip_nonfinite: bool = False,
+        model_parallel_group: Any = None,
     ):
         super().__init__(params, locals())
 
@@ -80,4 +83,5 @@ class FusedSMORMS3(FusedOptimizer):
             (number(group, "eps"),),
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
+            beyond=beyond(group),
         )

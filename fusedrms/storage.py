@@ -1,6 +1,6 @@
 """What is kept for each parameter, and how it lies in memory: as a launch reads it, or in full precision, as checkpoints hold it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,14 +12,15 @@ from torch.optim import Optimizer
 
 from .kernels.counters import DTYPES
 from .kernels.quant import GROUP, LEAST_SCALE
-from .sharded import local, locals_of, placed
-from .ties import Ties
+from .sharded import is_sharded, local, locals_of, placed
+from .ties import Ties, is_remainder
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
 COUNTED = tuple(getattr(torch, name) for name in DTYPES)  # what counters may be; on GPUs the first two
-_MASTER = "master_param", "param_remainder"
-STORED_AS = *_MASTER, "variance"  # names in a state beside those of the rule's states, of the parameter's shape too
+MASTER = "master_param"  # in a state: of a 16-bit parameter what it is rounded from, or the bits that it lacks
+AVERAGES = "square_avg", "grad_avg", "momentum_buffer"  # which may be kept in fewer bits
 _TOP = {torch.uint8: 255, torch.int8: 127}  # largest code
+LEAN = torch.bfloat16, *_TOP
 SCALE = "_scale"  # ends the names of scales
 LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32, device="cpu").view(torch.float32).item()  # the scale of a group of zeros
 
@@ -31,6 +32,11 @@ class Precision(NamedTuple):
     master_weights: str | None = None
     state_dtype: torch.dtype | str = torch.float32
     seed: int = 0
+
+
+def is_noisy(options: Mapping[str, Any]) -> bool:
+    """Whether anything is rounded at random."""
+    return bool(options.get("stochastic_rounding")) or options.get("state_dtype", torch.float32) != torch.float32
 
 
 def dense_like(param: Tensor, **kwargs) -> Tensor:
@@ -55,6 +61,11 @@ def n_groups(tensor: Tensor) -> int:
 def _flat(tensor: Tensor) -> Tensor:
     """The elements of a tensor without gaps, in the order of memory."""
     return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def is_variance(values: dict) -> bool:
+    """Whether the square average is kept as the variance about the other average: in fewer bits it could not be had from both."""
+    return all(getattr(values.get(key), "dtype", None) in LEAN for key in ("square_avg", "grad_avg"))
 
 
 def is_coded(values: dict, key: str) -> bool:
@@ -101,35 +112,53 @@ def _kept_or(param: Tensor, master: Tensor) -> Tensor:
 def _master(param: Tensor, values: dict) -> Tensor | None:
     """The float32 master, if there is one; where something else has changed the parameter, what that comes to."""
     param = param.detach()
-    if "param_remainder" in values and param.dtype == torch.bfloat16:
+    master = values.get(MASTER)
+    if is_remainder(master) and param.dtype == torch.bfloat16:
         upper = param.view(torch.int16).int() << 16
-        bits = upper + values["param_remainder"].to(param.device).int()
+        bits = upper + master.to(param.device).int()
         beyond = bits.view(torch.float32).isnan() | (bits ^ upper < 0)
         return torch.where(beyond, upper, bits).view(torch.float32)
-    if "master_param" in values and param.dtype in WIDE:
-        master = values["master_param"].to(param.device, WIDE[param.dtype])  # torch's optimizers narrow it
+    if master is not None and not is_remainder(master) and param.dtype in WIDE:
+        master = master.to(param.device, WIDE[param.dtype])  # torch's optimizers narrow it
         if not param.is_complex():
             return _kept_or(param, master)
         return torch.view_as_complex(_kept_or(torch.view_as_real(param), torch.view_as_real(master)))
     return None
 
 
-def full(param: Tensor, values: dict) -> dict:
-    """The state of a parameter in full precision, with torch's names; a tensor that is so already stays the same.
-
-    A square average that is kept as a variance comes as float64: in float32 the variance could not be had back from it.
-    """
+def widened(values: dict) -> dict:
+    """The state of a parameter, with averages each in full precision; a tensor that is so already stays the same."""
     scales = {key + SCALE for key in values if is_coded(values, key)}
-    known = {key: value for key, value in values.items() if key not in _MASTER and key not in scales}
+    known = {key: value for key, value in values.items() if key not in scales}
     for key, value in known.items():
         if is_coded(values, key):
             known[key] = decoded(value, values[key + SCALE])
-        elif isinstance(value, Tensor) and value.dtype == torch.bfloat16:
+        elif key in AVERAGES and getattr(value, "dtype", None) == torch.bfloat16:
             known[key] = value.float()
-    if "variance" in known:
-        known["square_avg"] = known.pop("variance").double() + known["grad_avg"].double() ** 2
+    return known
+
+
+def _full_averages(values: dict) -> dict:
+    """Likewise, a variance as the square average again."""
+    known = widened(values)
+    if is_variance(values):
+        known["square_avg"] = known["square_avg"].double() + known["grad_avg"].double() ** 2
+    return known
+
+
+def parted(values: dict, states: Collection[str]) -> dict:
+    """A state whose averages are kept each by itself if one of the two is not wanted any more."""
+    return _full_averages(values) if is_variance(values) and "grad_avg" not in states else values
+
+
+def full(param: Tensor, values: dict) -> dict:
+    """The state of a parameter in full precision, by the names that it has in a checkpoint.
+
+    A square average that is kept as a variance comes as float64: in float32 the variance could not be had back from it.
+    """
+    known = {key: value for key, value in _full_averages(values).items() if key != MASTER}
     master = _master(param, values)
-    return known if master is None else {**known, "master_param": master}
+    return known if master is None else {**known, MASTER: master}
 
 
 def whole(param: Tensor, values: dict, ties: Ties) -> dict:
@@ -143,16 +172,15 @@ def stored(param: Tensor, states: Collection[str], precision: Precision) -> dict
     wide = WIDE.get(param.dtype, param.dtype)
     found: dict[str, torch.dtype] = {}
     if precision.master_weights and param.dtype in WIDE:
-        found.update({"param_remainder": torch.int16} if precision.master_weights == "split" else {"master_param": wide})
+        found[MASTER] = torch.int16 if precision.master_weights == "split" else wide
     for key in states:
         if precision.state_dtype == torch.float32 or key == "mem":
             found[key] = wide
             continue
-        name = "variance" if key == "square_avg" and "grad_avg" in states else key
         if precision.state_dtype == torch.bfloat16:
-            found[name] = torch.bfloat16
+            found[key] = torch.bfloat16
         else:
-            found.update({name: torch.uint8 if key == "square_avg" else torch.int8, name + SCALE: torch.float32})
+            found.update({key: torch.uint8 if key == "square_avg" else torch.int8, key + SCALE: torch.float32})
     return found
 
 
@@ -162,6 +190,11 @@ def _fits(param: Tensor, key: str, dtype: torch.dtype, value: Tensor | None) -> 
     if key.endswith(SCALE):
         return value.shape == (n_groups(param),) and value.is_contiguous()
     return order(value) == order(dense_like(param, device="meta")) and not is_lazy(value)
+
+
+def is_left(param: Tensor, key: str, value: object) -> bool:
+    """Whether a loaded state that is not wanted cannot stay: a master, or an average that is divided otherwise than its parameter."""
+    return key == MASTER or (key in AVERAGES and is_sharded(param) != is_sharded(value))
 
 
 def fitted(param: Tensor, value: Tensor | float, dtype: torch.dtype | None = None) -> Tensor:
@@ -176,8 +209,8 @@ def fitted(param: Tensor, value: Tensor | float, dtype: torch.dtype | None = Non
 
 def _unsettled(param: Tensor, values: dict) -> bool:
     """Whether there is a float32 master of which the parameter is not the bfloat16 of _split(): as yet, if it is still to be loaded."""
-    master = values.get("master_param")
-    if master is None or param.dtype != torch.bfloat16:
+    master = values.get(MASTER)
+    if master is None or is_remainder(master) or param.dtype != torch.bfloat16:
         return False
     return not torch.equal(_split(fitted(param, master))[0].view(torch.int16), param.detach().view(torch.int16))
 
@@ -198,17 +231,18 @@ def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Preci
     if all(_fits(param, key, dtype, values.get(key)) for key, dtype in wanted.items()):
         return {key: values[key] for key in wanted}
     known, found = full(param, values), {}
+    master, about_mean = values.get(MASTER), "grad_avg" in known and "grad_avg" in initial
     for key, dtype in wanted.items():
-        if key == "master_param":  # as it is, for the parameter may yet be loaded
-            found[key] = fitted(param, values.get(key, known.get(key, param.detach())))
-        elif key == "param_remainder":
-            shown, found[key] = _split(fitted(param, known.get("master_param", param.detach())))
-            if "master_param" in values and not loading:
+        if key == MASTER and dtype == torch.int16:
+            shown, found[key] = _split(fitted(param, known.get(key, param.detach())))
+            if not (master is None or is_remainder(master) or loading):
                 param.detach().copy_(shown)  # ties may have gone the other way
+        elif key == MASTER:  # as it is, for the parameter may yet be loaded
+            found[key] = fitted(param, known.get(key, param.detach()) if master is None or is_remainder(master) else master)
         elif not key.endswith(SCALE):
-            value = known.get("square_avg" if key == "variance" else key, initial.get(key, initial.get("square_avg")))
-            if key == "variance" and "square_avg" in known and "grad_avg" in known:
-                value = (known["square_avg"].double() - known["grad_avg"].double() ** 2).clamp(min=0)
+            value = known.get(key, initial[key])
+            if key == "square_avg" and dtype in LEAN and key in known and about_mean:
+                value = (known[key].double() - known["grad_avg"].double() ** 2).clamp(min=0)
             if dtype in _TOP:
                 found[key], found[key + SCALE] = encoded(fitted(param, value, torch.float32), dtype)
             else:
@@ -240,14 +274,14 @@ def counter(value: object, steps: float, device: torch.device | None = None) -> 
 
 def rows(tensors: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
     """Of what fit() gave: what lies beside the parameter, and each state, or its codes and their scales."""
-    beside = tuple(tensors[key] for key in _MASTER if key in tensors)
-    states = {key: value for key, value in tensors.items() if key not in _MASTER and not key.endswith(SCALE)}
+    beside = tuple(tensors[key] for key in (MASTER,) if key in tensors)
+    states = {key: value for key, value in tensors.items() if key != MASTER and not key.endswith(SCALE)}
     return beside, tuple((value, tensors[key + SCALE]) if key + SCALE in tensors else (value,) for key, value in states.items())
 
 
 def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> list[str]:
     """Names in a state that stored one of `kept` in another way."""
-    others = {*_MASTER, *(key + end for key in (*states, "variance") for end in ("", SCALE))}
+    others = {MASTER, *(key + end for key in states for end in ("", SCALE))}
     return [key for key in values if key in others and key not in kept]
 
 
@@ -257,10 +291,12 @@ def fit_in_place(param: Tensor, values: dict, initial: dict[str, float], precisi
     Returns:
         What fit() does: what is here of its tensors.
     """
-    tensors = fit(local(param), locals_of(values), initial, precision)
-    for key in obsolete(values, initial, tensors):
+    here = parted(locals_of(values), initial)
+    tensors = fit(local(param), here, initial, precision)
+    kept = {**{key: value for key, value in here.items() if key not in obsolete(here, initial, tensors)}, **tensors}
+    for key in values.keys() - kept.keys():
         del values[key]
-    values.update((key, placed(param, tensor)) for key, tensor in tensors.items() if tensor is not local(values.get(key)))
+    values.update((key, placed(param, value)) for key, value in kept.items() if value is not local(values.get(key)))
     assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
     return tensors
 

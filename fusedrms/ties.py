@@ -5,6 +5,7 @@ A remainder is too small to say which of the two its parameter is. So where a ma
 """
 
 from collections.abc import Iterable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,6 +13,11 @@ from torch import Tensor
 from .sharded import local
 
 _TIE = -0x8000  # as a remainder
+
+
+def is_remainder(master: object) -> TypeGuard[Tensor]:
+    """Whether what a state has as master is the 16 bits that its bfloat16 parameter lacks."""
+    return isinstance(master, Tensor) and master.dtype == torch.int16
 
 
 def _of(param: Tensor, remainder: Tensor) -> Tensor:
@@ -45,8 +51,8 @@ class Ties:
 
     def exported(self, param: Tensor, values: dict) -> Tensor:
         """What is here of a parameter whose master goes out, as the kernels round it; values: what is here of its state."""
-        shown, remainder = local(param).detach(), values.get("param_remainder")
-        if remainder is None or shown.dtype != torch.bfloat16 or shown.is_meta:
+        shown, remainder = local(param).detach(), values.get("master_param")
+        if not is_remainder(remainder) or shown.dtype != torch.bfloat16 or shown.is_meta:
             return shown
         key, remainder = (id(param), remainder.data_ptr()), remainder.to(shown.device)
         known = self._known.get(key)
@@ -64,8 +70,8 @@ class Ties:
     def settle(self, params: Iterable[Tensor], state: dict) -> None:
         """Before a step: let the parameters that it updates show their masters again where these were copied into them."""
         for param in params if self._known else ():
-            remainder = local(state.get(param, {}).get("param_remainder"))
-            if param.grad is None or remainder is None:
+            remainder = local(state.get(param, {}).get("master_param"))
+            if param.grad is None or not is_remainder(remainder):
                 continue
             ties = self._known.pop((id(param), remainder.data_ptr()), None)
             if ties is not None:

@@ -41,6 +41,7 @@ MODES = {
     "split, bfloat16 state": dict(master_weights="split", state_dtype=torch.bfloat16),
     "split, 8-bit state": dict(master_weights="split", state_dtype="8bit"),
 }
+MODES = {name: dict(mode, seed=0) for name, mode in MODES.items()}  # as the first optimizer of a process has it
 
 # 0-d, empty, one element, tails of a vector, of a block, of a chunk
 SHAPES = [(), (0,), (1,), (7,), (33, 5), (1024,), (1025,), (3, 1, 5), (16384 + 3,)]

@@ -113,7 +113,7 @@ def test_a_pickle_without_newer_options(make, expected):
     params = optimizer.param_groups[0]["params"]
     random_grads(params)
     optimizer.step()
-    for option in expected:
+    for option in expected.keys() - {"seed"}:
         old = pickle.loads(pickle.dumps(optimizer))
         del old.defaults[option], old.param_groups[0][option]
         for taken in (pickle.loads(pickle.dumps(old)), copy.deepcopy(old)):
@@ -123,14 +123,17 @@ def test_a_pickle_without_newer_options(make, expected):
             taken.step()
     old.defaults = {}
     old.param_groups[0] = {"params": old.param_groups[0]["params"]}
-    assert {key: value for key, value in pickle.loads(pickle.dumps(old)).param_groups[0].items() if key != "params"} == expected
+    assert {key: value for key, value in pickle.loads(pickle.dumps(old)).param_groups[0].items() if key != "params"} == {
+        **expected,
+        "seed": 0,
+    }
 
 
 def test_a_checkpoint_without_newer_options():
     """They stay as they are in the optimizer that loads it, or come from its defaults where its group was made by hand."""
     optimizer = FusedRMSProp(parameters([(2,)]), skip_nonfinite=True)
-    saved = optimizer.state_dict()
-    del saved["param_groups"][0]["skip_nonfinite"], saved["param_groups"][0]["alpha"]
+    saved = FusedRMSProp(parameters([(2,)])).state_dict()
+    del saved["param_groups"][0]["alpha"]
     del optimizer.param_groups[0]["alpha"]
     optimizer.load_state_dict(saved)
     assert (optimizer.param_groups[0]["skip_nonfinite"], optimizer.param_groups[0]["alpha"]) == (True, 0.99)

@@ -10,7 +10,7 @@ from torch import Tensor
 from cases import code_error, compute_error, storage_error
 from fusedrms import FusedRMSProp, export_master
 from fusedrms.kernels.quant import GROUP
-from fusedrms.storage import full
+from fusedrms.storage import full, is_variance
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem")
@@ -107,7 +107,7 @@ def full_state(optimizer: torch.optim.Optimizer) -> dict:
 
 
 def in_master(state: dict) -> bool:
-    return bool(state.keys() & {"master_param", "param_remainder"})
+    return "master_param" in state
 
 
 def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.ndarray, stochastic: bool = True) -> np.ndarray:
@@ -152,9 +152,9 @@ def step_and_check(optimizer: torch.optim.Optimizer) -> None:
         kept = optimizer.state[param]
         for key, value in new.items():
             actual = states[param][key] if key != "param" else masters[param] if in_master(kept) else param
-            if key == "square_avg" and "variance" in kept:  # stored without grad_avg², which is stored by itself
+            if key == "square_avg" and is_variance(kept):  # stored without grad_avg², which is stored by itself
                 mean, mean_error = new["grad_avg"], stored_error(kept, "grad_avg", param, new["grad_avg"])
-                bound = stored_error(kept, "variance", param, value - mean**2) + (2 * np.abs(mean) + mean_error) * mean_error
+                bound = stored_error(kept, "square_avg", param, value - mean**2) + (2 * np.abs(mean) + mean_error) * mean_error
             else:
                 bound = stored_error(kept, key, param, value, stochastic)
             bound = bound + max(compute_error(param.dtype), shared_error) * sizes[key]

@@ -8,9 +8,9 @@ import traceback
 import torch
 from torch import distributed, multiprocessing
 
-from ranks import checkpoints, faults, gradients, models, replicas, shards
+from ranks import checkpoints, exchange, faults, gradients, models, replicas, shards, stages
 
-CHECKS = {check.__name__: check for module in (replicas, shards, gradients, checkpoints) for check in module.CHECKS}
+CHECKS = {check.__name__: check for module in (replicas, shards, gradients, stages, checkpoints, exchange) for check in module.CHECKS}
 FAULTS = {check.__name__: check for check in faults.CHECKS}
 
 

@@ -19,7 +19,11 @@ SHARDED = {
     "SMORMS3": (FusedSMORMS3, torch.float32, {}),
     "stochastic": (FusedRMSProp, torch.bfloat16, dict(stochastic_rounding=True, seed=3)),
     "split": (FusedRMSProp, torch.bfloat16, dict(master_weights="split", momentum=0.9)),
-    "split, bfloat16 state": (FusedRMSProp, torch.bfloat16, dict(master_weights="split", state_dtype=torch.bfloat16, centered=True)),
+    "split, bfloat16 state": (
+        FusedRMSProp,
+        torch.bfloat16,
+        dict(master_weights="split", state_dtype=torch.bfloat16, centered=True, seed=0),
+    ),
     "clip norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01)),
     "clip each norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01, clip_norm_over="parameter")),
 }
@@ -77,7 +81,7 @@ def fsdp_8bit(rank: int, world: int) -> None:
     """Groups of 64 elements begin anew in each shard: what begins the whole has the codes that it has by itself."""
     model = sharded(mesh_of(world))
     shards = nn.ParameterList([local(param).clone() for param in model.parameters()])
-    optimizer, expected = (FusedRMSProp(each.parameters(), state_dtype="8bit", momentum=0.9) for each in (model, shards))
+    optimizer, expected = (FusedRMSProp(each.parameters(), state_dtype="8bit", momentum=0.9, seed=0) for each in (model, shards))
     for step in range(STEPS):
         give_gradients(step, model)
         for param, shard in zip(model.parameters(), shards, strict=True):

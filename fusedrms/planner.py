@@ -1,0 +1,43 @@
+"""LoadPlanner: torch.distributed.checkpoint.load for an optimizer that keeps what the checkpoint's did not, or of an earlier version."""
+
+from typing import Any
+
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.planner import LoadPlan
+
+from .checkpoint import HOW, THEIRS
+from .rmsprop import FusedRMSProp
+from .storage import MASTER
+
+_ANEW = MASTER, "momentum_buffer", "grad_avg"  # what a state may lack: a master is the parameter, the others must be switched off
+
+
+class LoadPlanner(DefaultLoadPlanner):
+    """As torch's, which refuses a checkpoint that lacks a key, but for what the optimizer can begin anew.
+
+    ``dcp.load(state, checkpoint_id=folder, planner=LoadPlanner())`` before set_state_dict also loads
+    * a checkpoint without masters into an optimizer with master_weights: they start from the parameters;
+    * one without momentum or without centered into an optimizer with it, which has it off afterwards, as load_state_dict() does;
+    * one of version 0.1 with lr_in_momentum or other options that torch does not know, under keys of their own.
+    All else that is missing is an error that names the key.
+
+    Args:
+        as of :class:`torch.distributed.checkpoint.DefaultLoadPlanner`.
+    """
+
+    def create_local_plan(self) -> LoadPlan:
+        saved = self.metadata.state_dict_metadata if self.metadata else {}
+        for key in [key for key in self.state_dict if key not in saved and key.rpartition(".")[2] in _ANEW]:
+            del self.state_dict[key]
+            *path, name = self.mappings.pop(key, (key,))
+            parent: Any = self.original_state_dict
+            for place in path:
+                parent = parent[place]
+            del parent[name]
+        known = FusedRMSProp._class_defaults().keys() - THEIRS - HOW
+        for key in saved.keys() - self.state_dict.keys():
+            group, _, name = key.rpartition(".")
+            beside = self.mappings.get(f"{group}.lr")
+            if name in known and beside and beside[-1] == "lr":
+                self.state_dict[key], self.mappings[key] = None, (*beside[:-1], name)
+        return super().create_local_plan()
