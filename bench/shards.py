@@ -17,8 +17,8 @@ SHOWN = ("float32", "bfloat16+master", "bfloat16+split", "bfloat16+split+8bit", 
 COUNTS = (8, 64, 256, 1024)  # GPUs
 GPUS: dict[str, GPU] = {gpu.name.split()[0].lower(): gpu for target in TARGETS for gpu in gpus(target)}
 GB = 1e9
-MASTERS = ("master_param", "param_remainder")
-BESIDE = ("parameters", "gradients", *MASTERS, "step", "tables", "total")  # what memory() names that is no state of the rule
+MASTER = "master_param"
+BESIDE = ("parameters", "gradients", MASTER, "step", "tables", "total")  # what memory() names that is no state of the rule
 
 
 class Model(NamedTuple):
@@ -80,7 +80,7 @@ def _bytes(results: dict) -> list[str]:
         rows.append((f"`{mode}`", row["bytes"], row["moved"], _labelled(found.ns * 1e3, found.by)))
     lines: list[tuple[str, ...]] = []
     for name, held, moved, time in rows:
-        master, states = sum(held.get(key, 0) for key in MASTERS), sum(value for key, value in held.items() if key not in BESIDE)
+        master, states = held.get(MASTER, 0), sum(value for key, value in held.items() if key not in BESIDE)
         parts = (f"{part:g}" if part else "" for part in (held["parameters"], held["gradients"], master, states))
         lines.append((name, *parts, f"{held['total']:.2f}", f"{moved:g}", time))
     header = ("mode", "parameter", "gradient", "master", "state", "together", "read and written a step", f"ms for 10⁹ on an {gpu.name}")

@@ -69,7 +69,7 @@ def unpacked(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> dict[str
     return {name: value for name, value in said.items() if name not in HOW}
 
 
-def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: Iterable[str], states: list[dict]) -> dict[str, Any]:
+def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: Iterable[str], states: list[set[str]]) -> dict[str, Any]:
     """The options of parameter group g as its checkpoint has them, and mine where it says nothing.
 
     Args:
@@ -77,7 +77,7 @@ def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: I
         saved: the group in the checkpoint.
         mine: the group that loads it.
         options: the names of all options.
-        states: those of the group's parameters in the checkpoint.
+        states: names of those that each of the group's parameters has in the checkpoint.
 
     Raises:
         ValueError: as of unpacked(); a momentum buffer without lr, which mine would take for one with it.
@@ -87,8 +87,8 @@ def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: I
     theirs = {key: value for key, value in saved.items() if key not in HOW and key not in ours}
     for option, key in _SWITCHES.items():
         # torch.distributed.checkpoint brings only states that the optimizer has
-        if not mine.get(option) and theirs.get(option) and states and not any(key in values for values in states):
-            theirs[option] = mine[option]
+        if not mine.get(option) and theirs.get(option) and states and not any(key in names for names in states):
+            theirs[option] = mine[option]  # stays off
             said = {name: value for name, value in said.items() if (option, name) != ("momentum", "nesterov")}
     if mine.get("lr_in_momentum") and not said.get("lr_in_momentum") and float(theirs.get("momentum", 0)) > 0:
         raise ValueError(

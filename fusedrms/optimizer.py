@@ -396,7 +396,8 @@ class FusedOptimizer(Optimizer):
         """The state in full precision, with torch's names, however it is stored, so that any optimizer of the same rule can load it.
 
         Returns:
-            What torch's has. 8-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
+            What torch's has, and no other key; options that torch's lacks stand in that of foreach, if they differ from their defaults.
+            8-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
             ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
             stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
             copied, on its device.
@@ -404,7 +405,14 @@ class FusedOptimizer(Optimizer):
         Raises:
             ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
         """
-        check_owners([param for _, _, param in named_parameters(self.param_groups)], self.state)
+        named = list(named_parameters(self.param_groups))
+        check_owners([param for _, _, param in named], self.state)
+        for g, _, param in named:
+            values = self.state.get(param)
+            if isinstance(values, dict) and "step" in values:  # what was switched on since, and the next step begins, it lacks as yet
+                for key, first in self.recipe(self.param_groups[g]).states.items():
+                    if key not in values:
+                        values[key] = placed(param, fitted(local(param), first))
         return super().state_dict()
 
     def _hook(self) -> None:
@@ -434,12 +442,9 @@ class FusedOptimizer(Optimizer):
             if not isinstance(index, int) or not isinstance(values, dict):
                 state[index] = values
                 continue
-            g, name, param = named[index]
+            _, name, param = named[index]
             state[index] = saved = whole(param, values, self._run.ties)
-            if "step" in values:  # else it has only been given a master
-                late = {key: first for key, first in self.recipe(self.param_groups[g]).states.items() if key not in saved}
-                saved |= {key: placed(param, fitted(local(param), first)) for key, first in late.items()}
-            made = {key: value for key, value in saved.items() if isinstance(value, Tensor) and value is not values.get(key)}
+            made = {key: value for key, value in saved.items() if isinstance(value, Tensor) and local(value) is not local(values.get(key))}
             copies += [(f"{key} of {name}", value) for key, value in made.items()]
         self._run.copies = Copies(copies) if copies else None
         defaults = self._class_defaults(rule=True)
@@ -463,9 +468,15 @@ class FusedOptimizer(Optimizer):
         n_groups = min(len(self.param_groups), len(state_dict["param_groups"]))
         groups = []
         for g, (mine, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
-            states = [state_dict["state"].get(param) for param in saved.get("params", ())]
-            states = [values for values in states if isinstance(values, dict) and "step" in values]
-            groups.append(loaded(g, saved, mine, self.defaults, states))
+            states = [
+                (param, state_dict["state"].get(index)) for param, index in zip(mine["params"], saved.get("params", ()), strict=False)
+            ]
+            names = [
+                {key for key, value in values.items() if not is_left(param, key, value)}
+                for param, values in states
+                if isinstance(values, dict) and "step" in values
+            ]
+            groups.append(loaded(g, saved, mine, self.defaults, names))
         groups += state_dict["param_groups"][n_groups:]  # torch's error for a wrong number of groups
         keep = {
             # of a name that a flattened checkpoint lacks torch makes an empty dict

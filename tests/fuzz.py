@@ -678,7 +678,9 @@ class OptimizerMachine(RuleBasedStateMachine):
         state_dict = self.optimizer.state_dict()
         for n, param in enumerate(self.listed()):
             for key, value in state_dict["state"].get(n, {}).items():
-                assert key not in ("step", *STATES) or not isinstance(value, Tensor) or value is self.state(param)[key], f"{key} is a copy"
+                assert key not in ("step", *STATES) or not isinstance(value, Tensor) or value is self.state(param).get(key, value), (
+                    f"{key} is a copy"
+                )
         listed = [n for each in self.listed() for n, param in enumerate(self.params) if param is each]
         visible = self.visible()
         seen = {(place, *key[1:]): value for place, n in enumerate(listed) for key, value in visible.items() if key[0] == n}

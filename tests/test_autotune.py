@@ -72,7 +72,7 @@ CPU_CONFIGS = [CPUConfig(1 << n, work) for n in (6, 11, 14, 20) for work in (100
     ("optimizer", "dtype", "options"),
     [
         (FusedRMSProp, torch.float32, dict(centered=True, momentum=0.9, clip_grad_norm=0.5)),
-        (FusedSMORMS3, torch.bfloat16, dict(master_weights="split", state_dtype="8bit")),
+        (FusedSMORMS3, torch.bfloat16, dict(master_weights="split", state_dtype="8bit", seed=0)),
     ],
     ids=["norm", "8-bit"],
 )

@@ -22,9 +22,9 @@ MADE = {
     "clip norm": (FusedRMSProp, dict(clip_grad_norm=0.1, bias_correction=True)),
     "clip each norm": (FusedRMSProp, dict(clip_grad_norm=0.1, clip_norm_over="parameter", centered=True)),
     "skip": (FusedRMSProp, dict(skip_nonfinite=True, momentum=0.9)),
-    "split, 8-bit": (FusedRMSProp, dict(master_weights="split", state_dtype="8bit")),
-    "master": (FusedRMSProp, dict(master_weights="float32", state_dtype=BF16)),
-    "stochastic": (FusedRMSProp, dict(stochastic_rounding=True)),
+    "split, 8-bit": (FusedRMSProp, dict(master_weights="split", state_dtype="8bit", seed=0)),
+    "master": (FusedRMSProp, dict(master_weights="float32", state_dtype=BF16, seed=0)),
+    "stochastic": (FusedRMSProp, dict(stochastic_rounding=True, seed=0)),
     "SMORMS3": (FusedSMORMS3, {}),
 }
 

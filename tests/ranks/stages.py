@@ -138,7 +138,7 @@ def wrong_groups(rank: int, world: int) -> None:
     other = distributed.new_group([0])
     param = tensors(0, 1)[0]
     for value in ("world", 3, [None, 3], *([other] if rank else [])):
-        with pytest.raises(TypeError, match="model_parallel_group=.* is not supported"):
+        with pytest.raises(TypeError, match=r"model_parallel_group=.* is not supported"):
             FusedRMSProp([param], model_parallel_group=value)
     optimizer = FusedRMSProp([param])
     give(0, 0, [param])
