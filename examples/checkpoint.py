@@ -1,7 +1,8 @@
 """Checkpoints of a run: written by one process or many, read by one or many, in one form.
 
 A run's folder has a folder `checkpoint`, in which torch.distributed.checkpoint keeps models and optimizers, each process writing
-its part, and run.json the rest. While it is replaced, the one before is called `checkpoint.old`, and one is always complete.
+its part, run.json the rest, and SHA256SUMS, written last, a checksum of each file. The one before is kept as `checkpoint.old`: where
+a file is damaged, a run goes on from there. At any moment one of the two is complete.
 """
 
 # torch.distributed.checkpoint does not name what it exports
@@ -9,13 +10,16 @@ its part, and run.json the rest. While it is replaced, the one before is called 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import reprlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,7 +30,9 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from parallel import first_decides
 from settings import check_keys
 
-NEW, CURRENT, OLD = "checkpoint.new", "checkpoint", "checkpoint.old"
+NEW, CURRENT, OLD, GONE = "checkpoint.new", "checkpoint", "checkpoint.old", "checkpoint.gone"
+SUMS = "SHA256SUMS"
+SUM = re.compile(r"([0-9a-f]{64})  ([^/\n]+)\n")  # a line as sha256sum writes it
 
 
 class NotSaved(Exception):
@@ -57,24 +63,48 @@ def writing(folder: Path, what: str) -> Iterator[None]:
         raise NotSaved(f"{folder / what} cannot be written ({causes(error)}; {free}). Make room, then {after}") from None
 
 
-def save(folder: Path, parts: dict[str, Any], about: dict) -> None:
+def digest(file: Path) -> str:
+    """SHA-256 of a file; 15 MB take 10 ms."""
+    result = hashlib.sha256()
+    with file.open("rb", buffering=0) as content:
+        while part := content.read(1 << 20):
+            result.update(part)
+    return result.hexdigest()
+
+
+def files(folder: Path) -> list[Path]:
+    """All that a checkpoint is read from."""
+    return sorted(file for pattern in ("*.distcp", ".metadata", "run.json") for file in folder.glob(pattern))
+
+
+def save(folder: Path, parts: dict[str, Any], about: dict, last: Path | None = None) -> Path:
     """Replace the checkpoint in `folder` once the new one is complete; all processes call it.
+
+    Args:
+        last: the checkpoint that the run has loaded or saved last. If it is the old one, that stays, and what came after it goes.
+
+    Returns:
+        The new checkpoint.
 
     Raises:
         OSError, CheckpointException: it cannot be written, in all processes; the one before is whole.
     """
-    new, current, old = folder / NEW, folder / CURRENT, folder / OLD
+    new, current, old, gone = (folder / name for name in (NEW, CURRENT, OLD, GONE))
 
     def remove() -> None:
-        shutil.rmtree(new, ignore_errors=True)
+        for part in (new, gone):
+            shutil.rmtree(part, ignore_errors=True)
 
     def complete() -> None:
-        (new / "run.json").write_text(json.dumps(about))
-        if current.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            current.rename(old)
+        # run.json names the checksums, so that they are missed where they are lost
+        (new / "run.json").write_text(json.dumps({**about, "checksums": SUMS}))
+        (new / SUMS).write_text("".join(f"{digest(file)}  {file.name}\n" for file in files(new)))
+        moves = [(current, gone)] if last == old else [(old, gone), (current, old)]
+        for source, target in moves:
+            if source.exists():
+                source.rename(target)
         new.rename(current)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(gone, ignore_errors=True)  # last: what is removed may take a while
 
     if dist.get_rank() == 0:  # before any process writes: a save begins with a plan that the first takes part in
         remove()
@@ -84,6 +114,7 @@ def save(folder: Path, parts: dict[str, Any], about: dict) -> None:
     except (OSError, CheckpointException):
         first_decides(remove)  # what is half written takes the room
         raise
+    return current
 
 
 def read(file: Path, reader: Callable[[Path], Any]) -> Any:
@@ -109,25 +140,95 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def find(path: str) -> tuple[Path, dict]:
-    """The folder and run.json of the checkpoint at `path`, a run's folder or the checkpoint's; an empty path: of the one saved last."""
-    wanted = "name a run's folder, or the folder checkpoint in it"
-    if path:
-        found = [folder for folder in (Path(path), Path(path, CURRENT), Path(path, OLD)) if os.path.lexists(folder / "run.json")][:1]
-    else:
-        files = [file for name in (CURRENT, OLD) for file in Path("runs").glob(f"*/{name}/run.json")]
-        found = [file.parent for file in sorted(files, key=lambda file: file.stat().st_mtime)][-1:]
-    if not found:
+def sums(folder: Path) -> list[tuple[str, str]]:
+    """The checksums in SHA256SUMS, with the files' names."""
+    listed = []
+    for line in read(folder / SUMS, Path.read_bytes).decode(errors="replace").splitlines(keepends=True):
+        match = SUM.fullmatch(line)
+        if not match:
+            raise ValueError(f"{SUMS}: {reprlib.repr(line)} is no line of a checksum, two spaces and a name")
+        listed.append(match.groups())
+    return listed
+
+
+def verify(folder: Path) -> None:
+    """Raise ValueError, which names what is damaged, unless a checkpoint's files are those that were saved."""
+    listed = sums(folder)
+    wrong = [f"{file.name}: {SUMS} does not list it" for file in files(folder) if file.name not in (name for _, name in listed)]
+    for wanted, name in listed:
+        try:
+            found, size = read(folder / name, lambda file: (digest(file), file.stat().st_size))
+        except ValueError as error:
+            wrong.append(str(error))
+        else:
+            if found != wanted:
+                wrong.append(f"{name}: its {size:,} bytes are not those of its checksum in {SUMS}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+class Found(NamedTuple):
+    """A checkpoint to resume from."""
+
+    folder: Path
+    about: dict  # its run.json
+    notes: list[str]  # what the user is to know
+
+
+def checked(folder: Path) -> Found:
+    """A checkpoint that is whole; ValueError names what is damaged."""
+    summed = os.path.lexists(folder / SUMS)
+    if summed:
+        verify(folder)
+    metadata(folder)
+    for file in files(folder):
+        read(file, lambda _: None)
+    about = read(folder / "run.json", lambda file: json.loads(file.read_text()))
+    promised = isinstance(about, dict) and about.pop("checksums", None)
+    check_keys("run.json", about, ("settings", "step", "rows"))
+    if promised and not summed:
+        raise ValueError(f"{SUMS}: it is missing")
+    unsure = f"{folder} has no {SUMS}, since an earlier version saved it: its files cannot be verified"
+    return Found(folder, about, [] if summed else [unsure])
+
+
+def located(path: str) -> tuple[Path, list[str]]:
+    """A run's folder and the names of its checkpoints, the newest first; only one if `path` is a checkpoint's own folder."""
+    run = Path(path)
+    if not path:
+        saved = [file for name in (CURRENT, OLD) for file in Path("runs").glob(f"*/{name}/*")]
+        if not saved:
+            return Path("runs"), []
+        run = max(saved, key=lambda file: file.lstat().st_mtime).parent.parent
+    elif any(os.path.lexists(run / name) for name in (".metadata", "run.json")):
+        folder = run.resolve()  # of "." and links, too
+        return folder.parent, [folder.name]
+    return run, [CURRENT, OLD]
+
+
+def find(path: str, hold: Callable[[Path], object] = lambda _: None) -> Found:
+    """The newest whole checkpoint of the run whose folder `path` is, or the checkpoint at `path`; an empty path: of the run saved last.
+
+    Args:
+        hold: keeps other runs from writing to a run's folder, before anything there is read.
+    """
+    run, names = located(path)
+    if not any(os.path.lexists(run / name) for name in names):
+        wanted = "name a run's folder, or the folder checkpoint in it"
         raise ValueError(f"--resume {path or Path('runs').resolve()}: there is no checkpoint; {wanted}")
-    try:
-        metadata(found[0])
-        for file in found[0].glob("*.distcp"):
-            read(file, lambda _: None)
-        about = read(found[0] / "run.json", lambda file: json.loads(file.read_text()))
-        check_keys("run.json", about, ("settings", "step", "rows"))
-        return found[0], about
-    except ValueError as error:
-        raise ValueError(f"--resume {path}: {found[0]} is not a checkpoint of this program ({error}); {wanted} of another run") from None
+    hold(run)
+    notes: list[str] = []
+    for folder in (run / name for name in names if os.path.lexists(run / name)):
+        try:
+            found = checked(folder)
+        except ValueError as error:
+            notes.append(f"{folder} is damaged, or not a checkpoint of this program ({error})")
+            continue
+        if notes:
+            notes.append(f"Going on from the checkpoint before it, {folder}, saved after step {found.about['step']}")
+        return found._replace(notes=notes + found.notes)
+    before = "" if OLD in names or not os.path.lexists(run / OLD) else f"name {run} to go on from the checkpoint before it, "
+    raise ValueError(f"--resume {path}: {'; '.join(notes)}; restore the file, {before}or name the folder of another run")
 
 
 def load(folder: Path, parts: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Job(NamedTuple):
     folder: Path
     parallel: str | None
     checkpoint: Path | None  # to resume from, after `step` steps, whose metrics are `rows`
+    notes: list[str]  # what there is to say of it
     step: int
     rows: list[dict]
     stop_at: int
@@ -68,7 +70,8 @@ def parser(about: str | None) -> argparse.ArgumentParser:
         metavar="PATH",
         help="continue the run in this folder (default: the one in runs/ saved last), with its settings; only --save-every, "
         "--stop-at, --device, --parallel and the number of processes may be others. With the same machine, software, --parallel and "
-        "number of processes and threads, the result equals bit for bit that of a run never stopped",
+        "number of processes and threads, the result equals bit for bit that of a run never stopped. If a file of its checkpoint is "
+        "damaged, it goes on from the one before, checkpoint.old; where a checkpoint's own folder is named, only from that one",
     )
     return result
 
@@ -117,12 +120,16 @@ def check_processes(parallel: str | None, batch: int, device: str) -> None:
             )
 
 
-def prepare(given: dict) -> Job:
-    """Check the options against each other, the checkpoint and the text; an error says which is wrong and what is allowed."""
+def prepare(given: dict, hold: Callable[[Path], object]) -> Job:
+    """Check the options against each other, the checkpoint and the text; an error says which is wrong and what is allowed.
+
+    Args:
+        hold: keeps other runs from writing to the run's folder, before a checkpoint there is read.
+    """
     resume, output, stop_at, parallel = (given.pop(name, None) for name in ("resume", "output", "stop_at", "parallel"))
     if resume is not None and output:
         raise ValueError(f"--output {output}: not allowed with --resume, which continues in the run's own folder")
-    found, saved = (None, {"step": 0, "rows": []}) if resume is None else checkpoint.find(resume)
+    found, saved, notes = (None, {"step": 0, "rows": []}, []) if resume is None else checkpoint.find(resume, hold)
     if found:
         try:
             check_run(saved, checkpoint.tensors(found))
@@ -147,4 +154,6 @@ def prepare(given: dict) -> Job:
     if settings.setdefault("text", text) != text:
         raise ValueError("--resume: this Python's standard library is not the one that the run was trained on; use the same Python")
     folder = found.parent if found else new_folder(output)
-    return Job(settings, folder, parallel, found, saved["step"], saved["rows"], stop_at or steps, train, held_out)
+    if not found:
+        hold(folder)
+    return Job(settings, folder, parallel, found, notes, saved["step"], saved["rows"], stop_at or steps, train, held_out)

@@ -71,7 +71,7 @@ SETTINGS = {
         Rule((str,), DTYPES.__contains__, f"one of {', '.join(DTYPES)}", f"{{{','.join(DTYPES)}}}"),
     ),
     "compare": Setting(True, "train with torch.optim.RMSprop as well", Rule((bool,), lambda _: True, "true or false")),
-    "save_every": Setting(100, "steps from one checkpoint to the next", whole(1)),
+    "save_every": Setting(100, "steps from one checkpoint to the next, of which the last two are kept", whole(1)),
     "device": Setting(
         "cuda" if torch.cuda.is_available() else "cpu",
         "cpu, cuda or cuda:N",

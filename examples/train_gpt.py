@@ -6,7 +6,7 @@
     torchrun --standalone --nproc-per-node 2 examples/train_gpt.py --parallel fsdp
 
 Both optimizers start from the same weights and take turns on the same batches. A run writes metrics.csv, loss.png and
-checkpoint/ to runs/<time>/. Ctrl-C finishes the step, saves and stops; a second Ctrl-C stops at once.
+checkpoint/ to runs/<time>/, and keeps the checkpoint before. Ctrl-C finishes the step, saves and stops; a second Ctrl-C stops at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -116,18 +116,18 @@ def deferred_signals():
             signal.signal(number, handler)
 
 
-def save(job: Job, trainers: list[Trainer], step: int) -> None:
-    """Write the metrics and the checkpoint."""
+def save(job: Job, trainers: list[Trainer], step: int, last: Path | None) -> Path:
+    """Write the metrics and the checkpoint, whose folder is returned; `last` is the one loaded or saved last."""
     with checkpoint.writing(job.folder, "metrics.csv"):
         first_decides(lambda: write_csv(job.rows, job.folder / "metrics.csv"))
     with checkpoint.writing(job.folder, checkpoint.CURRENT):
         about = {"settings": job.settings, "step": step, "rows": job.rows}
-        checkpoint.save(job.folder, {trainer.name: trainer for trainer in trainers}, about)
+        return checkpoint.save(job.folder, {trainer.name: trainer for trainer in trainers}, about, last)
 
 
 def train(job: Job, trainers: list[Trainer], console: Console) -> tuple[int, int]:
     """Train on, adding to the rows; return the last step and the number of the signal that stopped it, or 0."""
-    step, stopped = job.step, 0
+    step, stopped, last = job.step, 0, job.checkpoint
     steps, size, context, seed, save_every = (job.settings[name] for name in ("steps", "batch", "context", "seed", "save_every"))
     held_out = spread(job.held_out, max(HELD_OUT_WINDOWS, size), context)
     progress = Progress(
@@ -156,13 +156,30 @@ def train(job: Job, trainers: list[Trainer], console: Console) -> tuple[int, int
                     console.print(f"{step:6} {trainer.name:19} {state}  held-out {row['held_out_loss']:.3f}", highlight=False)
             job.rows.extend(rows)
             if step % save_every == 0 or step == job.stop_at or stopped:
-                save(job, trainers, step)
+                last = save(job, trainers, step, last)
     return step, stopped
 
 
-def start(command: ArgumentParser, argv: list[str] | None) -> Job:
+@contextmanager
+def held(folder: Path):
+    """Keep other runs from writing to the folder; ValueError if one does."""
+    lock = FileLock(folder / "run.lock")
     try:
-        return prepare(vars(command.parse_args(argv)))
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{folder}: another run is writing to it; wait until it ends, or name another folder with --output") from None
+    except OSError as error:
+        raise ValueError(f"{lock.lock_file}: cannot be written ({error.strerror}); make room for it, or remove what is there") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def start(command: ArgumentParser, argv: list[str] | None, locks: ExitStack) -> Job:
+    """The run that the command line asks for, whose folder is held until `locks` is closed."""
+    try:
+        return prepare(vars(command.parse_args(argv)), lambda folder: locks.enter_context(held(folder)))
     except (ValueError, OSError) as error:
         command.error(str(error))
 
@@ -176,6 +193,8 @@ def run(command: ArgumentParser, job: Job) -> int:
     trainers = [Trainer(name, job.settings, job.parallel) for name in optimizers(job.settings)]
     steps, step, stopped = job.settings["steps"], job.step, 0
     if job.checkpoint:
+        for note in job.notes:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         console.print(f"Resuming {job.folder} after step {step} of {steps}", highlight=False, soft_wrap=True)
         try:
             checkpoint.load(job.checkpoint, {trainer.name: trainer for trainer in trainers})
@@ -202,36 +221,15 @@ def run(command: ArgumentParser, job: Job) -> int:
     return 0
 
 
-@contextmanager
-def held(command: ArgumentParser, folder: Path):
-    """Keep other runs from writing to the folder; an error if one does."""
-    lock = FileLock(folder / "run.lock")
-
-    def hold() -> None:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            command.error(f"{folder}: another run is writing to it; wait until it ends, or name another folder with --output")
-        except OSError as error:
-            command.error(f"{folder / 'run.lock'}: cannot be written ({error.strerror}); make room for it, or remove what is there")
-
-    first_decides(hold)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def main(argv: list[str] | None = None) -> int:
     command = parser(__doc__)
-    with process_group():
-        job = first_decides(lambda: start(command, argv))
-        with held(command, job.folder):
-            try:
-                return run(command, job)
-            except checkpoint.NotSaved as error:
-                wrong = str(error)
-                return first_decides(lambda: command.exit(1, f"{command.prog}: error: {wrong}\n"))
+    with process_group(), ExitStack() as locks:
+        job = first_decides(lambda: start(command, argv, locks))
+        try:
+            return run(command, job)
+        except checkpoint.NotSaved as error:
+            wrong = str(error)
+            return first_decides(lambda: command.exit(1, f"{command.prog}: error: {wrong}\n"))
 
 
 if __name__ == "__main__":

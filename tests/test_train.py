@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -58,7 +59,13 @@ def metrics(folder):
 
 
 def step_saved(folder) -> int:
-    return checkpoint.find(str(folder))[1]["step"]
+    return checkpoint.find(str(folder)).about["step"]
+
+
+def start(*given) -> None:
+    """Check the options of a run, which does not begin."""
+    with ExitStack() as locks:
+        train_gpt.start(options.parser(None), [*map(str, given)], locks)
 
 
 def test_resume_is_exact(tmp_path):
@@ -202,59 +209,104 @@ class Killed(Exception):
     pass
 
 
-def test_killed_at_any_time(tmp_path, monkeypatch):
-    """A save that is cut off, after another that was, leaves what was saved last, or what it was to save, whole."""
-    left = math.inf
+class Cut:
+    """Saves to a folder, each of which may be cut off before or halfway through one of its renames, writes and removals."""
 
-    def cutting(function, halfway):
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.left = folder, math.inf
+        for owner, name, halfway in (
+            (pathlib.Path, "rename", lambda *_: None),
+            (pathlib.Path, "write_text", lambda path, text: path.write_bytes(text.encode()[: len(text) // 2])),
+            (checkpoint.shutil, "rmtree", self.remove_some),
+        ):
+            monkeypatch.setattr(owner, name, self.cutting(getattr(owner, name), halfway))
+        self.first = True
+
+    def remove_some(self, path) -> None:
+        self.first = not self.first  # whichever a file system lists first
+        files = sorted(pathlib.Path(path).glob("*"))
+        for file in files[:1] if self.first else files[1:]:
+            os.remove(file)
+
+    def cutting(self, function, halfway):
         def called(*args, **kwargs):
-            nonlocal left
-            left -= 1
-            if left < 0:
+            self.left -= 1
+            if self.left < 0:
                 halfway(*args)
                 raise Killed
             return function(*args, **kwargs)
 
         return called
 
-    def save(step: int, calls: float) -> bool:
-        nonlocal left
-        left = calls
+    def save(self, step: int, calls: float = math.inf, last=None) -> bool:
+        """Whether a save was complete before so many calls."""
+        self.left = calls
         try:
-            checkpoint.save(tmp_path, {"count": Count(step)}, {"settings": {}, "step": step, "rows": []})
+            checkpoint.save(self.folder, {"count": Count(step)}, {"settings": {}, "step": step, "rows": []}, last)
         except (Killed, checkpoint.CheckpointException):
             return False
         finally:
-            left = math.inf
+            self.left = math.inf
         return True
 
-    for owner, name, halfway in (
-        (pathlib.Path, "rename", lambda *_: None),
-        (pathlib.Path, "write_text", lambda path, text: path.write_bytes(text.encode()[: len(text) // 2])),
-        (checkpoint.shutil, "rmtree", lambda path: [os.remove(file) for file in sorted(pathlib.Path(path).glob("*"))[:1]]),
-    ):
-        monkeypatch.setattr(owner, name, cutting(getattr(owner, name), halfway))
+    def load(self) -> tuple[pathlib.Path, int]:
+        """The checkpoint that a resumed run loads, and its step."""
+        found = checkpoint.find(str(self.folder))
+        count = Count()
+        checkpoint.load(found.folder, {"count": count})
+        assert count.value == found.about["step"]
+        return found.folder, count.value
+
+
+def test_killed_at_any_time(tmp_path, monkeypatch):
+    """A save that is cut off, after another that was, leaves what was saved last, or what it was to save, whole."""
+    run = Cut(tmp_path, monkeypatch)
     with parallel.process_group():
-        assert save(1, math.inf)
+        assert run.save(1)
         step = newest = 1
         undone = 0
-        for calls in itertools.chain(*itertools.product(range(8), repeat=2)):
+        for calls in itertools.chain(*itertools.product(range(9), repeat=2)):
             step += 1
-            done = save(step, calls)
+            last, _ = run.load()
+            done = run.save(step, calls, last)
             undone += not done
-            found, about = checkpoint.find(str(tmp_path))
-            count = Count()
-            checkpoint.load(found, {"count": count})
-            assert count.value == about["step"]
-            assert newest <= count.value <= step
-            assert not done or count.value == step
-            newest = count.value
-    assert 64 < undone < 128  # some were not: a save has fewer parts
+            _, found = run.load()
+            assert newest <= found <= step
+            assert not done or found == step
+            newest = found
+    assert 81 < undone < 162  # some were not: a save has fewer parts
+
+
+def flip(file: pathlib.Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", "run.json", "SHA256SUMS"])
+def test_killed_after_damage(tmp_path, monkeypatch, name):
+    """Until the run that goes on from the one before has saved, that one stays, and the damaged one is never taken for it."""
+    run = Cut(tmp_path, monkeypatch)
+    with parallel.process_group():
+        assert run.save(1)
+        assert run.save(2)
+        for calls in range(9):
+            flip(tmp_path / "checkpoint" / name)
+            last, before = run.load()
+            assert last == tmp_path / "checkpoint.old"
+            done = run.save(10 + calls, calls, last)
+            found = run.load()
+            assert found in ((last, before), (tmp_path / "checkpoint", 10 + calls))
+            assert not done or found != (last, before)
+            assert run.save(20 + calls, last=found[0])
+            assert checkpoint.find(str(tmp_path / "checkpoint.old")).about["step"] == found[1]
+    assert done
 
 
 def test_foreign_checkpoints(tmp_path):
     with parallel.process_group():
         checkpoint.save(tmp_path, {"count": Count(5)}, {"settings": {}, "step": 5, "rows": []})
+        of_earlier_version(tmp_path / "checkpoint")
         (data,) = (tmp_path / "checkpoint").glob("*.distcp")
         data.write_bytes(data.read_bytes()[:-100])
         with pytest.raises(ValueError, match=f"{tmp_path}.*damaged"):
@@ -263,12 +315,20 @@ def test_foreign_checkpoints(tmp_path):
         whole = (tmp_path / "checkpoint" / name).read_bytes()
         for content in (b"", whole[:-5], b"[]"):
             (tmp_path / "checkpoint" / name).write_bytes(content)
-            with pytest.raises(ValueError, match=f"{tmp_path}.*is not a checkpoint"):
+            with pytest.raises(ValueError, match=f"{tmp_path}.*not a checkpoint"):
                 checkpoint.find(str(tmp_path))
         (tmp_path / "checkpoint" / name).write_bytes(whole)
-    assert checkpoint.find(str(tmp_path / "checkpoint"))[1]["step"] == 5
+    assert checkpoint.find(str(tmp_path / "checkpoint")).about["step"] == 5
     with pytest.raises(ValueError, match=f"{tmp_path.parent}.*no checkpoint"):
         checkpoint.find(str(tmp_path.parent))
+
+
+def of_earlier_version(folder: pathlib.Path) -> None:
+    """Take from a checkpoint what earlier versions did not save."""
+    (folder / "SHA256SUMS").unlink()
+    about = json.loads((folder / "run.json").read_text())
+    del about["checksums"]
+    (folder / "run.json").write_text(json.dumps(about))
 
 
 @pytest.fixture(scope="module")
@@ -284,10 +344,10 @@ FOUR = [*map(str, TINY), "--steps", "4", "--save-every", "2", "--output"]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, one_thread):
-    """The metrics of a run of 4 steps."""
+    """A run of 4 steps, with the checkpoint before."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert train_gpt.main([*FOUR, str(folder)]) == 0
-    return metrics(folder)
+    return folder
 
 
 @pytest.fixture
@@ -299,7 +359,7 @@ def copied(begun, tmp_path):
 def resumed(folder, capsys) -> str:
     """What is said of a run that cannot be resumed."""
     with pytest.raises(SystemExit) as stop:
-        train_gpt.start(options.parser(None), ["--resume", str(folder)])
+        start("--resume", folder)
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said.count("error: ") == 1
@@ -389,6 +449,7 @@ def changed(content: dict, where: str, what: object) -> dict:
 def test_a_checkpoint_that_says_nonsense(copied, capsys):
     """Valid JSON of wrong content: a sentence names the file, what is wrong in it, its value, and what to do."""
     file = copied / "checkpoint" / "run.json"
+    of_earlier_version(file.parent)
     whole = json.loads(file.read_text())
     for where, what, expected in CHANGES:
         file.write_text(json.dumps(changed(whole, where, what)))
@@ -404,7 +465,10 @@ def test_a_checkpoint_that_says_nonsense(copied, capsys):
 
 @pytest.mark.parametrize("name", ["run.json", ".metadata", "__0_0.distcp"])
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_a_checkpoint_of_other_things_than_files(copied, capsys, name, make):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_checkpoint_of_other_things_than_files(copied, capsys, name, make, earlier):
+    if earlier:
+        of_earlier_version(copied / "checkpoint")
     file = copied / "checkpoint" / name
     file.unlink()
     make(file)
@@ -413,6 +477,7 @@ def test_a_checkpoint_of_other_things_than_files(copied, capsys, name, make):
 
 def test_a_checkpoint_of_another_step(copied):
     file = copied / "checkpoint" / "run.json"
+    of_earlier_version(file.parent)
     about = json.loads(file.read_text())
     file.write_text(json.dumps({**about, "step": 2, "rows": about["rows"][:4]}))
     assert f"{file}: step is 2, but the tensors beside it were saved after step 3" in train("--resume", copied, expect=2)
@@ -422,20 +487,136 @@ def test_a_checkpoint_of_another_step(copied):
     assert "step is '3', not a whole number" in out
 
 
-@pytest.mark.parametrize("what", ["tensors", "run.json", "metrics.csv", "loss.png"])
+def truncate(file: pathlib.Path) -> None:
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def edit(file: pathlib.Path) -> None:
+    """To the run.json of another run."""
+    about = json.loads(file.read_text())
+    about["settings"].update(lr=2e-3, seed=1)
+    file.write_text(json.dumps(about))
+
+
+FILES = ("__0_0.distcp", ".metadata", "run.json", "SHA256SUMS")
+DAMAGES = [*itertools.product((flip, truncate, os.remove), FILES), (edit, "run.json")]
+
+
+@pytest.fixture
+def copied_whole(finished, tmp_path):
+    """What a test may change of a run with two checkpoints."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("damage", "name"), DAMAGES)
+def test_a_damaged_checkpoint(copied_whole, finished, capsys, damage, name):
+    """The run goes on from the one before, says why, and ends as one without damage; the one before stays until there are two again."""
+    new, old = (copied_whole / name for name in ("checkpoint", "checkpoint.old"))
+    damage(new / name)
+    assert train_gpt.main(["--resume", str(copied_whole)]) == 0
+    said = capsys.readouterr().out
+    assert f"{new} is damaged, or not a checkpoint of this program (" in said
+    assert f"{name}: it is missing" in said if damage is os.remove else name in said
+    assert f"Going on from the checkpoint before it, {old}, saved after step 2\n" in said
+    assert f"Resuming {copied_whole} after step 2 of 4\n" in said
+    assert metrics(copied_whole) == metrics(finished)
+    for folder, step in ((new, 4), (old, 2)):
+        found = checkpoint.find(str(folder))
+        assert (found.about["step"], found.notes) == (step, [])
+
+
+def test_two_damaged_checkpoints(copied_whole, capsys):
+    flip(copied_whole / "checkpoint" / "__0_0.distcp")
+    edit(copied_whole / "checkpoint.old" / "run.json")
+    before = {file: file.is_file() and file.read_bytes() for file in copied_whole.rglob("*")}
+    said = resumed(copied_whole, capsys)
+    assert f"{copied_whole}/checkpoint is damaged, or not a checkpoint of this program (__0_0.distcp: its " in said
+    assert f"; {copied_whole}/checkpoint.old is damaged, or not a checkpoint of this program (run.json: its " in said
+    assert {file: file.is_file() and file.read_bytes() for file in copied_whole.rglob("*")} == before
+
+
+def test_a_damaged_checkpoint_by_its_own_name(copied_whole, finished, monkeypatch, capsys):
+    """Only that one is taken; the run's folder is the one around it, also where that is not in the name."""
+    new, old = copied_whole / "checkpoint", copied_whole / "checkpoint.old"
+    flip(new / ".metadata")
+    assert f"name {copied_whole} to go on from the checkpoint before it" in resumed(new, capsys)
+    monkeypatch.chdir(old)
+    assert train_gpt.main(["--resume", "."]) == 0
+    assert metrics(copied_whole) == metrics(finished)
+    assert (step_saved(new), step_saved(old)) == (4, 2)
+
+
+def test_checksums(tmp_path):
+    """Whatever bit of them is another, they are refused; so is a file that they do not list, or that only they know."""
+    folder = tmp_path / "checkpoint"
+    with parallel.process_group():
+        checkpoint.save(tmp_path, {"count": Count(5)}, {"settings": {}, "step": 5, "rows": []})
+    sums = folder / "SHA256SUMS"
+    whole = sums.read_bytes()
+
+    def refused(content: bytes, match: str = "SHA256SUMS") -> None:
+        sums.write_bytes(content)
+        with pytest.raises(ValueError, match=match):
+            checkpoint.verify(folder)
+
+    for index, bit in itertools.product(range(len(whole)), range(8)):
+        refused(whole[:index] + bytes([whole[index] ^ 1 << bit]) + whole[index + 1 :])
+    for size in range(len(whole)):
+        refused(whole[:size])
+    refused(whole + b"0" * 64 + b"  __1_0.distcp\n", r"__1_0\.distcp: it is missing")
+    sums.write_bytes(whole)
+    checkpoint.verify(folder)
+    if shutil.which("sha256sum"):
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+    (folder / "__1_0.distcp").touch()
+    refused(whole, r"__1_0\.distcp: SHA256SUMS does not list it")
+
+
+def test_a_checkpoint_of_an_earlier_version(copied, capsys):
+    of_earlier_version(copied / "checkpoint")
+    note = f"{copied}/checkpoint has no SHA256SUMS, since an earlier version saved it: its files cannot be verified"
+    assert train_gpt.main(["--resume", str(copied), "--stop-at", "4"]) == 0
+    assert capsys.readouterr().out.count(note) == 1
+    assert train_gpt.main(["--resume", str(copied), "--stop-at", "5"]) == 0
+    assert "SHA256SUMS" not in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_in_several_processes(copied_whole):
+    """One verifies, and says so once; all go on from the same."""
+    flip(copied_whole / "checkpoint" / "__0_0.distcp")
+    out = train("--resume", copied_whole, "--parallel", "fsdp", processes=2)
+    assert out.count("is damaged") == out.count("Going on from the checkpoint before it") == 1
+    losses, _ = alone([1, 1, 2, 2], 4)
+    assert [float(row["train_loss"]) for row in metrics(copied_whole) if row["optimizer"] == "FusedRMSProp"] == losses
+    assert len(list((copied_whole / "checkpoint").glob("*.distcp"))) == 2
+    found = checkpoint.find(str(copied_whole))
+    assert (found.about["step"], found.notes) == (4, [])
+
+
+def test_a_run_that_saves_is_not_read(copied, capsys):
+    """Its checkpoint may be half replaced, which is no damage."""
+    flip(copied / "checkpoint" / "run.json")
+    with FileLock(copied / "run.lock"), pytest.raises(SystemExit, match="2"):
+        start("--resume", copied)
+    assert f"{copied}: another run is writing to it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["tensors", "run.json", "SHA256SUMS", "metrics.csv", "loss.png"])
 def test_full_disk(tmp_path, finished, monkeypatch, capsys, what):
     """The checkpoint before is whole; when there is room again, the run goes on as if nothing had been."""
     folder = tmp_path / "run"
     owner, name = {
         "tensors": (checkpoint.dcp, "save"),
         "run.json": (pathlib.Path, "write_text"),
+        "SHA256SUMS": (pathlib.Path, "write_text"),
         "metrics.csv": (train_gpt, "write_csv"),
         "loss.png": (train_gpt, "plot"),
     }[what]
     function, calls = getattr(owner, name), itertools.count(1)
+    whole = {"loss.png": 0, "run.json": 2, "SHA256SUMS": 3}.get(what, 1)  # calls until the second checkpoint
 
     def full(*args, **kwargs):
-        return (function if next(calls) < 2 and what != "loss.png" else on_full_disk(function))(*args, **kwargs)
+        return (function if next(calls) <= whole else on_full_disk(function))(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full)
@@ -450,11 +631,12 @@ def test_full_disk(tmp_path, finished, monkeypatch, capsys, what):
     assert step_saved(folder) == (4 if what == "loss.png" else 2)
     assert what != "loss.png" or "Losses in nats" in shown.out
     kept = {"checkpoint", "metrics.csv", "run.lock"}
-    assert set(os.listdir(folder)) == kept
+    before = {"checkpoint.old"}
+    assert set(os.listdir(folder)) == (kept | before if what == "loss.png" else kept)
     assert len(metrics(folder)) == (4 if what == "metrics.csv" else 8)
     assert train_gpt.main(["--resume", str(folder)]) == 0
-    assert metrics(folder) == finished
-    assert set(os.listdir(folder)) == kept | {"loss.png"}
+    assert metrics(folder) == metrics(finished)
+    assert set(os.listdir(folder)) == kept | before | {"loss.png"}
 
 
 def test_full_disk_at_the_first_checkpoint(tmp_path, one_thread, monkeypatch, capsys):
@@ -493,7 +675,7 @@ def test_wrong_options(monkeypatch, capsys, tmp_path, processes, given, message)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: processes or 1)
     monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: processes is not None)
     with pytest.raises(SystemExit, match="2"):
-        train_gpt.start(options.parser(None), given)
+        start(*given)
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -508,7 +690,7 @@ def test_more_processes_than_gpus(monkeypatch, capsys):
         monkeypatch.setattr(owner, name, lambda value=value: value)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(SystemExit, match="2"):
-        train_gpt.start(options.parser(None), ("--parallel", "ddp", "--device", "cuda"))
+        start("--parallel", "ddp", "--device", "cuda")
     assert "1 GPUs" in capsys.readouterr().err
 
 
