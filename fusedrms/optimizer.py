@@ -96,8 +96,6 @@ class FusedOptimizer(Optimizer):
         arguments: all arguments of its __init__, by name.
     """
 
-    # torch.amp.GradScaler leaves the loss scale and what it has found to step(), in attributes that it deletes afterwards
-    _step_supports_amp_scaling = True
     _first_number = 0  # of its parameters, among those that it is a part of
     _source: Source | None = None  # the preset that has made it
     _seen: frozenset[str] = frozenset({"params", "param_names"})  # keys of groups that are no options, as _check_names has found
@@ -134,6 +132,15 @@ class FusedOptimizer(Optimizer):
                 own |= {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
             found |= {name: value for name, value in own.items() if not found or name in found}
         return found
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler leaves the loss scale and what it has found to step(), in attributes that it deletes afterwards.
+
+        Not where accelerate has put its own step in place: it takes a step that is called for one that is made, so GradScaler, which waits
+        for the device then, must leave out those that are not made.
+        """
+        return getattr(self.__dict__.get("step"), "__module__", None) != "accelerate.optimizer"
 
     def _check_new(self, options: dict[str, Any]) -> None:
         check_at_least_zero(options, lr="learning rate")

@@ -1,6 +1,8 @@
 """Hugging Face's Trainer: accumulated gradients, a schedule, clipping, checkpoints."""
 
+import math
 import sys
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ if sys.version_info < (3, 11):
     pytest.skip("transformers needs Python 3.11", allow_module_level=True)
 
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.scheduler import AcceleratedScheduler
+from accelerate.utils import AutocastKwargs
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from fusedrms import FusedRMSProp
@@ -100,17 +104,80 @@ def test_resume():
     assert torch.equal(values(whole), values(resumed))
 
 
-def test_accelerate_is_not_told_of_a_step_left_out():
+def rounds(cls: type[torch.optim.Optimizer], factors: Iterable[float], unscale: bool) -> Iterator[tuple]:
+    """A parameter, its optimizer, and accelerate's wrappers of optimizer and schedule, after each step."""
+    param = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optimizer = cls([param], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    accelerated = AcceleratedOptimizer(optimizer, device_placement=False, scaler=scaler)
+    schedule = AcceleratedScheduler(schedule, accelerated)
+    for factor in factors:
+        scaler.scale((param**2 * factor).sum()).backward()
+        if unscale:  # as accelerator.clip_grad_norm_
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_([param], 0.25)
+        accelerated.step()
+        schedule.step()
+        accelerated.zero_grad()
+        yield param.detach().clone(), optimizer, accelerated, schedule
+
+
+@pytest.mark.parametrize("unscale", [False, True])
+def test_accelerate_learns_of_a_step_left_out(unscale):
+    """Then neither parameters nor counters nor the schedule go on; the scale is halved."""
+    factors = [1.0, math.inf, 3.0, math.nan, 0.5]
+    ours, theirs = (rounds(cls, factors, unscale) for cls in (FusedRMSProp, torch.optim.RMSprop))
+    values, steps, rate = torch.tensor([1.0, -2.0, 3.0]), 0, 0.1
+    for factor, (param, optimizer, accelerated, schedule), (other, _, reference, _) in zip(factors, ours, theirs, strict=True):
+        finite = math.isfinite(factor)
+        assert accelerated.step_was_skipped == reference.step_was_skipped == (not finite)
+        assert torch.equal(param, values) == (not finite)
+        torch.testing.assert_close(param, other, rtol=2**-21, atol=0)
+        values, steps, rate = param, steps + finite, rate * 0.5**finite
+        (state,) = optimizer.state.values()
+        assert state["step"] == steps
+        assert schedule.get_last_lr() == [rate]
+        assert accelerated.scaler.get_scale() == reference.scaler.get_scale()
+
+
+def test_without_accelerate_the_scale_is_left_to_the_step():
     param = torch.nn.Parameter(torch.ones(3))
     optimizer = FusedRMSProp([param])
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
-    accelerated = AcceleratedOptimizer(optimizer, device_placement=False, scaler=scaler)
-    for factor in (1.0, float("inf")):
-        before = param.detach().clone()
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)  # which puts a step of its own in place, too
+    for factor in 1.0, math.inf:
+        optimizer.zero_grad()
         scaler.scale((param * factor).sum()).backward()
-        accelerated.step()
-        accelerated.zero_grad()
-        assert torch.equal(param, before) == (factor != 1)
-        assert not accelerated.step_was_skipped
+        scaler.step(optimizer)
+        scaler.update()
+        schedule.step()
     assert optimizer.skipped_steps == 1
-    assert scaler.get_scale() == 1
+    assert param.grad.isinf().all()  # nothing has divided it
+
+
+class Scaled(Trainer):
+    """With the loss scale of fp16=True, which takes a GPU, but in float32; one loss is infinite."""
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        ours = self.accelerator
+        ours.native_amp, ours.state._mixed_precision, ours.autocast_handler = True, "fp16", AutocastKwargs(enabled=False)
+        ours.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+
+    def compute_loss(self, *args, **kwargs):
+        return super().compute_loss(*args, **kwargs) * (math.inf if self.state.global_step == 2 else 1.0)
+
+
+@pytest.mark.parametrize("limit", [0, 1.0])
+def test_trainer_learns_of_a_step_left_out(limit):
+    """The model, the counters and the learning rate are those of torch's optimizer."""
+    trainers = []
+    for cls in FusedRMSProp, torch.optim.RMSprop:
+        trainer = Scaled(tiny(), arguments(max_grad_norm=limit), train_dataset=dataset(), optimizer_cls_and_kwargs=(cls, OPTIONS))
+        trainer.train()
+        trainers.append(trainer)
+    ours, theirs = trainers
+    assert {float(state["step"]) for state in ours.optimizer.optimizer.state.values()} == {STEPS - 1}
+    assert ours.lr_scheduler.get_last_lr() == theirs.lr_scheduler.get_last_lr() != [0.0]
+    assert distance(ours.model, theirs.model) < BOUND
