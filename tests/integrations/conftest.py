@@ -7,6 +7,14 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched
 
+try:
+    import torchvision  # noqa: F401  what timm and transformers import, though nothing here uses it
+except ImportError:
+    pass
+except RuntimeError:  # one for CUDA, whose library does not load beside a CPU's torch; its Python asks for two of the operators
+    for name in "nms", "qnms":
+        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
