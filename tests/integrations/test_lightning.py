@@ -1,4 +1,4 @@
-"""Lightning: fit, mixed precision with a loss scale, clipping, checkpoints."""
+"""Lightning: fit, mixed precision with a loss scale, clipping, checkpoints; and Fabric."""
 
 import lightning
 import pytest
@@ -94,6 +94,62 @@ def test_our_own_clipping_with_a_loss_scale(ours, option, algorithm):
     lightning.Trainer(**QUIET, plugins=half()).fit(unclipped, loader())
     assert distance(fused, theirs) < HALF_BOUND
     assert distance(fused, unclipped) > 4 * HALF_BOUND
+
+
+def layers() -> torch.nn.Sequential:
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 4))
+
+
+def fabric_page(precision: str, **options) -> dict:
+    """The documents' own run of an epoch."""
+    changes = {'precision="bf16-mixed"': "precision=precision, **cpu", "eps=1e-5, clip_grad_norm=0.5": "eps=1e-5, **options"}
+    cpu = dict(accelerator="cpu", devices=1)
+    return run("Fabric", changes, model=layers(), loader=loader(), precision=precision, cpu=cpu, options=options)
+
+
+def another_epoch(fabric: lightning.Fabric, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    for inputs, labels in fabric.setup_dataloaders(loader()):
+        fabric.backward(torch.nn.functional.cross_entropy(model(inputs), labels))
+        optimizer.step()
+        optimizer.zero_grad()
+    return values(model)
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [
+        ("32-true", dict(clip_grad_norm=0.5)),
+        ("bf16-mixed", dict(clip_grad_norm=0.5)),
+        ("bf16-true", dict(master_weights="split", state_dtype="8bit")),
+        ("bf16-true", dict(stochastic_rounding=True, state_dtype=torch.bfloat16, momentum=0.9)),
+    ],
+    ids=str,
+)
+def test_fabric_resume(precision, options):
+    names = fabric_page(precision, **options)
+    whole = another_epoch(*(names[name] for name in ("fabric", "model", "optimizer")))
+    fabric = lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
+    other = layers()
+    torch.nn.init.zeros_(other[0].weight)
+    model, optimizer = fabric.setup(other, FusedRMSProp(other.parameters(), **OPTIONS, **options))
+    fabric.load("run.ckpt", dict(model=model, optimizer=optimizer))
+    assert torch.equal(another_epoch(fabric, model, optimizer), whole)
+    assert not torch.equal(whole, values(layers()))
+
+
+def test_fabric_as_torch():
+    names = fabric_page("32-true", clip_grad_norm=0.5)
+    assert names["optimizer"].last_grad_norm > 0.5  # clipped
+    theirs = layers()
+    optimizer = torch.optim.RMSprop(theirs.parameters(), **OPTIONS)
+    for inputs, labels in loader():
+        torch.nn.functional.cross_entropy(theirs(inputs), labels).backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert distance(names["model"], theirs) < BOUND
+    assert distance(names["model"], layers()) > 1000 * BOUND
 
 
 def test_fabric_shows_what_steps_leave():
