@@ -3,6 +3,7 @@
 import lightning
 import pytest
 import torch
+from lightning.fabric.plugins import MixedPrecision as FabricMixedPrecision
 from lightning.pytorch.plugins import MixedPrecision
 
 from fusedrms import FusedRMSProp
@@ -150,6 +151,18 @@ def test_fabric_as_torch():
         optimizer.zero_grad()
     assert distance(names["model"], theirs) < BOUND
     assert distance(names["model"], layers()) > 1000 * BOUND
+
+
+def test_fabric_refuses_to_clip_scaled_gradients():
+    scaled = FabricMixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=scaled)
+    plain = layers()
+    model, optimizer = fabric.setup(plain, FusedRMSProp(plain.parameters(), **OPTIONS, clip_grad_norm=0.5))
+    fabric.backward(model(torch.randn(4, 16)).sum())
+    with pytest.raises(NotImplementedError, match="optimizers handling the unscaling"):
+        fabric.clip_gradients(model, optimizer, max_norm=0.5)
+    optimizer.step()
+    assert 0.5 < optimizer.last_grad_norm < 2**10  # of what the scale was taken from
 
 
 def test_fabric_shows_what_steps_leave():
