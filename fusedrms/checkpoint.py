@@ -8,6 +8,7 @@ that it has, and that changes no result, there or here: foreach.
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -88,7 +89,12 @@ def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: I
     for option, key in _SWITCHES.items():
         # torch.distributed.checkpoint brings only states that the optimizer has
         if not mine.get(option) and theirs.get(option) and states and not any(key in names for names in states):
-            theirs[option] = mine[option]  # stays off
+            warnings.warn(
+                f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={theirs[option]!r}: only states that "
+                f"this optimizer has came with it, and {key} is none; to go on with it make the optimizer with {option}={theirs[option]!r}",
+                stacklevel=2,
+            )
+            theirs[option] = mine[option]
             said = {name: value for name, value in said.items() if (option, name) != ("momentum", "nesterov")}
     if mine.get("lr_in_momentum") and not said.get("lr_in_momentum") and float(theirs.get("momentum", 0)) > 0:
         raise ValueError(

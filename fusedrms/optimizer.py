@@ -475,6 +475,8 @@ class FusedOptimizer(Optimizer):
         n_groups = min(len(self.param_groups), len(state_dict["param_groups"]))
         groups = []
         for g, (mine, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
+            if self._source and (saved.keys() & self._source.names) - self.defaults.keys():
+                saved = self._source.translate(saved)  # a checkpoint of the source's own optimizer
             states = [
                 (param, state_dict["state"].get(index)) for param, index in zip(mine["params"], saved.get("params", ()), strict=False)
             ]

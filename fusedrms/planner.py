@@ -1,12 +1,13 @@
-"""LoadPlanner: torch.distributed.checkpoint.load for an optimizer that keeps what the checkpoint's did not, or of an earlier version."""
+"""Checkpoints that torch's loaders refuse: of optimizers that kept less, and of version 0.1, whose options were keys of their own."""
 
 from typing import Any
 
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.planner import LoadPlan
 
-from .checkpoint import HOW, THEIRS
+from .checkpoint import HOW, THEIRS, packed
 from .rmsprop import FusedRMSProp
+from .smorms3 import FusedSMORMS3
 from .storage import MASTER
 
 _ANEW = MASTER, "momentum_buffer", "grad_avg"  # what a state may lack: a master is the parameter, the others must be switched off
@@ -41,3 +42,15 @@ class LoadPlanner(DefaultLoadPlanner):
             if name in known and beside and beside[-1] == "lr":
                 self.state_dict[key], self.mappings[key] = None, (*beside[:-1], name)
         return super().create_local_plan()
+
+
+def repacked(group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group of a checkpoint of version 0.1, as a full state_dict of today has it.
+
+    Args:
+        group: of its ``param_groups``, all options under keys of their own.
+
+    Returns:
+        Those of torch, and the others in the value of foreach, as FusedOptimizer.state_dict() has it.
+    """
+    return packed(group, (FusedRMSProp if "alpha" in group else FusedSMORMS3)._class_defaults(rule=True))

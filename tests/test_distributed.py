@@ -1,6 +1,9 @@
 """Several processes: what each computes is what one process computes with the global batch."""
 
+import json
+import os
 import pathlib
+import re
 
 import pytest
 import torch
@@ -13,9 +16,12 @@ if lang.interpreted() or not torch.distributed.is_available():
     pytest.skip("about processes, which the interpreter only slows down", allow_module_level=True)
 
 import workers
-from ranks import shards
+from ranks import exchange, shards
 from ranks.checkpoints import OPTIONS, load, steps
 from ranks.models import STEPS, agree, layers
+
+MIGRATING = pathlib.Path(__file__).parents[1] / "docs/migrating.md"
+MARK = "<!-- written by tests/test_distributed.py -->"
 
 
 def check(world: int, folder: pathlib.Path, names: list[str], device: str = "cpu") -> None:
@@ -25,10 +31,17 @@ def check(world: int, folder: pathlib.Path, names: list[str], device: str = "cpu
 
 def test_ranks(tmp_path):
     """All checks in one start of the processes, which takes longer than they do; four find what two have compiled."""
+    found: dict[str, str] = {}
     for world in (2, 4):
         folder = tmp_path / str(world)
         folder.mkdir()
         check(world, folder, list(workers.CHECKS))
+        found |= json.loads((folder / exchange.TABLE).read_text())
+    before, middle, after = re.split(rf"(?<={MARK}\n)(.*?)(?=\n\n)", MIGRATING.read_text(), maxsplit=1, flags=re.S)
+    if "WRITE_DOCS" in os.environ:
+        MIGRATING.write_text(before + exchange.table(found) + after)
+    else:
+        assert middle == exchange.table(found), "the table is another: WRITE_DOCS=1 pytest tests/test_distributed.py writes it"
 
 
 @pytest.mark.gpu
