@@ -20,6 +20,8 @@ from fusedrms.files import place
 from gpt import corpus
 from settings import CHANGEABLE, SETTINGS, check_heads, check_run, whole
 
+TIMEOUT = 600
+
 
 class Job(NamedTuple):
     """All that a run needs to know before it starts."""
@@ -32,6 +34,7 @@ class Job(NamedTuple):
     step: int
     rows: list[dict]
     stop_at: int
+    timeout: int
     train: np.ndarray
     held_out: np.ndarray
 
@@ -62,6 +65,9 @@ def parser(about: str | None) -> argparse.ArgumentParser:
         "or a part of each block (fully_shard). The losses are those of one process, to rounding",
     )
     result.add_argument("--stop-at", type=whole(1).read, metavar="N", help="save and stop after this step, to be resumed later")
+    result.add_argument(
+        "--timeout", type=whole(1).read, metavar="N", help=f"seconds to wait for processes that do not answer (default: {TIMEOUT})"
+    )
     result.add_argument("--output", type=place, metavar="FOLDER", help="new or empty folder to write to (default: runs/<time>)")
     result.add_argument(
         "--resume",
@@ -69,8 +75,8 @@ def parser(about: str | None) -> argparse.ArgumentParser:
         const="",
         metavar="PATH",
         help="continue the run in this folder (default: the one in runs/ saved last), with its settings; only --save-every, "
-        "--stop-at, --device, --parallel and the number of processes may be others. With the same machine, software, --parallel and "
-        "number of processes and threads, the result equals bit for bit that of a run never stopped. If a file of its checkpoint is "
+        "--stop-at, --timeout, --device, --parallel and the number of processes may be others. With the same machine, software, --parallel "
+        "and number of processes and threads, the result equals bit for bit that of a run never stopped. If a file of its checkpoint is "
         "damaged, it goes on from the one before, checkpoint.old; where a checkpoint's own folder is named, only from that one",
     )
     return result
@@ -126,7 +132,7 @@ def prepare(given: dict, hold: Callable[[Path], object]) -> Job:
     Args:
         hold: keeps other runs from writing to the run's folder, before a checkpoint there is read.
     """
-    resume, output, stop_at, parallel = (given.pop(name, None) for name in ("resume", "output", "stop_at", "parallel"))
+    resume, output, stop_at, timeout, parallel = (given.pop(name, None) for name in ("resume", "output", "stop_at", "timeout", "parallel"))
     if resume is not None and output:
         raise ValueError(f"--output {output}: not allowed with --resume, which continues in the run's own folder")
     found, saved, notes = (None, {"step": 0, "rows": []}, []) if resume is None else checkpoint.find(resume, hold)
@@ -156,4 +162,6 @@ def prepare(given: dict, hold: Callable[[Path], object]) -> Job:
     folder = found.parent if found else new_folder(output)
     if not found:
         hold(folder)
-    return Job(settings, folder, parallel, found, notes, saved["step"], saved["rows"], stop_at or steps, train, held_out)
+    return Job(
+        settings, folder, parallel, found, notes, saved["step"], saved["rows"], stop_at or steps, timeout or TIMEOUT, train, held_out
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -39,6 +40,11 @@ def process_group() -> Iterator[None]:
     finally:
         if together:
             dist.destroy_process_group()
+
+
+def wait_at_most(seconds: int) -> None:
+    """For the others: a machine that has died says nothing, and gloo would wait for half an hour."""
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
 
 
 def first_decides(decide: Callable[[], T]) -> T:

@@ -33,7 +33,7 @@ import checkpoint
 from fusedrms.printing import plain_where_needed
 from gpt import GPT, batch, spread
 from options import Job, parser, prepare
-from parallel import first_decides, gathered, own_device, parallelized, process_group, share
+from parallel import first_decides, gathered, own_device, parallelized, process_group, share, wait_at_most
 from report import plot, table, write_csv
 from settings import OPTIMIZERS, is_evaluated, optimizers
 
@@ -225,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     command = parser(__doc__)
     with process_group(), ExitStack() as locks:
         job = first_decides(lambda: start(command, argv, locks))
+        wait_at_most(job.timeout)
         try:
             return run(command, job)
         except checkpoint.NotSaved as error:
