@@ -1,12 +1,16 @@
 """Processes that run checks as the ranks of a group."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 import time
 import traceback
+from collections.abc import Sequence
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from ranks import checkpoints, exchange, faults, gradients, models, replicas, shards, stages
 
@@ -14,7 +18,7 @@ CHECKS = {check.__name__: check for module in (replicas, shards, gradients, stag
 FAULTS = {check.__name__: check for check in faults.CHECKS}
 
 
-def work(rank: int, world: int, folder: str, names: list[str], device: str) -> None:
+def work(rank: int, world: int, folder: str, names: list[str], device: str, store: str) -> None:
     """Run checks one after the other; a file for each, with the reason if it failed."""
     os.chdir(folder)
     torch.set_num_threads(1)
@@ -22,7 +26,7 @@ def work(rank: int, world: int, folder: str, names: list[str], device: str) -> N
     if device == "cuda":
         torch.cuda.set_device(rank)
         backends = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backends, init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    distributed.init_process_group(backends, init_method=store, rank=rank, world_size=world)
     for name in names:
         try:
             {**CHECKS, **FAULTS}[name](rank, world)
@@ -36,17 +40,32 @@ def work(rank: int, world: int, folder: str, names: list[str], device: str) -> N
     distributed.destroy_process_group()
 
 
-def run(world: int, folder: str, names: list[str], dies: int | None = None, device: str = "cpu") -> dict[str, str]:
-    """What each check had to say, "" where it passed on all ranks but the one that dies, as it must."""
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=work, args=(rank, world, folder, names, device)) for rank in range(world)]
-    for process in ranks:
-        process.start()
+def run(
+    world: int,
+    folder: str,
+    names: list[str],
+    dies: int | None = None,
+    device: str = "cpu",
+    store: str | None = None,
+    machines: Sequence[Sequence[str]] = ([],),
+) -> dict[str, str]:
+    """What each check had to say, "" where it passed on all ranks but the one that dies, as it must.
+
+    Args:
+        store: the address where the ranks meet, as init_process_group takes it. Default: a file in the folder.
+        machines: for each, what begins a command there; each has as many ranks.
+    """
+    code = "import json, sys, workers; workers.work(*json.loads(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ranks = []
+    for rank in range(world):
+        arguments = json.dumps([rank, world, folder, names, device, store or f"file://{folder}/store"])
+        command = [*machines[rank * len(machines) // world], sys.executable, "-c", code, arguments]
+        ranks.append(subprocess.Popen(command, env=environment))
     failed, start = False, time.monotonic()
-    while any(process.is_alive() for process in ranks):
-        for rank, process in enumerate(ranks):
-            process.join(0.1)
-            failed |= rank != dies and process.exitcode not in (0, None)
+    while any(process.poll() is None for process in ranks):
+        time.sleep(0.1)
+        failed |= any(rank != dies and process.poll() not in (0, None) for rank, process in enumerate(ranks))
         if failed or time.monotonic() > start + 300:
             for process in ranks:
                 process.kill()
