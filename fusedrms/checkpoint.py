@@ -90,8 +90,9 @@ def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: I
         # torch.distributed.checkpoint brings only states that the optimizer has
         if not mine.get(option) and theirs.get(option) and states and not any(key in names for names in states):
             warnings.warn(
-                f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={theirs[option]!r}: only states that "
-                f"this optimizer has came with it, and {key} is none; to go on with it make the optimizer with {option}={theirs[option]!r}",
+                f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={theirs[option]!r}: only states "
+                f"that this optimizer has came with it, and {key} is none; to go on with it make the optimizer with "
+                f"{option}={theirs[option]!r}",
                 stacklevel=2,
             )
             theirs[option] = mine[option]
