@@ -102,7 +102,7 @@ def test_options_come_along():
     )
     a, params = trained(options)
     saved = a.state_dict()
-    assert {**json.loads(saved["param_groups"][0]["foreach"]), "nesterov": False} == {**options, "rescale_grad": 0.5}
+    assert json.loads(saved["param_groups"][0]["foreach"]) == {**options, "rescale_grad": 0.5}
     b = FusedRMSProp(twins(params), clip_weights=3.0, state_dtype="8bit", foreach=True)
     b.load_state_dict(through_a_file(saved))
     group = b.param_groups[0]
