@@ -26,12 +26,17 @@ CARRIER = "foreach"
 _SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg"}  # options, and what a parameter has only if they are on
 
 
+def ours_of(options: Iterable[str]) -> frozenset[str]:
+    """Those of the options that torch lacks."""
+    return frozenset(options) - THEIRS
+
+
 class Group(dict):
     """A parameter group with all options; to iterate over it gives what a checkpoint has of it, keys() and items() give everything."""
 
     def __init__(self, group: Mapping[str, Any], options: Iterable[str]):
         super().__init__(group)
-        self.ours = frozenset(options) - THEIRS
+        self.ours = ours_of(options)
 
     def __iter__(self) -> Iterator[str]:
         return (key for key in self.keys() if key not in self.ours)
@@ -39,7 +44,7 @@ class Group(dict):
 
 def packed(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A parameter group as a checkpoint has it; defaults: of all options, those of their rule."""
-    ours = defaults.keys() - THEIRS
+    ours = ours_of(defaults)
     if not is_noisy(group):  # a seed of nothing
         defaults = {**defaults, "seed": group.get("seed")}
     said = {name: value for name in sorted(ours - HOW) if (value := plain(group.get(name, defaults[name]))) != defaults[name]}
@@ -83,7 +88,7 @@ def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: I
     Raises:
         ValueError: as of unpacked(); a momentum buffer without lr, which mine would take for one with it.
     """
-    ours = frozenset(options) - THEIRS
+    ours = ours_of(options)
     said = unpacked(g, saved, ours)
     theirs = {key: value for key, value in saved.items() if key not in HOW and key not in ours}
     for option, key in _SWITCHES.items():

@@ -5,7 +5,7 @@ from typing import Any
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.planner import LoadPlan
 
-from .checkpoint import HOW, THEIRS, packed
+from .checkpoint import HOW, ours_of, packed
 from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
 from .storage import MASTER
@@ -35,7 +35,7 @@ class LoadPlanner(DefaultLoadPlanner):
             for place in path:
                 parent = parent[place]
             del parent[name]
-        known = FusedRMSProp._class_defaults().keys() - THEIRS - HOW
+        known = ours_of(FusedRMSProp._class_defaults()) - HOW
         for key in saved.keys() - self.state_dict.keys():
             group, _, name = key.rpartition(".")
             beside = self.mappings.get(f"{group}.lr")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from .kernels import devices
+
 GROUPS = (torch.distributed.ProcessGroup, DeviceMesh) if torch.distributed.is_available() else ()
 
 
@@ -114,9 +116,9 @@ def place_in(groups: Iterable[Any]) -> int:
 
 def device_of(group: Any) -> torch.device:
     """Where a process without tensors takes part in the collectives of a group: on its GPU, if the group has a backend for it."""
-    if torch.cuda.is_available() and "cuda" in torch.distributed.get_backend_config(group):
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    backends = torch.distributed.get_backend_config(group)
+    gpu = next((gpu for gpu in devices.gpus() if gpu.type in backends), None)
+    return torch.device(gpu.type, devices.module(gpu).current_device()) if gpu else torch.device("cpu")
 
 
 def summed_over(param: Any) -> tuple[Any, ...]:

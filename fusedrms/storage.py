@@ -231,14 +231,15 @@ def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Preci
     if all(_fits(param, key, dtype, values.get(key)) for key, dtype in wanted.items()):
         return {key: values[key] for key in wanted}
     known, found = full(param, values), {}
-    master, about_mean = values.get(MASTER), "grad_avg" in known and "grad_avg" in initial
+    master = None if is_remainder(values.get(MASTER)) else values.get(MASTER)
+    about_mean = "grad_avg" in known and "grad_avg" in initial
     for key, dtype in wanted.items():
         if key == MASTER and dtype == torch.int16:
             shown, found[key] = _split(fitted(param, known.get(key, param.detach())))
-            if not (master is None or is_remainder(master) or loading):
+            if master is not None and not loading:
                 param.detach().copy_(shown)  # ties may have gone the other way
         elif key == MASTER:  # as it is, for the parameter may yet be loaded
-            found[key] = fitted(param, known.get(key, param.detach()) if master is None or is_remainder(master) else master)
+            found[key] = fitted(param, known.get(key, param.detach()) if master is None else master)
         elif not key.endswith(SCALE):
             value = known.get(key, initial[key])
             if key == "square_avg" and dtype in LEAN and key in known and about_mean:
@@ -274,7 +275,7 @@ def counter(value: object, steps: float, device: torch.device | None = None) -> 
 
 def rows(tensors: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
     """Of what fit() gave: what lies beside the parameter, and each state, or its codes and their scales."""
-    beside = tuple(tensors[key] for key in (MASTER,) if key in tensors)
+    beside = (tensors[MASTER],) if MASTER in tensors else ()
     states = {key: value for key, value in tensors.items() if key != MASTER and not key.endswith(SCALE)}
     return beside, tuple((value, tensors[key + SCALE]) if key + SCALE in tensors else (value,) for key, value in states.items())
 

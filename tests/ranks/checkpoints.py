@@ -21,8 +21,8 @@ MODES = {
 }
 
 
-def state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    return dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
+def state(model: nn.Module, optimizer: torch.optim.Optimizer, options: StateDictOptions | None = None) -> dict:
+    return dict(zip(("model", "optimizer"), get_state_dict(model, optimizer, options=options), strict=True))
 
 
 def load(folder: str, model: nn.Module, optimizer: torch.optim.Optimizer, group=None) -> None:

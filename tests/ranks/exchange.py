@@ -24,7 +24,7 @@ from fusedrms.planner import LoadPlanner, repacked
 from fusedrms.sharded import local
 
 from . import models
-from .checkpoints import OPTIONS, steps
+from .checkpoints import OPTIONS, state, steps
 from .models import STEPS, check, sharded
 
 WAYS = {
@@ -53,20 +53,20 @@ class Side:
         self.optimizer = cls(self.model.parameters(), **{**OPTIONS, **options})
 
     def save(self, way: str, folder: str) -> None:
-        state = dict(zip(("model", "optimizer"), get_state_dict(self.model, self.optimizer, options=WAYS[way]), strict=True))
+        saved = state(self.model, self.optimizer, WAYS[way])
         if way != "full":
-            dcp.save(state, checkpoint_id=folder, process_group=self.group)
+            dcp.save(saved, checkpoint_id=folder, process_group=self.group)
         elif distributed.get_rank() == 0:
             pathlib.Path(folder).mkdir()
-            torch.save(state, f"{folder}/full.pt")
+            torch.save(saved, f"{folder}/full.pt")
 
     def load(self, way: str, folder: str, planner: LoadPlanner | None = None) -> None:
         if way == "full":
-            state = torch.load(f"{folder}/full.pt", weights_only=True)
+            found = torch.load(f"{folder}/full.pt", weights_only=True)
         else:
-            state = dict(zip(("model", "optimizer"), get_state_dict(self.model, self.optimizer, options=WAYS[way]), strict=True))
-            dcp.load(state, checkpoint_id=folder, process_group=self.group, planner=planner)
-        parts = dict(model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+            found = state(self.model, self.optimizer, WAYS[way])
+            dcp.load(found, checkpoint_id=folder, process_group=self.group, planner=planner)
+        parts = dict(model_state_dict=found["model"], optim_state_dict=found["optimizer"])
         set_state_dict(self.model, self.optimizer, **parts, options=WAYS[way])
 
     def values(self) -> dict[str, dict[str, Tensor]]:
@@ -278,14 +278,14 @@ def loaded_in_place(rank: int, world: int) -> None:
         source.save("sharded", f"place{k}")
         params = source.go_on()
         target.optimizer.prepare()
-        state = dict(zip(("model", "optimizer"), get_state_dict(target.model, target.optimizer), strict=True))
-        dcp.load(state, checkpoint_id=f"place{k}")
+        found = state(target.model, target.optimizer)
+        dcp.load(found, checkpoint_id=f"place{k}")
         before = [local(param).clone() for param in target.model.parameters()]
         if name != "float32":
             with pytest.raises(RuntimeError, match=r"that state_dict.. has returned was written"):
                 steps(target.model, target.optimizer, STEPS, STEPS + 1)
             check(map(local, target.model.parameters()), before)
-            set_state_dict(target.model, target.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+            set_state_dict(target.model, target.optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
         check(target.go_on(), params)
 
 
@@ -300,9 +300,9 @@ def begun_by_torch(rank: int, world: int) -> None:
         model, plain = (sharded(DeviceMesh.from_group(distributed.group.WORLD, models.DEVICE), dtype) for _ in range(2))
         optimizer, expected = (cls(each.parameters(), lr=1e-2, **options) for each in (model, plain))
         before = [local(param).clone() for param in model.parameters()]
-        _, state = get_state_dict(model, optimizer)
+        _, begun = get_state_dict(model, optimizer)
         check(map(local, model.parameters()), before)
-        assert all(values["step"] == 0 for values in state["state"].values())
+        assert all(values["step"] == 0 for values in begun["state"].values())
         assert all(param.grad is None for param in model.parameters())
         assert optimizer.param_groups[0]["lr"] == 1e-2
         steps(model, optimizer, 0, STEPS)
@@ -332,9 +332,9 @@ def of_version_0_1(rank: int, world: int) -> None:
         expected = torch.load(f"old/{name}.full.pt")["after"]
         model = sharded(DeviceMesh.from_group(distributed.group.WORLD, models.DEVICE), dtype)
         optimizer = cls(model.parameters(), **{**(OPTIONS if cls is FusedRMSProp else {}), **options, "lr": 9.0})
-        state = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
-        dcp.load(state, checkpoint_id=f"old/{name}.dcp", planner=LoadPlanner() if name == "graves" else None)
-        set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        found = state(model, optimizer)
+        dcp.load(found, checkpoint_id=f"old/{name}.dcp", planner=LoadPlanner() if name == "graves" else None)
+        set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
         steps(model, optimizer, STEPS, STEPS + 2)
         if world == 2 or "8bit" not in name:
             for key, param in model.named_parameters():
@@ -353,9 +353,9 @@ def of_version_0_1(rank: int, world: int) -> None:
     # its options come along only by our loader
     model = sharded(DeviceMesh.from_group(distributed.group.WORLD, models.DEVICE))
     optimizer = FusedRMSProp(model.parameters(), **OPTIONS)
-    state = {"optimizer": get_state_dict(model, optimizer)[1]}
-    dcp.load(state, checkpoint_id="old/float32.dcp", planner=LoadPlanner())
-    optimizer.load_state_dict({**state["optimizer"], "state": {}})
+    found = {"optimizer": get_state_dict(model, optimizer)[1]}
+    dcp.load(found, checkpoint_id="old/float32.dcp", planner=LoadPlanner())
+    optimizer.load_state_dict({**found["optimizer"], "state": {}})
     assert (optimizer.param_groups[0]["eps_placement"], optimizer.param_groups[0]["clip_grad_value"]) == ("inside", 0.5)
 
 
