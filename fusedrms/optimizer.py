@@ -17,14 +17,12 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils.hooks import RemovableHandle
 
 from . import debug
-from .checkpoint import Copies, Group, loaded, only_makes_states, packed
+from .checkpoint import Copies, Group, only_makes_states, shielded, taken, unkept, written
 from .kernels import devices
 from .naming import Source, closest
 from .options import (
     check_at_least_zero,
     check_choice,
-    check_codes,
-    check_complete,
     check_flags,
     check_limits,
     check_off,
@@ -34,15 +32,14 @@ from .options import (
     check_precision_options,
     check_present,
     check_scheduled_lr,
-    check_shards,
     check_state,
     is_scheduled_lr,
     plain,
 )
 from .plan import Plan, named_parameters
 from .recipe import Recipe
-from .sharded import GROUPS, local, locals_of, placed, placed_grads, process_groups, sharded
-from .storage import MASTER, WIDE, Memory, counter, fit, fit_in_place, fitted, is_left, obsolete, parted, whole, widened
+from .sharded import GROUPS, local, placed, placed_grads, process_groups, sharded
+from .storage import Memory, counter, fit_in_place, fitted
 from .ties import Ties
 
 _FIXED = (int, float, str, type(None), torch.dtype, *GROUPS)  # what cannot change in place
@@ -50,13 +47,6 @@ _FIXED = (int, float, str, type(None), torch.dtype, *GROUPS)  # what cannot chan
 
 _UNMADE: tuple[tuple[Any, ...], int, Recipe | None] = (), 0, None
 _alike: Counter[tuple] = Counter()  # how many optimizers this process has made, by the shapes and dtypes of their parameters
-
-
-class _Kept:
-    """Carries a state through torch's load_state_dict, which would cast it to the parameter's dtype."""
-
-    def __init__(self, value: Tensor):
-        self.value = value
 
 
 class Run:
@@ -440,22 +430,8 @@ class FusedOptimizer(Optimizer):
         return handle
 
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        named = list(named_parameters(self.param_groups))
-        for _, name, param in named:
-            if isinstance(values := self.state.get(param), dict):
-                check_codes(name, local(param), values)
-        state, copies = {}, []
-        for index, values in state_dict["state"].items():
-            if not isinstance(index, int) or not isinstance(values, dict):
-                state[index] = values
-                continue
-            _, name, param = named[index]
-            state[index] = saved = whole(param, values, self._run.ties)
-            made = {key: value for key, value in saved.items() if isinstance(value, Tensor) and local(value) is not local(values.get(key))}
-            copies += [(f"{key} of {name}", value) for key, value in made.items()]
-        self._run.copies = Copies(copies) if copies else None
-        defaults = self._class_defaults(rule=True)
-        return {**state_dict, "state": state, "param_groups": [packed(group, defaults) for group in state_dict["param_groups"]]}
+        saved, self._run.copies = written(state_dict, self.param_groups, self.state, self._run.ties, self._class_defaults(rule=True))
+        return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of an optimizer of this class or, where it has the same states, of torch's.
@@ -472,33 +448,7 @@ class FusedOptimizer(Optimizer):
         super().load_state_dict(state_dict)
 
     def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        n_groups = min(len(self.param_groups), len(state_dict["param_groups"]))
-        groups = []
-        for g, (mine, saved) in enumerate(zip(self.param_groups, state_dict["param_groups"], strict=False)):
-            if self._source and (saved.keys() & self._source.names) - self.defaults.keys():
-                saved = self._source.translate(saved)  # a checkpoint of the source's own optimizer
-            states = [
-                (param, state_dict["state"].get(index)) for param, index in zip(mine["params"], saved.get("params", ()), strict=False)
-            ]
-            names = [
-                {key for key, value in values.items() if not is_left(param, key, value)}
-                for param, values in states
-                if isinstance(values, dict) and "step" in values
-            ]
-            groups.append(loaded(g, saved, mine, self.defaults, names))
-        groups += state_dict["param_groups"][n_groups:]  # torch's error for a wrong number of groups
-        keep = {
-            # of a name that a flattened checkpoint lacks torch makes an empty dict
-            index: {
-                key: _Kept(value) if isinstance(value, Tensor) else value
-                for key, value in state.items()
-                if not isinstance(value, dict) or value
-            }
-            if isinstance(state, dict)
-            else state
-            for index, state in state_dict["state"].items()
-        }
-        return {**state_dict, "state": keep, "param_groups": groups}
+        return shielded(state_dict, self.param_groups, self.defaults.keys(), self._source)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **({"_source": self._source} if self._source else {})}
@@ -516,34 +466,12 @@ class FusedOptimizer(Optimizer):
             group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
             self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
-        new = {}
-        for key, values in states.items():
-            if isinstance(values, dict):
-                new[key] = {name: value.value.clone() if isinstance(value, _Kept) else value for name, value in values.items()}
-        for g, name, param in named_parameters(groups):
-            if values := new.get(param):
-                initial, precision = recipes[g].states, recipes[g].precision
-                owner, param = param, local(param)
-                wanted = {*initial, *([MASTER] if precision.master_weights and param.dtype in WIDE else [])}
-                values = {key: value for key, value in values.items() if key in wanted or not is_left(owner, key, value)}
-                new[owner], values = values, locals_of(values)
-                check_precision(name, param, precision)
-                if saved := any(isinstance(value, _Kept) for value in states[owner].values()):
-                    check_shards(name, owner, new[owner], wanted)
-                    if "step" in values or initial.keys() & values.keys():  # else it has only been given a master
-                        check_complete(type(self).__name__, name, values, initial)
-                check_state(name, param, values, initial)
-                values = widened(values) if saved else parted(values, initial)
-                kept = fit(param, values, initial, precision, loading=True)
-                values = {key: value for key, value in values.items() if key not in obsolete(values, initial, kept)}
-                others = {
-                    key: fitted(param, value)
-                    for key, value in values.items()
-                    if isinstance(value, Tensor) and value.shape == param.shape and value.dtype.itemsize > 1 and key not in kept
-                }
-                step = values.get("step", 0.0)
-                values |= {**others, "step": counter(step, float(step)), **kept}
-                new[owner] = {key: placed(owner, value) for key, value in values.items()}
+        named = {param: (name, recipes[g]) for g, name, param in named_parameters(groups)}
+        new = {
+            key: taken(type(self).__name__, key, values, *named[key]) if key in named and values else unkept(values)
+            for key, values in states.items()
+            if isinstance(values, dict)
+        }
         states.update(new)
         super().__setstate__(state)
         if "_run" not in self.__dict__:

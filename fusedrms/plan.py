@@ -19,7 +19,7 @@ from .norms import Scalars
 from .options import check_placement, check_precision, check_state, check_tensors
 from .recipe import Recipe
 from .sharded import finish, first_element, is_sharded, local, locals_of, place_in
-from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, is_noisy, is_variance, order, rows, stored
+from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, is_variance, order, rows, stored
 
 
 def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
@@ -49,7 +49,7 @@ def _lists(groups: list[dict]) -> list[list[Tensor]]:
 
 def _noise(precision: Precision, number: int, place: int) -> tuple[int, int]:
     """Two words that no other parameter of the optimizer, no other seed and no process at another place has; 0 where nothing is random."""
-    if not is_noisy(precision._asdict()):
+    if not precision.is_noisy:
         return 0, 0
     low, high = precision.seed & 0xFFFFFFFF, precision.seed >> 32
     first, second = np.random.SeedSequence((low, high, number, place)).generate_state(2)

@@ -1,6 +1,6 @@
 """What is kept for each parameter, and how it lies in memory: as a launch reads it, or in full precision, as checkpoints hold it."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,10 +33,10 @@ class Precision(NamedTuple):
     state_dtype: torch.dtype | str = torch.float32
     seed: int = 0
 
-
-def is_noisy(options: Mapping[str, Any]) -> bool:
-    """Whether anything is rounded at random."""
-    return bool(options.get("stochastic_rounding")) or options.get("state_dtype", torch.float32) != torch.float32
+    @property
+    def is_noisy(self) -> bool:
+        """Whether anything is rounded at random."""
+        return self.stochastic_rounding or self.state_dtype != torch.float32
 
 
 def dense_like(param: Tensor, **kwargs) -> Tensor:

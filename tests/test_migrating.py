@@ -3,7 +3,6 @@
 import copy
 import io
 import json
-import pathlib
 import tarfile
 
 import pytest
@@ -13,11 +12,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimi
 
 from cases import MODES
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, presets
+from ranks.exchange import OLD
 from test_checkpoint import go_on, through_a_file, trained
 from test_docs import run_blocks
 from tools import assert_close, parameter, parameters, random_grads, set_grad, twins
 
-OLD = pathlib.Path(__file__).parent / "data/checkpoints-0.1.tar.xz"
 FLATTENED = StateDictOptions(flatten_optimizer_state_dict=True)
 CLASSES = {"RMSProp": (FusedRMSProp, dict(centered=True, momentum=0.9)), "Graves": (FusedRMSPropGraves, {}), "SMORMS3": (FusedSMORMS3, {})}
 classes = pytest.mark.parametrize("made", CLASSES.values(), ids=CLASSES)

@@ -16,8 +16,10 @@ from .models import STEPS, agree, check, even_layers, give_gradients, layers, me
 OPTIONS = dict(centered=True, momentum=0.9, lr=1e-3)
 MODES = {
     "float32": (torch.float32, {}),
-    "stochastic": (torch.bfloat16, dict(stochastic_rounding=True, seed=3)),
-    "split, 8-bit": (torch.bfloat16, dict(master_weights="split", state_dtype="8bit")),
+    "split": (torch.bfloat16, dict(master_weights="split")),
+    "split, 8-bit": (torch.bfloat16, dict(master_weights="split", state_dtype="8bit", seed=3)),
+    "stochastic, 8-bit": (torch.bfloat16, dict(stochastic_rounding=True, state_dtype="8bit", seed=3)),
+    "bfloat16 states": (torch.bfloat16, dict(state_dtype=torch.bfloat16, seed=3)),
 }
 
 

@@ -24,20 +24,13 @@ from fusedrms.planner import LoadPlanner, repacked
 from fusedrms.sharded import local
 
 from . import models
-from .checkpoints import OPTIONS, state, steps
+from .checkpoints import MODES, OPTIONS, state, steps
 from .models import STEPS, check, sharded
 
 WAYS = {
     "sharded": StateDictOptions(),
     "flattened": StateDictOptions(flatten_optimizer_state_dict=True),
     "full": StateDictOptions(full_state_dict=True),
-}
-MODES = {
-    "float32": (torch.float32, {}),
-    "split": (torch.bfloat16, dict(master_weights="split")),
-    "split, 8-bit": (torch.bfloat16, dict(master_weights="split", state_dtype="8bit", seed=3)),
-    "stochastic, 8-bit": (torch.bfloat16, dict(stochastic_rounding=True, state_dtype="8bit", seed=3)),
-    "bfloat16 states": (torch.bfloat16, dict(state_dtype=torch.bfloat16, seed=3)),
 }
 OLD = pathlib.Path(__file__).parents[1] / "data/checkpoints-0.1.tar.xz"
 TABLE = "table.json"
