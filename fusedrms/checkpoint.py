@@ -66,9 +66,9 @@ def unpacked(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> dict[str
     if isinstance(text := saved.get(CARRIER), str):
         try:
             said = dict(json.loads(text))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             raise ValueError(
-                f"the {CARRIER} of parameter group {g} in the checkpoint is {text!r}, no JSON of options: restore the checkpoint"
+                f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, no JSON of options: restore the checkpoint"
             ) from None
     if unknown := said.keys() - ours:
         raise ValueError(

@@ -26,9 +26,14 @@ class LoadPlanner(DefaultLoadPlanner):
         as of :class:`torch.distributed.checkpoint.DefaultLoadPlanner`.
     """
 
+    def _may_begin(self, key: str) -> bool:
+        """Whether it is such a state, and not of a model that has one of that name."""
+        parameter, _, name = key.rpartition(".")
+        return name in _ANEW and f"{parameter}.square_avg" in self.state_dict
+
     def create_local_plan(self) -> LoadPlan:
         saved = self.metadata.state_dict_metadata if self.metadata else {}
-        for key in [key for key in self.state_dict if key not in saved and key.rpartition(".")[2] in _ANEW]:
+        for key in [key for key in self.state_dict if key not in saved and self._may_begin(key)]:
             del self.state_dict[key]
             *path, name = self.mappings.pop(key, (key,))
             parent: Any = self.original_state_dict

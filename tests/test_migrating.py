@@ -7,11 +7,13 @@ import tarfile
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 
 from cases import MODES
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, presets
+from fusedrms.planner import LoadPlanner
 from ranks.exchange import OLD
 from test_checkpoint import go_on, through_a_file, trained
 from test_docs import run_blocks
@@ -115,6 +117,7 @@ def test_options_come_along():
     [
         ("{", r"foreach of parameter group 0 in the checkpoint is '\{', no JSON"),
         ("[1]", "no JSON of options: restore"),
+        ("[" * 100_000, "no JSON of options: restore"),
         ('{"clip": 3}', "checkpoint has clip=3, which this version, or this rule, does not know"),
         ('{"clip_weights": -3}', "clip_weights=-3 is not supported"),
         ('{"lr": 3}', "has lr=3, which"),
@@ -278,6 +281,22 @@ def test_a_group_that_is_passed_is_copied():
     group = copy.deepcopy(optimizer).param_groups[0]
     assert type(group) is type(optimizer.param_groups[0])
     assert {*group} == {*optimizer.param_groups[0]}
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_planner_begins_states_alone(tmp_path):
+    """A model that has a tensor by the name of a state must find it in the checkpoint."""
+    model = nn.Linear(3, 3)
+    theirs, ours = torch.optim.RMSprop(model.parameters()), FusedRMSProp(model.parameters(), momentum=0.9, centered=True)
+    random_grads(list(model.parameters()))
+    theirs.step()
+    dcp.save({"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, theirs)}, checkpoint_id=tmp_path)
+    found = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, ours)}
+    dcp.load(found, checkpoint_id=tmp_path, planner=LoadPlanner())
+    assert all(values.keys() == {"step", "square_avg"} for values in found["optimizer"]["state"].values())
+    model.register_buffer("momentum_buffer", torch.ones(3))
+    with pytest.raises(dcp.api.CheckpointException, match=r"Missing key in checkpoint state_dict: model\.momentum_buffer"):
+        dcp.load({"model": model.state_dict()}, checkpoint_id=tmp_path, planner=LoadPlanner())
 
 
 @pytest.mark.parametrize("name", ["float32", "split_8bit", "graves", "smorms3"])

@@ -1,9 +1,12 @@
 """Processes that hold other parameters of one model: pipeline stages, experts, ZeroRedundancyOptimizer, FSDP1."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -45,6 +48,33 @@ def stages(rank: int, world: int) -> None:
             if "clip_grad_norm" in options:
                 torch.testing.assert_close(optimizer.last_grad_norm, expected.last_grad_norm, rtol=1e-6, atol=0)
         check(here, whole[3 * rank : 3 * rank + 3] if here else [], exact=False)
+
+
+def scaled_stages(rank: int, world: int) -> None:
+    """An infinity that a scaler finds in one stage has all leave the step out; where it tells the others too, scales stay the same."""
+    for make in (torch.amp.GradScaler, partial(ShardedGradScaler, process_group=distributed.group.WORLD)):
+        for options in ({}, dict(clip_grad_norm=0.05)):
+            here, whole = tensors(3 * rank, 3), tensors(0, 3 * world)
+            optimizer = FusedRMSProp(here, **options, model_parallel_group=distributed.group.WORLD)
+            expected = FusedRMSProp(whole, **options)
+            scaler = make("cpu", init_scale=8.0)
+            scaler.scale(torch.ones(()))
+            for step in range(STEPS):
+                give(step, 3 * rank, here)
+                give(step, 0, whole)
+                for param in here:
+                    param.grad *= scaler.get_scale()
+                if step == 1 and rank == 0:
+                    here[0].grad[0, 0] = float("inf")
+                if make is not torch.amp.GradScaler:
+                    scaler.unscale_(optimizer)
+                scaler.step(optimizer)
+                scaler.update()
+                if step != 1:
+                    expected.step()
+            assert optimizer.skipped_steps == 1
+            check(here, whole[3 * rank : 3 * rank + 3], exact=not options)
+            assert scaler.get_scale() == (8.0 if rank and make is torch.amp.GradScaler else 4.0)
 
 
 def sharded_stages(rank: int, world: int) -> None:
@@ -151,6 +181,7 @@ def wrong_groups(rank: int, world: int) -> None:
 
 CHECKS = (
     stages,
+    scaled_stages,
     sharded_stages,
     experts,
     zero_redundancy_with_a_norm,
