@@ -7,9 +7,12 @@ that it has, and that changes no result, there or here: foreach.
 
 import inspect
 import json
+import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from numbers import Real
 from typing import Any
 
 import torch
@@ -17,9 +20,9 @@ from torch import Tensor
 
 from .naming import Source
 from .options import check_codes, check_complete, check_precision, check_shards, check_state, plain
-from .plan import named_parameters
+from .plan import named_parameters, steps_of
 from .recipe import Recipe, precision
-from .sharded import local, locals_of, placed
+from .sharded import ProcessGroups, local, locals_of, placed, process_groups
 from .storage import MASTER, WIDE, counter, fit, fitted, is_left, obsolete, parted, whole, widened
 from .ties import Ties
 
@@ -27,6 +30,8 @@ THEIRS = frozenset(inspect.signature(torch.optim.RMSprop).parameters) - {"params
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
 HOW = frozenset({"capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype", "model_parallel_group"})
 CARRIER = "foreach"
+BEYOND, UNIT, STEPS = "model_parallel_group", "lr_in_momentum", "steps"
+_TIMMS = "caution", "corrected_weight_decay"  # what its RMSpropTF computes with them nothing here does
 _SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg"}  # options, and what a parameter has only if they are on
 
 
@@ -36,28 +41,73 @@ def ours_of(options: Iterable[str]) -> frozenset[str]:
 
 
 class Group(dict):
-    """A parameter group with all options; to iterate over it gives what a checkpoint has of it, keys() and items() give everything."""
+    """A parameter group with all options; torch's flattened checkpoints, which load what iterating gives, see those that they have."""
 
     def __init__(self, group: Mapping[str, Any], options: Iterable[str]):
         super().__init__(group)
         self.ours = ours_of(options)
+        self._beyond: ProcessGroups | None = None
 
     def __iter__(self) -> Iterator[str]:
-        return (key for key in self.keys() if key not in self.ours)
+        keys = super().__iter__()
+        if sys._getframe(1).f_globals.get("__name__") != "torch.distributed.checkpoint.state_dict":
+            return keys
+        return (key for key in keys if key not in self.ours)
+
+    def __reduce__(self) -> tuple:
+        return OrderedDict, (), None, None, iter(self.items())  # which torch.load(weights_only=True) takes
+
+    def settle(self, g: int) -> None:
+        """Mend, as parameter group g, what was copied into it from a checkpoint: options as JSON, and process groups, which it lost.
+
+        Raises:
+            TypeError, ValueError: it is wrong.
+        """
+        if isinstance(self.get(CARRIER), str):
+            said, _ = unpacked(g, {CARRIER: self[CARRIER]}, self.ours)
+            self.update({**said, CARRIER: None})
+        if (value := self.get(BEYOND)) is None:
+            self._beyond = None
+        elif not isinstance(value, set):
+            try:
+                self._beyond = self[BEYOND] = process_groups(value)
+            except TypeError as error:
+                raise TypeError(f"parameter group {g}: {error}") from None
+        elif self._beyond:
+            self[BEYOND] = self._beyond
 
 
-def packed(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A parameter group as a checkpoint has it; defaults: of all options, those of their rule."""
+def opened(g: int, group: dict[str, Any], options: Iterable[str]) -> dict[str, Any]:
+    """A new parameter group g with options that were copied from a checkpoint by their own names; those that it has so already stay."""
+    if not isinstance(group.get(CARRIER), str):
+        return group
+    said, _ = unpacked(g, group, ours_of(options))
+    return {**group, **said, CARRIER: None}
+
+
+def packed(group: Mapping[str, Any], defaults: Mapping[str, Any], steps: float = 0) -> dict[str, Any]:
+    """A parameter group as a checkpoint has it.
+
+    Args:
+        group: the group.
+        defaults: of all options, those of their rule.
+        steps: the most that one of its parameters has had.
+    """
     ours = ours_of(defaults)
     if not precision({**defaults, **group}).is_noisy:  # a seed of nothing
         defaults = {**defaults, "seed": group.get("seed")}
     said = {name: value for name in sorted(ours - HOW) if (value := plain(group.get(name, defaults[name]))) != defaults[name]}
     kept = {key: plain(value) for key, value in group.items() if key not in ours}
+    if said.get(UNIT) and steps:
+        said[STEPS] = steps
     return {**kept, CARRIER: json.dumps(said, default=float)} if said else kept
 
 
-def unpacked(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> dict[str, Any]:
+def unpacked(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> tuple[dict[str, Any], float]:
     """What parameter group g of a checkpoint says of our options: in the carrier or, as in version 0.1, under their own names.
+
+    Returns:
+        The options, and after how many steps the carrier was written, which may be unknown: infinity.
 
     Raises:
         ValueError: it says what this version, or this rule, does not know.
@@ -66,20 +116,25 @@ def unpacked(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> dict[str
     if isinstance(text := saved.get(CARRIER), str):
         try:
             said = dict(json.loads(text))
+            steps = float(said.pop(STEPS, math.inf))
         except (TypeError, ValueError, RecursionError):
             raise ValueError(
                 f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, no JSON of options: restore the checkpoint"
             ) from None
-    if unknown := said.keys() - ours:
-        raise ValueError(
-            f"parameter group {g} of the checkpoint has {', '.join(f'{name}={said[name]!r}' for name in sorted(unknown))}, which this "
-            "version, or this rule, does not know: load it with the version and the class that have saved it"
-        )
+        if unknown := said.keys() - ours:
+            raise ValueError(
+                f"parameter group {g} of the checkpoint has {', '.join(f'{name}={said[name]!r}' for name in sorted(unknown))}, which this "
+                "version, or this rule, does not know: load it with the version and the class that have saved it"
+            )
+    else:
+        steps = math.inf
     said |= {name: saved[name] for name in ours & saved.keys()}
-    return {name: value for name, value in said.items() if name not in HOW}
+    return {name: value for name, value in said.items() if name not in HOW}, steps
 
 
-def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: Iterable[str], states: list[set[str]]) -> dict[str, Any]:
+def loaded(
+    g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: Iterable[str], states: list[tuple[Tensor, dict]]
+) -> tuple[dict[str, Any], frozenset[str]]:
     """The options of parameter group g as its checkpoint has them, and mine where it says nothing.
 
     Args:
@@ -87,17 +142,28 @@ def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: I
         saved: the group in the checkpoint.
         mine: the group that loads it.
         options: the names of all options.
-        states: names of those that each of the group's parameters has in the checkpoint.
+        states: each of the group's parameters that has made steps, with its state in the checkpoint.
+
+    Returns:
+        The options, and the names of states that must begin anew.
 
     Raises:
         ValueError: as of unpacked(); a momentum buffer without lr, which mine would take for one with it.
     """
     ours = ours_of(options)
-    said = unpacked(g, saved, ours)
+    said, steps = unpacked(g, saved, ours)
+    if states and all(_steps(values) > steps for _, values in states):
+        said.pop(UNIT, None)  # another optimizer, which has no such buffer, went on, and left the carrier as it was
     theirs = {key: value for key, value in saved.items() if key not in HOW and key not in ours}
+    for option in _TIMMS:
+        if theirs.get(option):
+            raise ValueError(
+                f"parameter group {g} of the checkpoint has {option}={theirs[option]!r}, which timm's optimizers alone compute"
+            )
+    names = [{key for key, value in values.items() if not is_left(param, key, value)} for param, values in states]
     for option, key in _SWITCHES.items():
         # torch.distributed.checkpoint brings only states that the optimizer has
-        if not mine.get(option) and theirs.get(option) and states and not any(key in names for names in states):
+        if option in mine and not mine[option] and theirs.get(option) and names and not any(key in known for known in names):
             warnings.warn(
                 f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={theirs[option]!r}: only states "
                 f"that this optimizer has came with it, and {key} is none; to go on with it make the optimizer with "
@@ -106,12 +172,24 @@ def loaded(g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: I
             )
             theirs[option] = mine[option]
             said = {name: value for name, value in said.items() if (option, name) != ("momentum", "nesterov")}
-    if mine.get("lr_in_momentum") and not said.get("lr_in_momentum") and float(theirs.get("momentum", 0)) > 0:
+    found = {**{key: value for key, value in mine.items() if key != "params"}, **theirs, **said}
+    has_momentum = float(found.get("momentum", 0)) > 0
+    if found.get("nesterov") and not said.get("nesterov") and not has_momentum:
+        warnings.warn(f"parameter group {g} has nesterov=False from now on, since the checkpoint has momentum=0", stacklevel=2)
+        found["nesterov"] = False
+    foreign = bool(mine.get(UNIT)) and UNIT not in said
+    if foreign and has_momentum:
         raise ValueError(
-            f"parameter group {g} has lr_in_momentum=True, but the checkpoint, of another class or other options, holds a momentum_buffer "
-            "without lr: load it with lr_in_momentum=False, or set the momentum of its param_groups to 0 to start with a new buffer"
+            f"parameter group {g} has {UNIT}=True, but the checkpoint, of another class or other options, holds a momentum_buffer "
+            f"without lr: multiply each momentum_buffer in it by lr, and set {UNIT}=True in its param_groups; or set momentum=0 there, "
+            "and the optimizer's own again once it is loaded, which begins a new buffer"
         )
-    return {**{key: value for key, value in mine.items() if key != "params"}, **theirs, **said}
+    return found, frozenset(["momentum_buffer"] if foreign else [])
+
+
+def _steps(values: dict) -> float:
+    step = values["step"]
+    return float(step) if isinstance(step, Real) or (isinstance(step, Tensor) and step.numel() == 1) else -math.inf
 
 
 def only_makes_states() -> bool:
@@ -137,29 +215,39 @@ def unkept(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Copies:
-    """What a state_dict holds as a copy, since it is stored in another form: whoever writes into it must load it."""
+    """What a state_dict holds as copies, since it is stored in another form: whoever writes into one must load it.
 
-    def __init__(self, named: Iterable[tuple[str, Tensor]]):
+    Args:
+        named: the copies.
+        before: of the state_dict before.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]], before: "Copies | None"):
+        self._lost = before.lost() if before else None
         self._known = []
         for name, tensor in named:
             twin = local(tensor).detach()
             twin.data = tensor.new_empty(0)  # has no memory, but is still told of what is written
             self._known.append((name, twin, twin._version))
 
+    def lost(self) -> str | None:
+        """The first that was written, if one was."""
+        return self._lost or next((name for name, twin, version in self._known if twin._version != version), None)
+
     def check(self) -> None:
         """RuntimeError if one was written."""
-        for name, twin, version in self._known:
-            if twin._version != version:
-                raise RuntimeError(
-                    f"the {name} that state_dict() has returned was written, by torch.distributed.checkpoint.load say, but it is a copy, "
-                    "for this optimizer stores it in another form: pass the state_dict to set_optimizer_state_dict() or load_state_dict()"
-                )
+        if name := self.lost():
+            raise RuntimeError(
+                f"the {name} that state_dict() has returned was written, by torch.distributed.checkpoint.load say, but it is a copy, "
+                "for this optimizer stores it in another form: pass the state_dict to set_optimizer_state_dict() or load_state_dict(); or, "
+                "to go on without what was written, call optimizer.load_state_dict(optimizer.state_dict())"
+            )
 
 
 def written(
-    state_dict: dict[str, Any], groups: list[dict], states: Mapping[Any, Any], ties: Ties, defaults: Mapping[str, Any]
-) -> tuple[dict[str, Any], Copies | None]:
-    """What torch's state_dict() gives as a checkpoint has it, in full precision, and the tensors that are copies in it.
+    state_dict: dict[str, Any], groups: Sequence[dict], states: Mapping[Any, Any], ties: Ties, defaults: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
+    """What torch's state_dict() gives as a checkpoint has it, in full precision, and which tensors are copies in it, with their names.
 
     Args:
         state_dict: torch's.
@@ -181,12 +269,16 @@ def written(
         _, name, param = named[index]
         state[index] = saved = whole(param, values, ties)
         made = {key: value for key, value in saved.items() if isinstance(value, Tensor) and local(value) is not local(values.get(key))}
+        if made and isinstance(values.get("step"), Tensor):  # whoever writes into some of it writes into nothing of the optimizer
+            saved["step"] = values["step"].clone()
         copies += [(f"{key} of {name}", value) for key, value in made.items()]
-    packed_groups = [packed(group, defaults) for group in state_dict["param_groups"]]
-    return {**state_dict, "state": state, "param_groups": packed_groups}, Copies(copies) if copies else None
+    steps = steps_of([param for group in groups if group.get(UNIT) for param in group["params"]], states)
+    most = [max((steps.get(param, 0.0) for param in group["params"]), default=0.0) for group in groups]
+    packed_groups = [packed(group, defaults, n) for group, n in zip(state_dict["param_groups"], most, strict=True)]
+    return {**state_dict, "state": state, "param_groups": packed_groups}, copies
 
 
-def shielded(state_dict: dict[str, Any], groups: list[dict], options: Set[str], source: Source | None) -> dict[str, Any]:
+def shielded(state_dict: dict[str, Any], groups: Sequence[dict], options: Set[str], source: Source | None) -> dict[str, Any]:
     """A checkpoint as torch's load_state_dict() may see it: groups with all options, and states that it neither casts nor moves.
 
     Args:
@@ -199,24 +291,22 @@ def shielded(state_dict: dict[str, Any], groups: list[dict], options: Set[str], 
         ValueError: as of loaded().
     """
     states = state_dict["state"]
-    theirs = []
+    theirs, anew = [], {}
     for g, (mine, saved) in enumerate(zip(groups, state_dict["param_groups"], strict=False)):
         if source and (saved.keys() & source.names) - options:
             saved = source.translate(saved)  # a checkpoint of the source's own optimizer
-        pairs = [(param, states.get(index)) for param, index in zip(mine["params"], saved.get("params", ()), strict=False)]
-        names = [
-            {key for key, value in values.items() if not is_left(param, key, value)}
-            for param, values in pairs
-            if isinstance(values, dict) and "step" in values
-        ]
-        theirs.append(loaded(g, saved, mine, options, names))
+        pairs = list(zip(mine["params"], saved.get("params", ()), strict=False))
+        begun = [(param, values) for param, index in pairs if isinstance(values := states.get(index), dict) and "step" in values]
+        group, left = loaded(g, saved, mine, options, begun)
+        theirs.append(group)
+        anew |= dict.fromkeys((index for _, index in pairs), left)
     theirs += state_dict["param_groups"][len(theirs) :]  # torch's error for a wrong number of groups
     kept = {
         # of a name that a flattened checkpoint lacks torch makes an empty dict
         index: {
             key: _Kept(value) if isinstance(value, Tensor) else value
             for key, value in values.items()
-            if not isinstance(value, dict) or value
+            if (not isinstance(value, dict) or value) and key not in anew.get(index, ())
         }
         if isinstance(values, dict)
         else values
@@ -225,7 +315,7 @@ def shielded(state_dict: dict[str, Any], groups: list[dict], options: Set[str], 
     return {**state_dict, "state": kept, "param_groups": theirs}
 
 
-def taken(optimizer: str, param: Tensor, values: Mapping[str, Any], name: str, recipe: Recipe) -> dict[str, Any]:
+def taken(optimizer: str, param: Tensor, values: Mapping[str, Any], name: str, recipe: Recipe, saved: bool) -> dict[str, Any]:
     """The state of a parameter that load_state_dict, pickle or deepcopy brings, stored as the kernels read it.
 
     Args:
@@ -234,6 +324,7 @@ def taken(optimizer: str, param: Tensor, values: Mapping[str, Any], name: str, r
         values: its state, with what shielded() has kept.
         name: the parameter's.
         recipe: that of its group.
+        saved: load_state_dict brings it.
 
     Raises:
         ValueError: a state is missing, or of another shape.
@@ -244,7 +335,7 @@ def taken(optimizer: str, param: Tensor, values: Mapping[str, Any], name: str, r
     whole_ones = {key: value for key, value in unkept(values).items() if key in wanted or not is_left(param, key, value)}
     known = locals_of(whole_ones)
     check_precision(name, here, recipe.precision)
-    if saved := any(isinstance(value, _Kept) for value in values.values()):
+    if saved:
         check_shards(name, param, whole_ones, wanted)
         if "step" in known or initial.keys() & known.keys():  # else it has only been given a master
             check_complete(optimizer, name, known, initial)

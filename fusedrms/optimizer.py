@@ -1,14 +1,17 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
+import gc
 import inspect
 import warnings
 from abc import abstractmethod
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import count
 from operator import is_not, itemgetter
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -17,7 +20,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils.hooks import RemovableHandle
 
 from . import debug
-from .checkpoint import Copies, Group, only_makes_states, shielded, taken, unkept, written
+from .checkpoint import BEYOND, CARRIER, Copies, Group, only_makes_states, opened, shielded, taken, unkept, written
 from .kernels import devices
 from .naming import Source, closest
 from .options import (
@@ -38,15 +41,21 @@ from .options import (
 )
 from .plan import Plan, named_parameters
 from .recipe import Recipe
-from .sharded import GROUPS, local, placed, placed_grads, process_groups, sharded
+from .sharded import ProcessGroups, local, placed, placed_grads, process_groups, sharded
 from .storage import Memory, counter, fit_in_place, fitted
 from .ties import Ties
 
-_FIXED = (int, float, str, type(None), torch.dtype, *GROUPS)  # what cannot change in place
+_FIXED = (int, float, str, type(None), torch.dtype, ProcessGroups)  # what cannot change in place
 
 
 _UNMADE: tuple[tuple[Any, ...], int, Recipe | None] = (), 0, None
-_alike: Counter[tuple] = Counter()  # how many optimizers this process has made, by the shapes and dtypes of their parameters
+_alike: defaultdict[tuple, WeakValueDictionary[int, "FusedOptimizer"]] = defaultdict(WeakValueDictionary)  # those alive, numbered
+
+
+@cache
+def _collect() -> None:
+    """Once: torch has a cycle that keeps the frames in which a process has made its first optimizer, and so that one."""
+    gc.collect()
 
 
 class Run:
@@ -93,18 +102,22 @@ class FusedOptimizer(Optimizer):
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
         defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         self._check_new(defaults)
+        defaults[BEYOND] = defaults[BEYOND] and process_groups(defaults[BEYOND])
         self._run = Run()
         super().__init__(params, defaults)
         self._seed()
         self._hook()
 
     def _seed(self) -> None:
-        """Where no seed is given, that of the number of the optimizers before: they all would draw the same random bits."""
+        """Where no seed is given: by the parameters' shapes and dtypes, and the first number that no other such optimizer has."""
         if self.defaults.get("seed", 0) is not None:
             return
         alike = tuple(None if is_uninitialized(param) else (tuple(param.shape), param.dtype) for param in self._params())
-        self.defaults["seed"] = _alike[alike]
-        _alike[alike] += 1
+        if others := _alike[alike]:
+            _collect()
+        number = next(n for n in count() if n not in others)
+        others[number] = self
+        self.defaults["seed"] = (crc32(repr(alike).encode()) + (number << 32)) % 2**64
         for group in self.param_groups:
             if group["seed"] is None:
                 group["seed"] = self.defaults["seed"]
@@ -155,6 +168,11 @@ class FusedOptimizer(Optimizer):
     def _check_changed(self, g: int, group: dict[str, Any]) -> None:
         """Raise ValueError or TypeError for what is wrong in a group that anybody may have changed, or made by hand."""
         check_present(g, group, self.defaults)
+        if isinstance(group[BEYOND], set):
+            raise ValueError(
+                f"parameter group {g} lost its {BEYOND} in a pickle: set optimizer.param_groups[{g}][{BEYOND!r}] again, to process groups "
+                "or to None"
+            )
         self._check_names(g, group)
         self._check_values(g, group)
 
@@ -173,7 +191,12 @@ class FusedOptimizer(Optimizer):
         check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
         check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
         check_precision_options(group)
-        process_groups(group["model_parallel_group"])
+        process_groups(group[BEYOND])
+        if isinstance(group[CARRIER], str):
+            raise ValueError(
+                f"{CARRIER}={group[CARRIER]!r} is not supported: it is what a checkpoint has of options that torch lacks; pass the "
+                "checkpoint to load_state_dict(), or the options by their names"
+            )
         if group["skip_nonfinite"] and None not in (group["clip_grad_norm"], group["clip_grad_value"]):
             raise ValueError(
                 f"skip_nonfinite=True with clip_grad_norm={group['clip_grad_norm']} and clip_grad_value={group['clip_grad_value']} is not "
@@ -192,6 +215,7 @@ class FusedOptimizer(Optimizer):
         if isinstance(param_group, dict):
             if self._source:
                 param_group = self._source.translate(param_group)
+            param_group = opened(len(self.param_groups), param_group, self.defaults)
             options = {key: plain(value) for key, value in param_group.items() if key in self.defaults}
             self._check_new({**self.defaults, **param_group, **options})
             self._check_names(len(self.param_groups), param_group)
@@ -203,8 +227,16 @@ class FusedOptimizer(Optimizer):
             except UserWarning:  # two updates of one parameter in one launch would race
                 raise ValueError("a parameter group lists the same parameter twice; list it once") from None
         group = self.param_groups[-1] = Group(self.param_groups[-1], self.defaults)
+        group.settle(len(self.param_groups) - 1)
         if group["seed"] is None:
             group["seed"] = self.defaults["seed"]
+
+    def _settled(self) -> list[dict[str, Any]]:
+        """The parameter groups, which anybody may have changed, or made by hand."""
+        for g, group in enumerate(self.param_groups):
+            self.param_groups[g] = group = group if isinstance(group, Group) else Group(group, self.defaults)
+            group.settle(g)
+        return self.param_groups
 
     @property
     def last_grad_norm(self) -> Tensor | None:
@@ -326,13 +358,15 @@ class FusedOptimizer(Optimizer):
                 check_present(g, group, self.defaults)
                 raise
             before, n_keys, recipe = run.made[g] if g < len(run.made) else _UNMADE
-            changed = sum(map(is_not, values, before)) if len(before) == len(values) and n_keys == len(group) else -1
+            known = len(before) == len(values) and n_keys == len(group) and isinstance(group, Group)
+            changed = sum(map(is_not, values, before)) if known else -1
             # a schedule sets lr at each step, and nothing else
             if recipe is not None and changed == 1 and values[0] is not before[0] and is_scheduled_lr(values[0]):
                 recipe = recipe._replace(common=(values[0], *recipe.common[1:]))
             elif recipe is None or changed:
+                group = self._settled()[g]
                 self._check_changed(g, group)
-                recipe = self.recipe(group)
+                recipe, values = self.recipe(group), run.options(group)
                 if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults):
                     values = ()
             made.append((values, len(group), recipe))
@@ -402,7 +436,11 @@ class FusedOptimizer(Optimizer):
         Raises:
             ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
         """
-        named = list(named_parameters(self.param_groups))
+        with torch.inference_mode(False):
+            return self._state_dict()
+
+    def _state_dict(self) -> dict[str, Any]:
+        named = list(named_parameters(self._settled()))
         check_owners([param for _, _, param in named], self.state)
         for g, _, param in named:
             values = self.state.get(param)
@@ -430,7 +468,9 @@ class FusedOptimizer(Optimizer):
         return handle
 
     def _widen(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        saved, self._run.copies = written(state_dict, self.param_groups, self.state, self._run.ties, self._class_defaults(rule=True))
+        run, defaults = self._run, self._class_defaults(rule=True)
+        saved, copies = written(state_dict, self.param_groups, self.state, run.ties, defaults)
+        run.copies = Copies(copies, run.copies)
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -445,10 +485,11 @@ class FusedOptimizer(Optimizer):
             ValueError: other groups, a missing state or one of another shape or unit; nothing has changed then, here and below.
             RuntimeError: a parameter that cannot be stored as the options of this optimizer say.
         """
-        super().load_state_dict(state_dict)
+        with torch.inference_mode(False):
+            super().load_state_dict(state_dict)
 
     def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return shielded(state_dict, self.param_groups, self.defaults.keys(), self._source)
+        return shielded(state_dict, self._settled(), self.defaults.keys(), self._source)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **({"_source": self._source} if self._source else {})}
@@ -458,17 +499,18 @@ class FusedOptimizer(Optimizer):
         groups, states = state["param_groups"], state["state"]
         source = state.get("_source", self._source)
         defaults = self._class_defaults() | (source.options() if source else {}) | state.get("defaults", self.__dict__.get("defaults", {}))
-        if "defaults" in state:  # not what load_state_dict brings
+        saved = "defaults" not in state  # load_state_dict brings none
+        if not saved:
             state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
-        defaults["seed"] = defaults.get("seed") or 0
         for g, group in enumerate(groups):
             groups[g] = group = Group(group, defaults)
+            group.settle(g)
             group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
             self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
         named = {param: (name, recipes[g]) for g, name, param in named_parameters(groups)}
         new = {
-            key: taken(type(self).__name__, key, values, *named[key]) if key in named and values else unkept(values)
+            key: taken(type(self).__name__, key, values, *named[key], saved) if key in named and values else unkept(values)
             for key, values in states.items()
             if isinstance(values, dict)
         }

@@ -261,6 +261,8 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
             _refuse_state(name, param, key, value)
         if value.layout is not torch.strided or (value.is_meta and not param.is_meta):
             raise ValueError(f"the {key} of {name} is {value.layout} on {value.device}, of which a step can write nothing; {_ANEW}")
+        if value.dtype in (torch.uint8, torch.int8) and key + SCALE not in state:
+            raise ValueError(f"the {key} of {name} is {value.dtype}, codes without their {key + SCALE}: dequantize it to float32 first")
         if value.dtype in (torch.uint8, torch.int8) and getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
             _refuse_state(name, param, key + SCALE, state.get(key + SCALE), (n_groups(param),))
 
@@ -298,5 +300,5 @@ def check_complete(optimizer: str, name: str, state: dict, keys: Collection[str]
         if key not in state:
             raise ValueError(
                 f"the state of {name} has {sorted(state)} but no {key!r}; "
-                f"load a checkpoint of {optimizer}, or of an optimizer that has these states, whose options are those of its states"
+                f"load a checkpoint of {optimizer}, or of an optimizer with the same states; docs/migrating.md has the way from some others"
             )

@@ -1,7 +1,7 @@
 """Which parameter is updated by which bucket, and whether that still holds."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, zip_longest
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from .sharded import finish, first_element, is_sharded, local, locals_of, place_
 from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, is_variance, order, rows, stored
 
 
-def named_parameters(groups: list[dict]) -> Iterator[tuple[int, str, Tensor]]:
+def named_parameters(groups: Sequence[dict]) -> Iterator[tuple[int, str, Tensor]]:
     """Parameter group, name and parameter, of all; errors call one without a name params[its number].
 
     Raises:
@@ -56,7 +56,7 @@ def _noise(precision: Precision, number: int, place: int) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _steps(params: list[Tensor], state: dict) -> dict[Tensor, float]:
+def steps_of(params: list[Tensor], state: Mapping) -> dict[Tensor, float]:
     """How many each parameter has had; of those counted on GPUs all are asked for at once."""
     counts = {param: state[param]["step"] for param in params if "step" in state.get(param, ())}
     there = {param: count for param, count in counts.items() if isinstance(count, Tensor) and devices.is_gpu(count.device)}
@@ -144,7 +144,7 @@ class Plan:
         alone = count(1)
         # of all parameters, so that processes agree in what they add up, whichever have gradients
         norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
-        steps = _steps([each.param for each in active], state)
+        steps = steps_of([each.param for each in active], state)
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it, the tensor)

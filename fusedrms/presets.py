@@ -392,7 +392,7 @@ def timm_rmsprop_tf(
         lr_in_momentum: the buffer holds updates already multiplied by lr.
 
     Source: timm, timm/optim/rmsprop_tf.py; what EfficientNet, MobileNet and stable-baselines3 train with. Not carried over:
-    caution, which later versions have.
+    caution and corrected_weight_decay, which later versions have.
     """
     return dict(
         lr=lr,

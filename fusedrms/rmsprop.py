@@ -68,8 +68,10 @@ class FusedRMSProp(FusedOptimizer):
         state_dtype: of the averages and the momentum buffer of real parameters up to 32 bits: torch.float32; torch.bfloat16,
             rounded stochastically; "8bit", codes of 64 elements to a scale, likewise; default torch.float32.
         seed: of the random bits, which depend on it, the parameter's place among all, its steps and the element's index, and this
-            process's rank in model_parallel_group; 0 to 2**64 - 1. Default None: how many optimizers of parameters of these shapes
-            and dtypes this process has made before, 0 for the first, so that no two draw the same bits. A checkpoint brings its own.
+            process's rank in model_parallel_group; 0 to 2**64 - 1. Default None: made of the parameters' shapes and dtypes, and the
+            first number that no other optimizer of such parameters has that lives in this process, so that no two draw the same bits.
+            Processes draw the same if each makes the same optimizers, as replicas must: pass a seed where one makes more, and where
+            processes hold other parameters of the same shapes. A checkpoint brings its own.
         skip_nonfinite: leave a step out, as if it had not been called, if any gradient of the optimizer holds a NaN or an infinity,
             or in float32 a magnitude above 1e19, whose square is infinite; found and heeded on the device, counted by
             :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_norm

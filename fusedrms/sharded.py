@@ -85,24 +85,39 @@ def placed_grads(params: list[Any]) -> dict[Any, Tensor]:
     return found
 
 
-def process_groups(value: Any) -> tuple[Any, ...]:
-    """The process groups that a ProcessGroup, a DeviceMesh (one for each dimension), or a sequence of these stands for; None: none.
+class ProcessGroups(tuple):
+    """Process groups as an option: copies have the same ones; a pickle, which can hold none, has an empty set in their place."""
+
+    def __copy__(self) -> "ProcessGroups":
+        return self
+
+    def __deepcopy__(self, _: dict) -> "ProcessGroups":
+        return self
+
+    def __reduce__(self) -> tuple:
+        return set, ()  # which torch.load(weights_only=True) takes
+
+
+def process_groups(value: Any) -> ProcessGroups:
+    """The process groups that a ProcessGroup, a DeviceMesh (one for each dimension), or a list of these stands for, each once; None: none.
 
     Raises:
         TypeError: it is another thing, or a group that this process is not in.
     """
-    if value is None:
-        return ()
+    if isinstance(value, ProcessGroups):
+        return value
+    if value is None or (isinstance(value, set) and not value):
+        return ProcessGroups()
     if isinstance(value, list | tuple):
-        return tuple(group for each in value for group in process_groups(each))
+        return ProcessGroups(dict.fromkeys(group for each in value for group in process_groups(each)))
     if isinstance(value, GROUPS):
         if not isinstance(value, DeviceMesh):
-            return (value,)
+            return ProcessGroups([value])
         if value.get_coordinate() is not None:
-            return tuple(value.get_all_groups())
+            return ProcessGroups(value.get_all_groups())
     raise TypeError(
-        f"model_parallel_group={value!r} is not supported: it must be a ProcessGroup or DeviceMesh that this process is in, a list of "
-        "these, or None"
+        f"model_parallel_group={value!r} is not supported: it must be a ProcessGroup or DeviceMesh that this process is in (torch has -100 "
+        "for another), a list of these, or None"
     )
 
 

@@ -3,6 +3,8 @@
 import copy
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -51,10 +53,9 @@ def test_keys_are_torchs(made, mode):
     assert all(values.keys() == rule | masters for values in saved["state"].values())
     known = expected["param_groups"][0].keys() - ({"alpha", "momentum", "centered"} if cls is FusedSMORMS3 else set())
     assert saved["param_groups"][0].keys() == known
-    # a flattened checkpoint asks for what iterating gives
-    assert {*ours.param_groups[0]} == known
     assert all(rule | masters <= ours.state[param].keys() for param in ours.state)
-    assert ours.param_groups[0].keys() == ours.defaults.keys() | {"params"} == {**ours.param_groups[0]}.keys()
+    group = ours.param_groups[0]
+    assert group.keys() == ours.defaults.keys() | {"params"} == {*group} == {**group}.keys()
 
 
 @classes
@@ -207,22 +208,44 @@ def test_one_optimizer_for_each_parameter():
     assert torch.equal(drawn[0], drawn[1])
 
 
-def test_seeds_count_optimizers_of_the_same_shapes():
-    """So that an optimizer of another model, on one rank alone say, changes nothing; copies keep theirs."""
+def test_seeds_of_other_optimizers():
+    """They differ, by shapes or by number, from those that live, and are the same again when these are gone; copies keep theirs."""
     shapes = [(3, 77), (5,)]
-    seeds = []
-    for _ in range(2):
-        FusedRMSProp(parameters([(3, 78)]))
-        optimizer = FusedRMSProp(parameters(shapes))
-        seeds.append(optimizer.defaults["seed"])
-        optimizer.add_param_group({"params": parameters([(2,)])})
-        assert [group["seed"] for group in optimizer.param_groups] == [seeds[-1]] * 2
-        assert copy.deepcopy(optimizer).param_groups[0]["seed"] == seeds[-1]
-    assert seeds == [0, 1]
+
+    def seeds():
+        made = [FusedRMSProp(parameters(each)) for each in (shapes, [(77, 3), (5,)], shapes, shapes)]
+        return [optimizer.param_groups[0]["seed"] for optimizer in made], made[-1]
+
+    first, optimizer = seeds()
+    assert len({*first}) == 4
+    optimizer.add_param_group({"params": parameters([(2,)])})
+    assert [group["seed"] for group in optimizer.param_groups] == [first[-1]] * 2
+    assert copy.deepcopy(optimizer).param_groups[0]["seed"] == first[-1]
     optimizer.param_groups[0]["seed"] = None
     random_grads(optimizer.param_groups[0]["params"])
     with pytest.raises(ValueError, match="seed=None is not supported"):
         optimizer.step()
+    del optimizer
+    assert seeds()[0] == first
+
+
+def test_the_same_function_twice():
+    """In one process, by default, as by a script that repeats its run: the same bits, though torch keeps its first optimizer."""
+    code = """
+import torch
+from fusedrms import FusedRMSProp
+def run():
+    torch.manual_seed(0)
+    param = torch.nn.Parameter(torch.randn(500).bfloat16())
+    optimizer = FusedRMSProp([param], stochastic_rounding=True)
+    for _ in range(3):
+        param.grad = torch.randn(500).bfloat16()
+        optimizer.step()
+    return param
+first, second = run(), run()
+assert torch.equal(first, second)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -318,12 +341,15 @@ def test_version_0_1(name, tmp_path):
 
 
 def test_bitsandbytes():
-    """A dict of the form that its source makes: states by its names, alpha in betas."""
+    """A dict of the form that it saves: states by its names in a dict of their own, alpha in betas. Raw it is refused."""
     convert = run_blocks("docs/migrating.md")["from_bitsandbytes"]
     params = parameters([(300,), (3, 4)])
     square_avg = [torch.rand_like(param) for param in params]
     groups = [dict(lr=0.01, betas=(0.95, 0), eps=1e-6, weight_decay=0.1, params=[0, 1], alpha=0.0, t_alpha=None)]
-    saved = {"state": {k: {"step": 5, "state1": value} for k, value in enumerate(square_avg)}, "param_groups": groups}
+    state = {k: {"step": 5, "__bnb_optimizer_quant_state__": {"state1": value}} for k, value in enumerate(square_avg)}
+    saved = {"state": state, "param_groups": groups}
+    with pytest.raises(ValueError, match=r"params.0. has .'__bnb_optimizer_quant_state__', 'step'. but no 'square_avg'"):
+        FusedRMSProp(params).load_state_dict(saved)
     ours, theirs = FusedRMSProp(params), torch.optim.RMSprop(twins(params), lr=0.01, alpha=0.95, eps=1e-6, weight_decay=0.1)
     for param, value in zip(theirs.param_groups[0]["params"], square_avg, strict=True):
         theirs.state[param] = dict(step=torch.tensor(5.0), square_avg=value.clone())
@@ -332,19 +358,168 @@ def test_bitsandbytes():
     assert all(torch.allclose(p, q, rtol=1e-5) for p, q in zip(params, theirs.param_groups[0]["params"], strict=True))
 
 
-def test_timm():
-    """A checkpoint of the form of its RMSpropTF, into the preset and back."""
-    convert = run_blocks("docs/migrating.md")["to_timm"]
-    a, params = trained(dict(lr=0.1, momentum=0.9), cls=presets.timm_rmsprop_tf)
-    own = dict(decoupled_decay=False, lr_in_momentum=True)
+def timms(optimizer, **own):
+    """Its checkpoint as one of timm's RMSpropTF."""
+    saved = through_a_file(optimizer.state_dict())
     kept = ("lr", "alpha", "eps", "momentum", "centered", "weight_decay", "params")
-    group = {key: a.state_dict()["param_groups"][0][key] for key in kept}
-    back = convert(a.state_dict())
-    assert all(back["param_groups"][0][key] == value for key, value in {**group, **own}.items())
+    return {**saved, "param_groups": [{**{key: group[key] for key in kept}, **own} for group in saved["param_groups"]]}
+
+
+@pytest.mark.parametrize("lr_in_momentum", [True, False])
+@pytest.mark.parametrize("decoupled_decay", [True, False])
+def test_timm(lr_in_momentum, decoupled_decay):
+    """A checkpoint of the form of its RMSpropTF, into a preset whose options are others, and back."""
+    own = dict(decoupled_decay=decoupled_decay, lr_in_momentum=lr_in_momentum)
+    a, params = trained(dict(lr=0.1, momentum=0.9, weight_decay=0.1, **own), cls=presets.timm_rmsprop_tf)
+    back = run_blocks("docs/migrating.md")["to_timm"](a.state_dict())
+    assert {key: back["param_groups"][0][key] for key in own} == own
     resumed = twins(params)
-    b = presets.timm_rmsprop_tf(resumed, 5.0)
-    file = io.BytesIO()
-    torch.save({**a.state_dict(), "param_groups": [{**group, **own}]}, file)
-    b.load_state_dict(torch.load(io.BytesIO(file.getvalue())))
+    b = presets.timm_rmsprop_tf(resumed, 5.0, momentum=0.9)
+    b.load_state_dict(timms(a, **own))
     go_on([(a, params), (b, resumed)])
     assert all(torch.equal(p, q) for p, q in zip(params, resumed, strict=True))
+
+
+@pytest.mark.parametrize("option", ["caution", "corrected_weight_decay"])
+def test_what_timm_alone_has(option):
+    a, _ = trained(dict(lr=0.1), cls=presets.timm_rmsprop_tf)
+    with pytest.raises(ValueError, match=f"{option}=True, which timm's optimizers alone have"):
+        a.load_state_dict(timms(a, **{option: True}))
+
+
+def test_a_buffer_with_lr_to_torch_and_back():
+    """Divided by lr, torch goes on; its checkpoint is then one without lr, also of those who divide and forget the text."""
+    convert = run_blocks("docs/migrating.md")["to_torch"]
+    a, params = trained(dict(lr=0.01, momentum=0.9, lr_in_momentum=True, clip_weights=50.0))
+    saved, others, back = a.state_dict(), twins(params), twins(params)
+    theirs, ours = torch.optim.RMSprop(others), FusedRMSProp(back)
+    theirs.load_state_dict(convert(through_a_file(saved)))
+    ours.load_state_dict(through_a_file(theirs.state_dict()))
+    go_on([(a, params), (theirs, others), (ours, back)])
+    assert_close(params, others, steps=3)
+    assert_close(back, others, steps=3)
+    assert not ours.param_groups[0]["lr_in_momentum"]
+    assert ours.param_groups[0]["clip_weights"] == 50.0
+    forgotten = through_a_file(theirs.state_dict())
+    forgotten["param_groups"][0]["foreach"] = saved["param_groups"][0]["foreach"]
+    with pytest.raises(ValueError, match="holds a momentum_buffer without lr"):
+        FusedRMSProp(back, lr_in_momentum=True).load_state_dict(forgotten)
+    ours.load_state_dict(forgotten)
+    assert not ours.param_groups[0]["lr_in_momentum"]
+
+
+def test_remedies_for_a_buffer_without_lr():
+    """Those of the error: multiply it, or begin a new one."""
+    theirs, others = trained(dict(lr=0.01, momentum=0.9), cls=torch.optim.RMSprop)
+    make = dict(lr=0.01, momentum=0.9, eps_placement="outside", lr_in_momentum=True)
+    saved = through_a_file(theirs.state_dict())
+    for values in saved["state"].values():
+        values["momentum_buffer"] *= 0.01
+    saved["param_groups"][0]["lr_in_momentum"] = True
+    params = twins(others)
+    ours = FusedRMSProp(params, **make)
+    ours.load_state_dict(saved)
+    go_on([(ours, params), (theirs, others)])
+    assert_close(params, others, steps=3)
+    saved = through_a_file(theirs.state_dict())
+    for values in saved["state"].values():
+        values["momentum_buffer"].zero_()
+    theirs.load_state_dict(saved)
+    saved = through_a_file(theirs.state_dict())
+    saved["param_groups"][0]["momentum"] = 0
+    for values in saved["state"].values():
+        values["momentum_buffer"].fill_(7)
+    ours.load_state_dict(saved)
+    ours.param_groups[0]["momentum"] = 0.9
+    go_on([(ours, params), (theirs, others)])
+    assert_close(params, others, steps=6)
+
+
+@pytest.mark.parametrize("copied", [lambda o, saved: o.param_groups[0].update(saved), None], ids=["updated", "added"])
+def test_options_of_a_group_that_is_copied(copied):
+    """From a checkpoint into a live group, as ZeroRedundancyOptimizer does, or into a new one; a constructor says what to do."""
+    a, params = trained(dict(eps_placement="inside", clip_weights=5.0))
+    saved = {key: value for key, value in a.state_dict()["param_groups"][0].items() if key != "params"}
+    with pytest.raises(ValueError, match=r"foreach='.*clip_weights.*' is not supported: it is what a checkpoint has"):
+        FusedRMSProp(twins(params), **saved)
+    resumed = twins(params)
+    b = FusedRMSProp(resumed)
+    if copied:
+        copied(b, saved)
+    else:
+        b.add_param_group({**saved, "params": parameters([(3,)]), "clip_weights": 7.0})
+    go_on([(b, resumed)])
+    group = b.param_groups[-1]
+    assert (group["eps_placement"], group["clip_weights"], group["foreach"]) == ("inside", 5.0 if copied else 7.0, None)
+    assert json.loads(b.state_dict()["param_groups"][-1]["foreach"])["eps_placement"] == "inside"
+
+
+def test_groups_are_dicts():
+    """Whatever iterates over one sees all options, and a dict in its place does as well."""
+    model = nn.Linear(3, 3)
+    optimizer = FusedRMSProp(model.parameters(), eps_placement="inside", clip_weights=5.0)
+    group = optimizer.param_groups[0]
+    assert [*group] == [*group.keys()] == list(group)
+    assert len(group) == len([*group])
+    other = FusedRMSProp([torch.ones(2)])
+    other.add_param_group({**{key: group[key] for key in group if key != "params"}, "params": [torch.ones(3)]})
+    assert other.param_groups[1]["eps_placement"] == "inside"
+    file = io.BytesIO()
+    torch.save(optimizer.param_groups, file)
+    assert torch.load(io.BytesIO(file.getvalue()))[0].keys() == group.keys()
+    random_grads(list(model.parameters()))
+    optimizer.step()
+    optimizer.param_groups = [{**group}]
+    state = get_optimizer_state_dict(model, optimizer, options=FLATTENED)
+    set_optimizer_state_dict(model, optimizer, state, options=FLATTENED)
+    go_on([(optimizer, list(model.parameters()))])
+
+
+@pytest.mark.parametrize("mode", [{}, *MODES.values()], ids=["float32", *MODES])
+def test_inference_mode(mode):
+    """A checkpoint that is saved or loaded in it is as any other."""
+    a, params = trained(mode, torch.bfloat16)
+    resumed = twins(params)
+    b = FusedRMSProp(resumed, **mode)
+    with torch.inference_mode():
+        a.param_groups[0]["momentum"] = 0.9
+        b.load_state_dict(a.state_dict())
+    b.param_groups[0]["momentum"] = 0.9
+    assert not any(value.is_inference() for each in (a, b) for values in each.state.values() for value in values.values())
+    go_on([(a, params), (b, resumed)])
+    a.state_dict()
+    assert all(torch.equal(p, q) for p, q in zip(params, resumed, strict=True))
+
+
+def test_momentum_that_is_none_any_more():
+    """nesterov goes with it; SMORMS3, which has neither option, takes torch's averages if its own are there."""
+    theirs, params = trained({}, cls=torch.optim.RMSprop)
+    ours = FusedRMSProp(params, momentum=0.9, nesterov=True)
+    with pytest.warns(UserWarning, match="nesterov=False from now on"):
+        ours.load_state_dict(theirs.state_dict())
+    go_on([(ours, params)])
+    saved = trained(dict(momentum=0.9), cls=torch.optim.RMSprop)[0].state_dict()
+    for values in saved["state"].values():
+        del values["momentum_buffer"]
+    with pytest.raises(ValueError, match=r"but no '(mem|grad_avg)'"):
+        FusedSMORMS3(params).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("mode", [dict(state_dtype="8bit", seed=0), dict(master_weights="split")])
+def test_what_was_written_is_not_forgotten(mode):
+    """Another state_dict hides nothing; the way out that the error names leaves everything as it was, the count too."""
+    a, params = trained(mode, torch.bfloat16)
+    b, others = copy.deepcopy(a), None
+    others = b.param_groups[0]["params"]
+    saved = a.state_dict()
+    key = "square_avg" if "state_dtype" in mode else "master_param"
+    saved["state"][0][key].add_(1)
+    saved["state"][0]["step"].add_(7)
+    a.state_dict()
+    random_grads(params)
+    with pytest.raises(RuntimeError, match=rf"the {key} of params.0. that state_dict"):
+        a.step()
+    a.load_state_dict(a.state_dict())
+    go_on([(a, params), (b, others)])
+    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+    assert a.state_dict()["state"][0]["step"] == b.state_dict()["state"][0]["step"]

@@ -1,10 +1,13 @@
 """Processes that hold other parameters of one model: pipeline stages, experts, ZeroRedundancyOptimizer, FSDP1."""
 
+import copy
+import pickle
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -99,6 +102,37 @@ def sharded_stages(rank: int, world: int) -> None:
         agree(model, plain[stage], exact=False)
 
 
+def resumed(rank: int, world: int) -> None:
+    """Copies and checkpoints leave each parameter group its process groups; a pickle, which can hold none, says so."""
+    world_group = distributed.group.WORLD
+    for value in world_group, [world_group, world_group], mesh_of(world):
+        model = nn.ParameterList(tensors(3 * rank, 3))
+        optimizer = FusedRMSProp(model.parameters(), **LIMIT, model_parallel_group=value)
+        give(0, 3 * rank, list(model))
+        optimizer.step()
+        other, twin = FusedRMSProp(model.parameters(), **LIMIT, model_parallel_group=value), copy.deepcopy(optimizer)
+        other.load_state_dict(optimizer.state_dict())
+        state = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True))
+        set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(flatten_optimizer_state_dict=True))
+        norms = []
+        for each in (optimizer, other, twin):
+            assert list(each.param_groups[0]["model_parallel_group"]) == [world_group]
+            give(1, 3 * rank, each.param_groups[0]["params"])
+            each.step()
+            norms.append(each.last_grad_norm)
+        whole = tensors(0, 3 * world)
+        give(1, 0, whole)
+        expected = torch.cat([param.grad.flatten() for param in whole]).double().norm()
+        assert all(torch.isclose(norm, expected, rtol=1e-6) for norm in norms)
+        lost = pickle.loads(pickle.dumps(optimizer))
+        give(1, 3 * rank, lost.param_groups[0]["params"])
+        with pytest.raises(ValueError, match="parameter group 0 lost its model_parallel_group in a pickle: set"):
+            lost.step()
+        lost.param_groups[0]["model_parallel_group"] = value
+        lost.step()
+        assert torch.isclose(lost.last_grad_norm, expected, rtol=1e-6)
+
+
 def experts(rank: int, world: int) -> None:
     """Plain tensors, others on each rank, in a group beside parameters that all ranks have."""
     shared, mine, whole = tensors(0, 2), tensors(2 + 2 * rank, 2), tensors(0, 2 + 2 * world)
@@ -121,6 +155,40 @@ def zero_redundancy_with_a_norm(rank: int, world: int) -> None:
     optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=FusedRMSProp, **options)
     replicas.train(model, optimizer, rank, world)
     check(model.parameters(), replicas.alone(lambda params: FusedRMSProp(params, clip_grad_norm=3.0), world), exact=False)
+
+
+def zero_redundancy_resumed(rank: int, world: int) -> None:
+    """Its checkpoints go through a file and keep the group; those of one process bring their options, as text that it hands on."""
+    options = dict(clip_grad_norm=3.0, momentum=0.9, lr_in_momentum=True, eps_placement="inside")
+    source = replicas.Linear()
+    alone = FusedRMSProp(source.parameters(), **options)
+    for param in source.parameters():
+        param.grad = torch.ones_like(param)
+    alone.step()
+    saved = alone.state_dict()
+    runs = []
+    for resumes in (False, True):
+        model = replicas.Linear()
+        model.load_state_dict(source.state_dict())
+        model = DistributedDataParallel(model)
+        of_group = dict(clip_grad_norm=3.0, model_parallel_group=distributed.group.WORLD)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=FusedRMSProp, momentum=0.9, **of_group)
+        optimizer.load_state_dict(copy.deepcopy(saved))
+        replicas.train(model, optimizer, rank, world)
+        if resumes:
+            optimizer.consolidate_state_dict(0)
+            if rank == 0:
+                torch.save(optimizer.state_dict(), "zero.pt")
+            distributed.barrier()
+            other = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=FusedRMSProp, momentum=0.9, **of_group)
+            other.load_state_dict(torch.load("zero.pt"))
+            optimizer = other
+        replicas.train(model, optimizer, rank, world)
+        assert list(optimizer.param_groups[0]["model_parallel_group"]) == [distributed.group.WORLD]
+        group = optimizer.optim.param_groups[0]
+        assert (group["lr_in_momentum"], group["eps_placement"]) == (True, "inside")
+        runs.append(model)
+    check(runs[0].parameters(), runs[1].parameters())
 
 
 def flat_parameters(rank: int, world: int) -> None:
@@ -183,8 +251,10 @@ CHECKS = (
     stages,
     scaled_stages,
     sharded_stages,
+    resumed,
     experts,
     zero_redundancy_with_a_norm,
+    zero_redundancy_resumed,
     flat_parameters,
     other_bits_on_each_rank,
     wrong_groups,
