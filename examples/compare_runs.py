@@ -70,6 +70,6 @@ if __name__ == "__main__":
     try:
         equal = compare(sys.argv[1], sys.argv[2], Console())
     except (ValueError, KeyError, OSError) as error:
-        print(f"compare_runs.py: {error!r}", file=sys.stderr)
+        print(f"compare_runs.py: {error if isinstance(error, ValueError) else repr(error)}", file=sys.stderr)
         sys.exit(2)
     sys.exit(None if equal else "The losses differ by more than rounding, which more steps than 40 and higher rates than 1e-4 amplify.")

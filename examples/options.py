@@ -21,6 +21,7 @@ from gpt import corpus
 from settings import CHANGEABLE, SETTINGS, check_heads, check_run, whole
 
 TIMEOUT = 600
+LOCK = "run.lock"  # in a run's folder; held while something writes there
 
 
 class Job(NamedTuple):
@@ -98,7 +99,8 @@ def continued(given: dict, saved: dict) -> dict:
 
 def new_folder(path: Path | None) -> Path:
     folder = path or Path("runs", time.strftime("%Y-%m-%d_%H-%M-%S"))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # of a run that was killed at once the lock alone is left
+    if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
         raise ValueError(f"--output {folder}: already exists; name a new or empty folder, or continue a run with --resume")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 import checkpoint
 from fusedrms.printing import plain_where_needed
 from gpt import GPT, batch, spread
-from options import Job, parser, prepare
+from options import LOCK, Job, parser, prepare
 from parallel import first_decides, gathered, own_device, parallelized, process_group, share, wait_at_most
 from report import plot, table, write_csv
 from settings import OPTIMIZERS, is_evaluated, optimizers
@@ -163,7 +163,7 @@ def train(job: Job, trainers: list[Trainer], console: Console) -> tuple[int, int
 @contextmanager
 def held(folder: Path):
     """Keep other runs from writing to the folder; ValueError if one does."""
-    lock = FileLock(folder / "run.lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

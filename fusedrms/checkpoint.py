@@ -31,7 +31,11 @@ THEIRS = frozenset(inspect.signature(torch.optim.RMSprop).parameters) - {"params
 HOW = frozenset({"capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype", "model_parallel_group"})
 CARRIER = "foreach"
 BEYOND, UNIT, STEPS = "model_parallel_group", "lr_in_momentum", "steps"
-_TIMMS = "caution", "corrected_weight_decay"  # what its RMSpropTF computes with them nothing here does
+_TIMMS = {
+    "decoupled_decay": "decoupled_weight_decay",
+    "caution": None,
+    "corrected_weight_decay": None,
+}  # its options, and what they are here
 _SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg"}  # options, and what a parameter has only if they are on
 
 
@@ -155,11 +159,12 @@ def loaded(
     if states and all(_steps(values) > steps for _, values in states):
         said.pop(UNIT, None)  # another optimizer, which has no such buffer, went on, and left the carrier as it was
     theirs = {key: value for key, value in saved.items() if key not in HOW and key not in ours}
-    for option in _TIMMS:
-        if theirs.get(option):
-            raise ValueError(
-                f"parameter group {g} of the checkpoint has {option}={theirs[option]!r}, which timm's optimizers alone compute"
-            )
+    for name, option in _TIMMS.items():
+        value = theirs.pop(name, None)
+        if value and option not in ours:
+            raise ValueError(f"parameter group {g} of the checkpoint has {name}={value!r}, which timm's optimizers alone have")
+        if value is not None and option:
+            said.setdefault(option, value)
     names = [{key for key, value in values.items() if not is_left(param, key, value)} for param, values in states]
     for option, key in _SWITCHES.items():
         # torch.distributed.checkpoint brings only states that the optimizer has

@@ -27,8 +27,7 @@ def register() -> list[str]:
         ImportError: timm is not there, or has no registry.
     """
     try:
-        from timm.optim import OptimInfo  # pyright: ignore[reportMissingImports]
-        from timm.optim._optim_factory import default_registry  # pyright: ignore[reportMissingImports]
+        from timm.optim._optim_factory import OptimInfo, default_registry  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("timm's registry of optimizers cannot be imported; install timm 1.0.12 or later: pip install -U timm") from error
     tf, decoupled = _options(), _options(decoupled_decay=True)

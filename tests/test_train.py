@@ -601,6 +601,15 @@ def test_a_run_that_saves_is_not_read(copied, capsys):
     assert f"{copied}: another run is writing to it" in capsys.readouterr().err
 
 
+def test_a_run_that_was_killed_at_once(tmp_path):
+    """What it leaves is as good as an empty folder."""
+    (tmp_path / "run.lock").touch()
+    assert options.new_folder(tmp_path) == tmp_path
+    (tmp_path / "metrics.csv").touch()
+    with pytest.raises(ValueError, match="already exists"):
+        options.new_folder(tmp_path)
+
+
 @pytest.mark.parametrize("what", ["tensors", "run.json", "SHA256SUMS", "metrics.csv", "loss.png"])
 def test_full_disk(tmp_path, finished, monkeypatch, capsys, what):
     """The checkpoint before is whole; when there is room again, the run goes on as if nothing had been."""

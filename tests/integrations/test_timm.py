@@ -1,16 +1,20 @@
 """timm: create_optimizer_v2 with our names, beside its own."""
 
 import builtins
+import copy
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
 from timm.optim import create_optimizer, create_optimizer_v2, list_optimizers
+from timm.optim.rmsprop_tf import RMSpropTF
 from timm.scheduler import CosineLRScheduler
 
+import fusedrms.presets
 import fusedrms.timm
 from pages import distance, run, values
+from test_docs import run_blocks
 
 pytestmark = pytest.mark.filterwarnings("default")  # timm's own are its
 STEPS = 6
@@ -118,9 +122,11 @@ def test_arguments_of_a_script():
     assert (group["lr"], group["momentum"], group["eps"], group["clip_grad_norm"], group["alpha"]) == (1e-2, 0.8, 1e-3, 1.0, 0.9)
 
 
-def test_resume():
-    """A checkpoint goes from timm's to ours, and the run goes on as it would."""
-    first, theirs = trained(lambda model: create_optimizer_v2(model, "rmsproptf", lr=1e-2, weight_decay=0.05))
+@pytest.mark.filterwarnings("error:parameter group")
+@pytest.mark.parametrize("name", ["rmsproptf", "rmsproptfw"])
+def test_resume(name):
+    """A checkpoint goes from timm's to ours, with how weights decay, and the run goes on as it would."""
+    first, theirs = trained(lambda model: create_optimizer_v2(model, name, lr=1e-2, weight_decay=0.05))
     second = tiny()
     second.load_state_dict(first.state_dict())
     ours = create_optimizer_v2(second, "fusedrmsproptf", lr=1e-2, weight_decay=0.05)
@@ -131,6 +137,27 @@ def test_resume():
             optimizer.step()
             optimizer.zero_grad()
     assert distance(first, second) < 2 * BOUND
+
+
+@pytest.mark.parametrize("own", [dict(), dict(decoupled_decay=True), dict(lr_in_momentum=False)], ids=str)
+def test_there_and_back(own):
+    """From timm's own optimizer into the preset and from that into another of timm's: all go on alike."""
+    given = dict(lr=1e-2, momentum=0.9, weight_decay=0.05)
+    first, theirs = trained(lambda model: RMSpropTF(model.parameters(), **given, **own))
+    second, third = tiny(), tiny()
+    ours = fusedrms.presets.timm_rmsprop_tf(second.parameters())
+    back = RMSpropTF(third.parameters())
+    second.load_state_dict(first.state_dict())
+    third.load_state_dict(first.state_dict())
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    back.load_state_dict(copy.deepcopy(run_blocks("docs/migrating.md")["to_timm"](ours.state_dict())))
+    for model, optimizer in (first, theirs), (second, ours), (third, back):
+        for inputs in batches():
+            model(inputs).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert distance(first, second) < 2 * BOUND
+    assert distance(first, third) < 2 * BOUND
 
 
 def test_without_timm(monkeypatch):
