@@ -156,7 +156,7 @@ def loaded(
     """
     ours = ours_of(options)
     said, steps = unpacked(g, saved, ours)
-    if states and all(_steps(values) > steps for _, values in states):
+    if UNIT not in saved and states and all(_steps(values) > steps for _, values in states):
         said.pop(UNIT, None)  # another optimizer, which has no such buffer, went on, and left the carrier as it was
     theirs = {key: value for key, value in saved.items() if key not in HOW and key not in ours}
     for name, option in _TIMMS.items():

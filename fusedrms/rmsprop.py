@@ -81,7 +81,7 @@ class FusedRMSProp(FusedOptimizer):
             are added up over it for the norm of all gradients, and to find what is not finite; every process in it must call step(),
             one without parameters too, ``[{"params": []}]``. So is what a ``torch.amp.GradScaler`` has found, but its scale then
             differs between processes: use torch's ``ShardedGradScaler(process_group=...)``, and its ``unscale_`` before each
-            step. Not in a checkpoint; default None.
+            step. Neither in a checkpoint nor in a pickle; default None.
 
     Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
     buffer, whose unit it decides.

@@ -406,6 +406,9 @@ def test_a_buffer_with_lr_to_torch_and_back():
         FusedRMSProp(back, lr_in_momentum=True).load_state_dict(forgotten)
     ours.load_state_dict(forgotten)
     assert not ours.param_groups[0]["lr_in_momentum"]
+    forgotten["param_groups"][0]["lr_in_momentum"] = True  # of those who have multiplied it again
+    ours.load_state_dict(forgotten)
+    assert ours.param_groups[0]["lr_in_momentum"]
 
 
 def test_remedies_for_a_buffer_without_lr():
