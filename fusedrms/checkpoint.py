@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from numbers import Real
 from typing import Any
 
 import torch
@@ -156,7 +155,7 @@ def loaded(
     """
     ours = ours_of(options)
     said, steps = unpacked(g, saved, ours)
-    if UNIT not in saved and states and all(_steps(values) > steps for _, values in states):
+    if UNIT not in saved and states and steps < math.inf and all(_steps(values) > steps for _, values in states):
         said.pop(UNIT, None)  # another optimizer, which has no such buffer, went on, and left the carrier as it was
     theirs = {key: value for key, value in saved.items() if key not in HOW and key not in ours}
     for name, option in _TIMMS.items():
@@ -178,7 +177,7 @@ def loaded(
             theirs[option] = mine[option]
             said = {name: value for name, value in said.items() if (option, name) != ("momentum", "nesterov")}
     found = {**{key: value for key, value in mine.items() if key != "params"}, **theirs, **said}
-    has_momentum = float(found.get("momentum", 0)) > 0
+    has_momentum = bool(found.get("momentum"))
     if found.get("nesterov") and not said.get("nesterov") and not has_momentum:
         warnings.warn(f"parameter group {g} has nesterov=False from now on, since the checkpoint has momentum=0", stacklevel=2)
         found["nesterov"] = False
@@ -193,8 +192,10 @@ def loaded(
 
 
 def _steps(values: dict) -> float:
-    step = values["step"]
-    return float(step) if isinstance(step, Real) or (isinstance(step, Tensor) and step.numel() == 1) else -math.inf
+    try:
+        return float(values["step"])
+    except (TypeError, ValueError, RuntimeError):  # refused when it is taken
+        return -math.inf
 
 
 def only_makes_states() -> bool:

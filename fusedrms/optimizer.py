@@ -502,6 +502,7 @@ class FusedOptimizer(Optimizer):
         saved = "defaults" not in state  # load_state_dict brings none
         if not saved:
             state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
+        defaults["seed"] = defaults.get("seed") or 0  # what an old pickle lacks
         for g, group in enumerate(groups):
             groups[g] = group = Group(group, defaults)
             group.settle(g)

@@ -262,7 +262,8 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
         if value.layout is not torch.strided or (value.is_meta and not param.is_meta):
             raise ValueError(f"the {key} of {name} is {value.layout} on {value.device}, of which a step can write nothing; {_ANEW}")
         if value.dtype in (torch.uint8, torch.int8) and key + SCALE not in state:
-            raise ValueError(f"the {key} of {name} is {value.dtype}, codes without their {key + SCALE}: dequantize it to float32 first")
+            what = f"the {key + SCALE} of {name} has no value, which the {value.dtype} codes of {key} need"
+            raise ValueError(f"{what}: load them dequantized, as float32; {_ANEW}")
         if value.dtype in (torch.uint8, torch.int8) and getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
             _refuse_state(name, param, key + SCALE, state.get(key + SCALE), (n_groups(param),))
 

@@ -134,7 +134,7 @@ def test_shards_beyond_2_to_the_32_elements(device, monkeypatch, dtype):
         monkeypatch.setattr(plan, "first_element", lambda owner: first)
         param = parameter(torch.ones(numel, dtype=dtype, device=device))
         set_grad(param, torch.zeros_like(param))
-        options = dict(weight_decay=2.0**-12, decoupled_weight_decay=True, stochastic_rounding=True, state_dtype=BF16)
+        options = dict(weight_decay=2.0**-12, decoupled_weight_decay=True, stochastic_rounding=True, state_dtype=BF16, seed=0)
         FusedRMSProp([param], 1.0, **options).step()
         return param.detach()
 
