@@ -49,7 +49,7 @@ class Group(dict):
     def __init__(self, group: Mapping[str, Any], options: Iterable[str]):
         super().__init__(group)
         self.ours = ours_of(options)
-        self._beyond: ProcessGroups | None = None
+        self.beyond: ProcessGroups | None = None  # that the option had when a step or a checkpoint looked
 
     def __iter__(self) -> Iterator[str]:
         keys = super().__iter__()
@@ -60,24 +60,28 @@ class Group(dict):
     def __reduce__(self) -> tuple:
         return OrderedDict, (), None, None, iter(self.items())  # which torch.load(weights_only=True) takes
 
-    def settle(self, g: int) -> None:
-        """Mend, as parameter group g, what was copied into it from a checkpoint: options as JSON, and process groups, which it lost.
 
-        Raises:
-            TypeError, ValueError: it is wrong.
-        """
-        if isinstance(self.get(CARRIER), str):
-            said, _ = unpacked(g, {CARRIER: self[CARRIER]}, self.ours)
-            self.update({**said, CARRIER: None})
-        if (value := self.get(BEYOND)) is None:
-            self._beyond = None
-        elif not isinstance(value, set):
-            try:
-                self._beyond = self[BEYOND] = process_groups(value)
-            except TypeError as error:
-                raise TypeError(f"parameter group {g}: {error}") from None
-        elif self._beyond:
-            self[BEYOND] = self._beyond
+def settle(g: int, group: dict[str, Any], options: Iterable[str]) -> None:
+    """Mend, in parameter group g, what was copied into it from a checkpoint: options as JSON, and process groups, which it lost.
+
+    Raises:
+        TypeError, ValueError: it is wrong.
+    """
+    if isinstance(group.get(CARRIER), str):
+        said, _ = unpacked(g, {CARRIER: group[CARRIER]}, ours_of(options))
+        group.update({**said, CARRIER: None})
+    known = group.beyond if isinstance(group, Group) else None
+    if not isinstance(group.get(BEYOND), set):
+        try:
+            known = process_groups(group.get(BEYOND)) or None
+        except TypeError as error:
+            raise TypeError(f"parameter group {g}: {error}") from None
+    elif not known:
+        return  # an error of the next step
+    if group.get(BEYOND) is not known:
+        group[BEYOND] = known
+    if isinstance(group, Group):
+        group.beyond = known
 
 
 def opened(g: int, group: dict[str, Any], options: Iterable[str]) -> dict[str, Any]:

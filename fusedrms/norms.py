@@ -33,8 +33,7 @@ class Scalars:
         limits: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
         skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
         beyond: of each parameter the process groups whose other processes hold other parameters.
-        everywhere: those of each parameter group that has any, in order: every process adds up over these, whatever parameters it has,
-            and leaves a step out if a GradScaler has found an infinity in one of them.
+        everywhere: those of each parameter group that has any, in order: every process adds up over these, whatever parameters it has.
 
     Attributes:
         on: device -> float64 [FIRST_NORM + n_norms], as the driver of that device reads it; then, where parameters are DTensors, the
@@ -58,8 +57,7 @@ class Scalars:
         shared = {param: (summed_over(param), beyond[param]) for param in numbers} if wanted else {}
         kinds = [*shared.values(), *(((), groups) for groups in everywhere if wanted)]
         self._groups = list(dict.fromkeys(kinds)) if any(map(any, kinds)) else []
-        self._everywhere = list(dict.fromkeys(group for groups in everywhere for group in groups))
-        if (self._groups or self._everywhere) and not devices:  # others may have gradients
+        if self._groups and not devices:  # others may have gradients
             devices = [local(param).device for param in numbers][:1] or [device_of(everywhere[0][0])]
         neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
         self.on = {device: on_device(neutral.copy(), device) for device in devices}
@@ -125,10 +123,9 @@ class Scalars:
         scaled = grad_scale is not None or found_inf is not None
         if scaled or self._scaled or self._skips:
             for values in map(_tensor, self.on.values()):
-                _set(values[0], 0.0 if found_inf is None else found_inf.reshape(()))
+                # without gradients here a scaler passes the number 0
+                _set(values[0], found_inf.reshape(()) if isinstance(found_inf, Tensor) else 0.0)
                 _set(values[1], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
-            if found_inf is not None and self._everywhere:
-                self._tell()
         self._scaled = scaled
         if not self._parts and not self._groups:
             return
@@ -146,14 +143,6 @@ class Scalars:
             norms[0].logical_or_(~norms[FIRST_NORM].isfinite())
         for device in others:
             _tensor(self.on[device]).copy_(norms)
-
-    def _tell(self) -> None:
-        """Let all processes that hold other parameters leave a step out if one of them does."""
-        first, *others = map(_tensor, self.on.values())
-        for group in self._everywhere:
-            distributed.all_reduce(first[:1], group=group)
-        for values in others:
-            values[:1].copy_(first[:1])
 
     def _add_up(self, norms: Tensor) -> None:
         """Make norms of what is here norms of whole DTensors, without a wait for the device."""

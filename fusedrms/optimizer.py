@@ -20,7 +20,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils.hooks import RemovableHandle
 
 from . import debug
-from .checkpoint import BEYOND, CARRIER, Copies, Group, only_makes_states, opened, shielded, taken, unkept, written
+from .checkpoint import BEYOND, CARRIER, Copies, Group, only_makes_states, opened, settle, shielded, taken, unkept, written
 from .kernels import devices
 from .naming import Source, closest
 from .options import (
@@ -102,7 +102,7 @@ class FusedOptimizer(Optimizer):
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
         defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         self._check_new(defaults)
-        defaults[BEYOND] = defaults[BEYOND] and process_groups(defaults[BEYOND])
+        defaults[BEYOND] = process_groups(defaults[BEYOND]) or None
         self._run = Run()
         super().__init__(params, defaults)
         self._seed()
@@ -227,15 +227,14 @@ class FusedOptimizer(Optimizer):
             except UserWarning:  # two updates of one parameter in one launch would race
                 raise ValueError("a parameter group lists the same parameter twice; list it once") from None
         group = self.param_groups[-1] = Group(self.param_groups[-1], self.defaults)
-        group.settle(len(self.param_groups) - 1)
+        settle(len(self.param_groups) - 1, group, self.defaults)
         if group["seed"] is None:
             group["seed"] = self.defaults["seed"]
 
     def _settled(self) -> list[dict[str, Any]]:
-        """The parameter groups, which anybody may have changed, or made by hand."""
+        """The parameter groups, which anybody may have changed."""
         for g, group in enumerate(self.param_groups):
-            self.param_groups[g] = group = group if isinstance(group, Group) else Group(group, self.defaults)
-            group.settle(g)
+            settle(g, group, self.defaults)
         return self.param_groups
 
     @property
@@ -358,13 +357,12 @@ class FusedOptimizer(Optimizer):
                 check_present(g, group, self.defaults)
                 raise
             before, n_keys, recipe = run.made[g] if g < len(run.made) else _UNMADE
-            known = len(before) == len(values) and n_keys == len(group) and isinstance(group, Group)
-            changed = sum(map(is_not, values, before)) if known else -1
+            changed = sum(map(is_not, values, before)) if len(before) == len(values) and n_keys == len(group) else -1
             # a schedule sets lr at each step, and nothing else
             if recipe is not None and changed == 1 and values[0] is not before[0] and is_scheduled_lr(values[0]):
                 recipe = recipe._replace(common=(values[0], *recipe.common[1:]))
             elif recipe is None or changed:
-                group = self._settled()[g]
+                settle(g, group, self.defaults)
                 self._check_changed(g, group)
                 recipe, values = self.recipe(group), run.options(group)
                 if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in self.defaults):
@@ -505,7 +503,7 @@ class FusedOptimizer(Optimizer):
         defaults["seed"] = defaults.get("seed") or 0  # what an old pickle lacks
         for g, group in enumerate(groups):
             groups[g] = group = Group(group, defaults)
-            group.settle(g)
+            settle(g, group, defaults)
             group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
             self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]

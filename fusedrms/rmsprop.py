@@ -79,9 +79,9 @@ class FusedRMSProp(FusedOptimizer):
         model_parallel_group: process groups (a ProcessGroup, a DeviceMesh, or a list of them) whose other processes hold other
             parameters, or other parts of these that are no DTensors: pipeline stages, experts, ZeroRedundancyOptimizer, FSDP1. Squares
             are added up over it for the norm of all gradients, and to find what is not finite; every process in it must call step(),
-            one without parameters too, ``[{"params": []}]``. So is what a ``torch.amp.GradScaler`` has found, but its scale then
-            differs between processes: use torch's ``ShardedGradScaler(process_group=...)``, and its ``unscale_`` before each
-            step. Neither in a checkpoint nor in a pickle; default None.
+            one without parameters too, ``[{"params": []}]``. A ``torch.amp.GradScaler`` knows of its own process alone: use torch's
+            ``ShardedGradScaler(process_group=...)``, and its ``unscale_`` before each step. Neither in a checkpoint nor in a
+            pickle; default None.
 
     Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
     buffer, whose unit it decides.

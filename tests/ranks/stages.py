@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from functools import partial
 
 import pytest
 import torch
@@ -54,30 +53,44 @@ def stages(rank: int, world: int) -> None:
 
 
 def scaled_stages(rank: int, world: int) -> None:
-    """An infinity that a scaler finds in one stage has all leave the step out; where it tells the others too, scales stay the same."""
-    for make in (torch.amp.GradScaler, partial(ShardedGradScaler, process_group=distributed.group.WORLD)):
-        for options in ({}, dict(clip_grad_norm=0.05)):
-            here, whole = tensors(3 * rank, 3), tensors(0, 3 * world)
-            optimizer = FusedRMSProp(here, **options, model_parallel_group=distributed.group.WORLD)
-            expected = FusedRMSProp(whole, **options)
-            scaler = make("cpu", init_scale=8.0)
-            scaler.scale(torch.ones(()))
-            for step in range(STEPS):
-                give(step, 3 * rank, here)
-                give(step, 0, whole)
-                for param in here:
-                    param.grad *= scaler.get_scale()
-                if step == 1 and rank == 0:
-                    here[0].grad[0, 0] = float("inf")
-                if make is not torch.amp.GradScaler:
-                    scaler.unscale_(optimizer)
-                scaler.step(optimizer)
-                scaler.update()
-                if step != 1:
-                    expected.step()
-            assert optimizer.skipped_steps == 1
-            check(here, whole[3 * rank : 3 * rank + 3], exact=not options)
-            assert scaler.get_scale() == (8.0 if rank and make is torch.amp.GradScaler else 4.0)
+    """A scaler that asks the other stages has all leave a step out, the last too, which has no parameters."""
+    n = 3 * (world - 1)
+    for options in ({}, dict(clip_grad_norm=0.05), dict(skip_nonfinite=True)):
+        here, whole = tensors(3 * rank, 0 if rank == world - 1 else 3), tensors(0, n)
+        optimizer = FusedRMSProp([{"params": here}], **options, model_parallel_group=distributed.group.WORLD)
+        expected = FusedRMSProp(whole, **options)
+        scaler = ShardedGradScaler("cpu", init_scale=8.0, process_group=distributed.group.WORLD)
+        scaler.scale(torch.ones(()))
+        for step in range(STEPS):
+            give(step, 3 * rank, here)
+            give(step, 0, whole)
+            for param in here:
+                param.grad *= scaler.get_scale()
+            if step == 1 and rank == 0:
+                here[0].grad[0, 0] = float("inf")
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            if step != 1:
+                expected.step()
+        assert optimizer.skipped_steps == (1 if here or options else 0)  # without a launch nobody counts
+        check(here, whole[3 * rank : 3 * rank + 3] if here else [], exact=not options)
+        assert scaler.get_scale() == 4.0
+
+
+def one_scaled_stage(rank: int, world: int) -> None:
+    """A stage may be without a scaler, or without gradients, of which a scaler says the number 0."""
+    here = tensors(2 * rank, 2)
+    optimizer = FusedRMSProp(here, **LIMIT, model_parallel_group=distributed.group.WORLD)
+    if rank == 0:
+        give(0, 0, here)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(1.0), torch.tensor(0.0)
+    elif rank == 1:
+        optimizer.found_inf = 0
+    optimizer.step()
+    expected = torch.cat([p.grad.flatten() for p in here]).norm() if rank == 0 else torch.zeros(())
+    distributed.broadcast(expected, 0)
+    torch.testing.assert_close(optimizer.last_grad_norm.float(), expected, rtol=1e-6, atol=0)
 
 
 def sharded_stages(rank: int, world: int) -> None:
@@ -250,6 +263,7 @@ def wrong_groups(rank: int, world: int) -> None:
 CHECKS = (
     stages,
     scaled_stages,
+    one_scaled_stage,
     sharded_stages,
     resumed,
     experts,
