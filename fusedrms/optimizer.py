@@ -438,12 +438,14 @@ class FusedOptimizer(Optimizer):
             return self._state_dict()
 
     def _state_dict(self) -> dict[str, Any]:
-        named = list(named_parameters(self._settled()))
+        groups = self._settled()
+        named = list(named_parameters(groups))
         check_owners([param for _, _, param in named], self.state)
+        states = cache(lambda g: self.recipe(groups[g]).states)
         for g, _, param in named:
             values = self.state.get(param)
             if isinstance(values, dict) and "step" in values:  # what was switched on since, and the next step begins, it lacks as yet
-                for key, first in self.recipe(self.param_groups[g]).states.items():
+                for key, first in states(g).items():
                     if key not in values:
                         values[key] = placed(param, fitted(local(param), first))
         return super().state_dict()
