@@ -11,7 +11,8 @@ import math
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence, Set
+from types import FrameType
 from typing import Any
 
 import torch
@@ -44,18 +45,24 @@ def ours_of(options: Iterable[str]) -> frozenset[str]:
 
 
 class Group(dict):
-    """A parameter group with all options; torch's flattened checkpoints, which load what iterating gives, see those that they have."""
+    """A parameter group with all options; torch's flattened checkpoints, which load all keys that it has, see those that they have."""
 
     def __init__(self, group: Mapping[str, Any], options: Iterable[str]):
         super().__init__(group)
         self.ours = ours_of(options)
         self.beyond: ProcessGroups | None = None  # that the option had when a step or a checkpoint looked
 
-    def __iter__(self) -> Iterator[str]:
-        keys = super().__iter__()
-        if sys._getframe(1).f_globals.get("__name__") != "torch.distributed.checkpoint.state_dict":
+    def _keys(self, caller: FrameType) -> KeysView[str]:
+        keys = super().keys()
+        if caller.f_globals.get("__name__") != "torch.distributed.checkpoint.state_dict":
             return keys
-        return (key for key in keys if key not in self.ours)
+        return {key: None for key in keys if key not in self.ours}.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys(sys._getframe(1)))
+
+    def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._keys(sys._getframe(1))  # torch 2.9 calls it
 
     def __reduce__(self) -> tuple:
         return OrderedDict, (), None, None, iter(self.items())  # which torch.load(weights_only=True) takes

@@ -38,7 +38,8 @@ ROWS = (
 )
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest")  # what these tests import of the extra test
 FILES = [
-    f"tests/test_{name}.py" for name in ("codegen", "rounding", "dropin", "checkpoint", "stale", "ptx", "ptx_machine", "ptx_optimizer")
+    f"tests/test_{name}.py"
+    for name in ("codegen", "rounding", "dropin", "checkpoint", "migrating", "stale", "ptx", "ptx_machine", "ptx_optimizer")
 ]
 INTERPRETED = ["tests/test_rounding.py", "tests/test_ptx.py"]
 ONE_RULE = "not test_codegen.py or rmsprop-"
