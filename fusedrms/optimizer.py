@@ -434,7 +434,7 @@ class FusedOptimizer(Optimizer):
         Raises:
             ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
         """
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():  # the first alone would turn gradients on
             return self._state_dict()
 
     def _state_dict(self) -> dict[str, Any]:
@@ -485,7 +485,7 @@ class FusedOptimizer(Optimizer):
             ValueError: other groups, a missing state or one of another shape or unit; nothing has changed then, here and below.
             RuntimeError: a parameter that cannot be stored as the options of this optimizer say.
         """
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():  # the first alone would turn gradients on
             super().load_state_dict(state_dict)
 
     def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:

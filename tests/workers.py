@@ -1,5 +1,6 @@
 """Processes that run checks as the ranks of a group."""
 
+import faulthandler
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ FAULTS = {check.__name__: check for check in faults.CHECKS}
 
 def work(rank: int, world: int, folder: str, names: list[str], device: str, store: str) -> None:
     """Run checks one after the other; a file for each, with the reason if it failed."""
+    faulthandler.enable()  # what a rank did that dies
     os.chdir(folder)
     torch.set_num_threads(1)
     models.DEVICE, backends = device, "gloo"
