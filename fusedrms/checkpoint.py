@@ -31,11 +31,8 @@ THEIRS = frozenset(inspect.signature(torch.optim.RMSprop).parameters) - {"params
 HOW = frozenset({"capturable", "foreach", "differentiable", "stochastic_rounding", "master_weights", "state_dtype", "model_parallel_group"})
 CARRIER = "foreach"
 BEYOND, UNIT, STEPS = "model_parallel_group", "lr_in_momentum", "steps"
-_TIMMS = {
-    "decoupled_decay": "decoupled_weight_decay",
-    "caution": None,
-    "corrected_weight_decay": None,
-}  # its options, and what they are here
+# timm's options, and what they are here
+_TIMMS = {"decoupled_decay": "decoupled_weight_decay", "caution": None, "corrected_weight_decay": None}
 _SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg"}  # options, and what a parameter has only if they are on
 
 
@@ -126,11 +123,11 @@ def unpacked(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> tuple[di
     Raises:
         ValueError: it says what this version, or this rule, does not know.
     """
-    said = {}
+    said, steps = {}, math.inf
     if isinstance(text := saved.get(CARRIER), str):
         try:
             said = dict(json.loads(text))
-            steps = float(said.pop(STEPS, math.inf))
+            steps = float(said.pop(STEPS, steps))
         except (TypeError, ValueError, RecursionError):
             raise ValueError(
                 f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, no JSON of options: restore the checkpoint"
@@ -140,8 +137,6 @@ def unpacked(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> tuple[di
                 f"parameter group {g} of the checkpoint has {', '.join(f'{name}={said[name]!r}' for name in sorted(unknown))}, which this "
                 "version, or this rule, does not know: load it with the version and the class that have saved it"
             )
-    else:
-        steps = math.inf
     said |= {name: saved[name] for name in ours & saved.keys()}
     return {name: value for name, value in said.items() if name not in HOW}, steps
 
@@ -243,8 +238,9 @@ class Copies:
         self._lost = before.lost() if before else None
         self._known = []
         for name, tensor in named:
-            twin = local(tensor).detach()
-            twin.data = tensor.new_empty(0)  # has no memory, but is still told of what is written
+            here = local(tensor)
+            twin = here.detach()
+            twin.data = here.new_empty(0)  # has no memory, but is still told of what is written
             self._known.append((name, twin, twin._version))
 
     def lost(self) -> str | None:

@@ -518,7 +518,7 @@ def test_momentum_that_is_none_any_more():
 def test_what_was_written_is_not_forgotten(mode):
     """Another state_dict hides nothing; the way out that the error names leaves everything as it was, the count too."""
     a, params = trained(mode, torch.bfloat16)
-    b, others = copy.deepcopy(a), None
+    b = copy.deepcopy(a)
     others = b.param_groups[0]["params"]
     saved = a.state_dict()
     key = "square_avg" if "state_dtype" in mode else "master_param"
