@@ -17,6 +17,7 @@ from ranks import checkpoints, exchange, faults, gradients, models, replicas, sh
 
 CHECKS = {check.__name__: check for module in (replicas, shards, gradients, stages, checkpoints, exchange) for check in module.CHECKS}
 FAULTS = {check.__name__: check for check in faults.CHECKS}
+LIMIT = 300  # seconds that a check may take, on a busy machine and with all to be compiled
 
 
 def work(rank: int, world: int, folder: str, names: list[str], device: str, store: str) -> None:
@@ -64,11 +65,14 @@ def run(
         arguments = json.dumps([rank, world, folder, names, device, store or f"file://{folder}/store"])
         command = [*machines[rank * len(machines) // world], sys.executable, "-c", code, arguments]
         ranks.append(subprocess.Popen(command, env=environment))
-    failed, start = False, time.monotonic()
+    results = [pathlib.Path(folder, f"{name}.{rank}") for name in names for rank in range(world)]
+    failed, ended, since = False, 0, time.monotonic()
     while any(process.poll() is None for process in ranks):
         time.sleep(0.1)
         failed |= any(rank != dies and process.poll() not in (0, None) for rank, process in enumerate(ranks))
-        if failed or time.monotonic() > start + 300:
+        if (now := sum(path.exists() for path in results)) > ended:
+            ended, since = now, time.monotonic()
+        if failed or time.monotonic() > since + LIMIT:
             for process in ranks:
                 process.kill()
     found = {}

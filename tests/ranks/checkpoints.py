@@ -64,12 +64,12 @@ def other_numbers_of_ranks(rank: int, world: int) -> None:
 
 def every_mode(rank: int, world: int) -> None:
     """At the same number of ranks going on equals not stopping, whatever the precision; steps may go on while it is written."""
-    mesh = mesh_of(world)
+    mesh, beside = mesh_of(world), distributed.new_group(backend="gloo")  # while a norm is added up by the first group
     for name, (dtype, options) in MODES.items():
         model, other = sharded(mesh, dtype), sharded(mesh, dtype)
-        optimizer, loaded = (FusedRMSProp(each.parameters(), **OPTIONS, **options) for each in (model, other))
+        optimizer, loaded = (FusedRMSProp(each.parameters(), clip_grad_norm=0.1, **OPTIONS, **options) for each in (model, other))
         steps(model, optimizer, 0, STEPS)
-        future = dcp.async_save(state(model, optimizer), checkpoint_id=name)
+        future = dcp.async_save(state(model, optimizer), checkpoint_id=name, process_group=beside)
         steps(model, optimizer, STEPS, STEPS + 2)
         future.result()
         load(name, other, loaded)
