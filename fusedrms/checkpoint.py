@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .naming import Source
-from .options import check_codes, check_complete, check_precision, check_shards, check_state, plain
+from .options import check_codes, check_complete, check_precision, check_shards, check_state, check_steps, plain
 from .plan import named_parameters, steps_of
 from .recipe import Recipe, precision
 from .sharded import ProcessGroups, local, locals_of, placed, process_groups
@@ -215,15 +215,18 @@ def only_makes_states() -> bool:
 
 
 class _Kept:
-    """Carries a state through torch's load_state_dict, which would cast it to the parameter's dtype."""
+    """Carries a state through torch's load_state_dict, which casts tensors to the parameter's dtype and makes text another."""
 
-    def __init__(self, value: Tensor):
-        self.value = value
+    def __init__(self, value: Tensor | str):
+        self._value = value
+
+    def copy(self) -> Tensor | str:
+        return self._value.clone() if isinstance(self._value, Tensor) else self._value
 
 
 def unkept(values: Mapping[str, Any]) -> dict[str, Any]:
     """The state of one parameter after torch's load_state_dict: copies of what shielded() has kept from it, the others as they are."""
-    return {name: value.value.clone() if isinstance(value, _Kept) else value for name, value in values.items()}
+    return {name: value.copy() if isinstance(value, _Kept) else value for name, value in values.items()}
 
 
 class Copies:
@@ -317,7 +320,7 @@ def shielded(state_dict: dict[str, Any], groups: Sequence[dict], options: Set[st
     kept = {
         # of a name that a flattened checkpoint lacks torch makes an empty dict
         index: {
-            key: _Kept(value) if isinstance(value, Tensor) else value
+            key: _Kept(value) if isinstance(value, Tensor | str) else value
             for key, value in values.items()
             if (not isinstance(value, dict) or value) and key not in anew.get(index, ())
         }
@@ -362,5 +365,6 @@ def taken(optimizer: str, param: Tensor, values: Mapping[str, Any], name: str, r
         if isinstance(value, Tensor) and value.shape == here.shape and value.dtype.itemsize > 1 and key not in kept
     }
     step = known.get("step", 0.0)
-    known |= {**others, "step": counter(step, float(step)), **kept}
+    check_steps(name, steps := float(step))
+    known |= {**others, "step": counter(step, steps), **kept}
     return {key: placed(param, value) for key, value in known.items()}

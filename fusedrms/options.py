@@ -251,6 +251,12 @@ def _check_kept(name: str, values: object) -> None:
         raise ValueError(f"the step of {name} has the value {step!r}; it is one real number; {_ANEW}")
 
 
+def check_steps(name: str, steps: float) -> None:
+    """ValueError unless a parameter can have made so many steps."""
+    if not 0 <= steps < math.inf:
+        raise ValueError(f"the step of {name} has the value {steps}; it is a finite number >= 0; {_ANEW}")
+
+
 def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
     """ValueError unless those states that are there fit what is here of the parameter, and its steps are a number."""
     _check_kept(name, state)

@@ -16,7 +16,7 @@ from .kernels.addresses import Owned, Snapshot, Versions
 from .kernels.launch import Config
 from .memory import Named, check_apart, check_memory
 from .norms import Scalars
-from .options import check_placement, check_precision, check_state, check_tensors
+from .options import check_placement, check_precision, check_state, check_steps, check_tensors
 from .recipe import Recipe
 from .sharded import finish, first_element, is_sharded, local, locals_of, place_in
 from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, is_variance, order, rows, stored
@@ -145,6 +145,8 @@ class Plan:
         # of all parameters, so that processes agree in what they add up, whichever have gradients
         norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
         steps = steps_of([each.param for each in active], state)
+        for each in active:
+            check_steps(each.name, steps.get(each.param, 0.0))
 
         members: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         kept = []  # what a step writes beside the parameters, as (a value of `state`, the name in it, the tensor)

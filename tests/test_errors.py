@@ -389,8 +389,41 @@ def test_a_count_that_is_no_number(step):
     if value is not None:
         checkpoint = FusedRMSProp(params).state_dict()
         checkpoint["state"] = {1: dict(square_avg=torch.ones(2, device="cpu"), step=value)}
-        with pytest.raises(ValueError, match=r"the step of params\[1\].*one real number"):
+        with pytest.raises(ValueError, match=rf"the step of params\[1\] has .*{what}.*one real number"):
             optimizer.load_state_dict(checkpoint)
+
+
+@pytest.mark.parametrize("step", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_count_that_no_parameter_reaches(step, as_tensor):
+    params = parameters([(6,), (2,)])
+    optimizer = FusedRMSProp(params, bias_correction=True)
+    random_grads(params)
+    optimizer.step()
+    checkpoint = optimizer.state_dict()
+    value = torch.tensor(step, device="cpu") if as_tensor else step
+    checkpoint["state"][1] = {**checkpoint["state"][1], "step": value}
+    before = [param.detach().clone() for param in params]
+    message = rf"the step of params\[1\] has the value {step}; it is a finite number >= 0.*state\.clear"
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(checkpoint)
+    assert optimizer.state[params[1]]["step"] == 1
+    optimizer.state[params[1]]["step"] = value
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    assert all(map(torch.equal, params, before))
+    assert optimizer.state[params[0]]["step"] == 1
+
+
+def test_text_in_a_state_stays():
+    (param,) = parameters([(6,)])
+    optimizer = FusedRMSProp([param])
+    random_grads([param])
+    optimizer.step()
+    optimizer.state[param]["origin"] = "imported"
+    other = FusedRMSProp([param])
+    other.load_state_dict(optimizer.state_dict())
+    assert other.state[param]["origin"] == "imported"
 
 
 def test_a_count_of_pythons_is_shared():
