@@ -343,7 +343,7 @@ def taken(optimizer: str, param: Tensor, values: Mapping[str, Any], name: str, r
         saved: load_state_dict brings it.
 
     Raises:
-        ValueError: a state is missing, or of another shape.
+        ValueError: a state is missing, or of another shape; a step that is no number of steps.
         RuntimeError: a parameter that cannot be stored as the recipe says.
     """
     initial, here = recipe.states, local(param)

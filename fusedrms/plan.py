@@ -118,7 +118,7 @@ class Plan:
 
     Raises:
         RuntimeError: a parameter or gradient that cannot be updated; nothing has changed then.
-        ValueError: a state of another shape than its parameter's; likewise.
+        ValueError: a state of another shape than its parameter's, or a step that is no number of steps; likewise.
     """
 
     def __init__(

@@ -65,19 +65,18 @@ def run(
         arguments = json.dumps([rank, world, folder, names, device, store or f"file://{folder}/store"])
         command = [*machines[rank * len(machines) // world], sys.executable, "-c", code, arguments]
         ranks.append(subprocess.Popen(command, env=environment))
-    results = [pathlib.Path(folder, f"{name}.{rank}") for name in names for rank in range(world)]
+    results = {name: [pathlib.Path(folder, f"{name}.{rank}") for rank in range(world)] for name in names}
     failed, ended, since = False, 0, time.monotonic()
     while any(process.poll() is None for process in ranks):
         time.sleep(0.1)
         failed |= any(rank != dies and process.poll() not in (0, None) for rank, process in enumerate(ranks))
-        if (now := sum(path.exists() for path in results)) > ended:
+        if (now := sum(path.exists() for paths in results.values() for path in paths)) > ended:
             ended, since = now, time.monotonic()
         if failed or time.monotonic() > since + LIMIT:
             for process in ranks:
                 process.kill()
     found = {}
-    for name in names:
-        paths = [pathlib.Path(folder, f"{name}.{rank}") for rank in range(world)]
+    for name, paths in results.items():
         reasons = [path.read_text() if path.exists() else "did not end" for rank, path in enumerate(paths) if rank != dies]
         reasons += ["did not die" for rank, path in enumerate(paths) if rank == dies and path.exists()]
         found[name] = "\n".join(reason for reason in sorted(set(reasons), reverse=True) if reason)
