@@ -421,6 +421,8 @@ class FusedOptimizer(Optimizer):
             if not isinstance(step := values.get("step", 0.0), Tensor):
                 values["step"] = counter(None, float(step))
 
+    @torch.inference_mode(False)
+    @torch.no_grad()  # the first alone would turn gradients on
     def state_dict(self) -> dict[str, Any]:
         """The state in full precision, with torch's names, however it is stored, so that any optimizer of the same rule can load it.
 
@@ -434,10 +436,6 @@ class FusedOptimizer(Optimizer):
         Raises:
             ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
         """
-        with torch.inference_mode(False), torch.no_grad():  # the first alone would turn gradients on
-            return self._state_dict()
-
-    def _state_dict(self) -> dict[str, Any]:
         groups = self._settled()
         named = list(named_parameters(groups))
         check_owners([param for _, _, param in named], self.state)
@@ -473,6 +471,8 @@ class FusedOptimizer(Optimizer):
         run.copies = Copies(copies, run.copies)
         return saved
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of an optimizer of this class or, where it has the same states, of torch's.
 
@@ -485,8 +485,7 @@ class FusedOptimizer(Optimizer):
             ValueError: other groups, a missing state or one of another shape or unit; nothing has changed then, here and below.
             RuntimeError: a parameter that cannot be stored as the options of this optimizer say.
         """
-        with torch.inference_mode(False), torch.no_grad():  # the first alone would turn gradients on
-            super().load_state_dict(state_dict)
+        super().load_state_dict(state_dict)
 
     def _shield(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         return shielded(state_dict, self._settled(), self.defaults.keys(), self._source)
