@@ -86,7 +86,7 @@ sanitize:  ## every rule and precision mode under compute-sanitizer, with $(PYTH
 		echo "there is no $(firstword $(SANITIZER)): it comes with the CUDA toolkit; say where with SANITIZER=/path/to/compute-sanitizer" >&2; \
 		exit 1; \
 	}
-	@modes=$$($(PYTHON) -c 'import fusedrms.variants as v; print(*v.MODES, sep=",")') || exit 1; worst=0; \
+	@modes=$$($(PYTHON) -c 'import fusedrms.tools.variants as v; print(*v.MODES, sep=",")') || exit 1; worst=0; \
 	for tool in $(TOOLS); do \
 		echo "== $$tool =="; \
 		PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(SANITIZER) --tool $$tool --error-exitcode 1 \

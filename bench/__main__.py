@@ -15,10 +15,10 @@ from bench.arguments import check_output, device_of, writing
 from bench.live import LiveTable
 from bench.report import write_report
 from bench.store import dumped
-from fusedrms.autotune import device_name
-from fusedrms.files import place, write
+from fusedrms.engine.configs import device_name
 from fusedrms.kernels import devices
-from fusedrms.printing import console
+from fusedrms.tools.files import place, write
+from fusedrms.tools.printing import console
 
 ROOT = pathlib.Path(__file__).parent.parent
 WRITTEN = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)  # if there are timings

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator
 
 import torch
 
-from fusedrms import variants
-from fusedrms.files import check_folder
-from fusedrms.options import UserError
+from fusedrms.engine.options import UserError
+from fusedrms.tools import variants
+from fusedrms.tools.files import check_folder
 
 
 def device_of(parser: argparse.ArgumentParser, kind: str) -> torch.device:

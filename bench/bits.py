@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.store import dumped
 from bench.text import figure, table
-from fusedrms.files import place, write
+from fusedrms.tools.files import place, write
 
 MODES = ("float32", "float32+8bit", "float64")
 SEEDS = (1, 2, 3)  # of approximations that are off by as much as the PTX ISA allows
@@ -71,7 +71,7 @@ def main() -> None:
     from bench.machine import machine  # needs more than the tables of documents do
     from fusedrms.kernels import devices
     from fusedrms.kernels.lang import interpreted
-    from fusedrms.variants import RULES
+    from fusedrms.tools.variants import RULES
 
     sys.path.append(str(pathlib.Path(__file__).parent.parent / "tests"))  # the machine that runs PTX
     parser = argparse.ArgumentParser(prog="python -m bench.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from bench import bits, headline, shards, versions
 from bench.store import BASELINE, BIG, CACHED, COMPILED, OURS, SMALL, Row, load, rows
 from bench.text import figure, ratio, table
-from fusedrms.files import write
+from fusedrms.tools.files import write
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ("README.md", "docs/*.md")

@@ -21,9 +21,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from bench.arguments import device_of, writing
 from bench.store import Row
 from bench.text import figure
-from fusedrms import variants
-from fusedrms.files import check_file, place
 from fusedrms.kernels import devices
+from fusedrms.tools import variants
+from fusedrms.tools.files import check_file, place
 
 TESTS = str(pathlib.Path(__file__).parent.parent / "tests")  # the reference, and what holds a step against it
 SHAPES = [(1000,), (3, 5), (64, 257), (1,), (40_000,)]

@@ -31,11 +31,11 @@ from rich.text import Text
 from bench.arguments import chosen, device_of
 from bench.machine import machine
 from bench.store import Row
-from fusedrms.autotune import ENVIRONMENT, device_name
-from fusedrms.files import leftovers, place, write
+from fusedrms.engine.configs import ENVIRONMENT, device_name
 from fusedrms.kernels import devices
-from fusedrms.printing import console
-from fusedrms.variants import MODES, words
+from fusedrms.tools.files import leftovers, place, write
+from fusedrms.tools.printing import console
+from fusedrms.tools.variants import MODES, words
 
 ROOT = pathlib.Path(__file__).parent.parent
 WITH_ROWS = ("first", "headline")

@@ -20,11 +20,11 @@ from collections.abc import Callable
 
 import torch
 
-import fusedrms.storage
 from bench.arguments import check_output, writing
 from bench.machine import machine
 from fusedrms import FusedRMSProp
-from fusedrms.files import place, write
+from fusedrms.engine import storage
+from fusedrms.tools.files import place, write
 from gpt import GPT, batch, corpus
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -33,6 +33,7 @@ SIGNED = ("grad_avg", "momentum_buffer")
 TIMED = """
 import time, torch, numba, statistics
 from fusedrms import FusedRMSProp
+from fusedrms.engine import storage
 from fusedrms.kernels.quant import GROUP
 params = [torch.nn.Parameter(torch.randn(4096, 4096, dtype=torch.bfloat16)) for _ in range(2)]
 for param in params:
@@ -70,9 +71,9 @@ def companded(value: torch.Tensor, size: int) -> torch.Tensor:
 
 def rooted(value: torch.Tensor, size: int) -> torch.Tensor:
     """After the code that is used, uint8 for what is never negative."""
-    before, fusedrms.storage.GROUP = fusedrms.storage.GROUP, size
-    new = fusedrms.storage.decoded(*fusedrms.storage.encoded(value, torch.uint8 if (value >= 0).all() else torch.int8))
-    fusedrms.storage.GROUP = before
+    before, storage.GROUP = storage.GROUP, size
+    new = storage.decoded(*storage.encoded(value, torch.uint8 if (value >= 0).all() else torch.int8))
+    storage.GROUP = before
     return new
 
 

@@ -28,7 +28,7 @@ from bench.text import figure, percent, table
 from bench.workloads import Shapes, llama3_8b, parameters
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import devices
-from fusedrms.variants import words
+from fusedrms.tools.variants import words
 from gpt import GPT
 
 Step = Callable[[], object]

@@ -8,10 +8,10 @@ import numba
 import numpy as np
 import torch
 
-from fusedrms.buckets import chunks
+from fusedrms.engine.buckets import chunks
 from fusedrms.kernels import devices
-from fusedrms.kernels.cpu import CHUNK, MIN_WORK
-from fusedrms.kernels.cpu_threads import Threads, compile_loop
+from fusedrms.kernels.cpu.step import CHUNK, MIN_WORK
+from fusedrms.kernels.cpu.threads import Threads, compile_loop
 
 
 class Streamed(NamedTuple):

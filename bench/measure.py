@@ -56,7 +56,7 @@ def without_launch(patch: pytest.MonkeyPatch) -> None:
     def prepare(*args):
         return lambda *args: None
 
-    for name in ("fusedrms.buckets.prepare", "fusedrms.buckets.prepare_squares", "fusedrms.norms.prepare_norms"):
+    for name in ("fusedrms.engine.buckets.prepare", "fusedrms.engine.buckets.prepare_squares", "fusedrms.engine.norms.prepare_norms"):
         patch.setattr(name, prepare)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.documents import MODES
 from bench.store import BASELINE, BIG, COMPILED, OURS, Row, rows
-from fusedrms.files import write
+from fusedrms.tools.files import write
 
 COLORS = {
     OURS: "tab:blue",

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from bench.arguments import check_output, writing
 from bench.machine import machine
 from fusedrms import FusedRMSProp
-from fusedrms.files import place, write
+from fusedrms.tools.files import place, write
 from gpt import GPT, batch, corpus, spread
 from train_gpt import rate
 

@@ -14,7 +14,7 @@ from statistics import fmean
 from bench.documents import TABLES, refill
 from bench.store import BASELINE, Row, load, rows
 from bench.text import figure, percent, ratio, settings, size, table
-from fusedrms.files import write
+from fusedrms.tools.files import write
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "ms": lambda row: figure(row["ms"]),

@@ -24,11 +24,12 @@ from bench.machine import machine
 from bench.measure import moved_by_operators, without_launch
 from bench.shards import GPUS, MODELS, RULE, USUAL, asked
 from bench.store import dumped, load
-from fusedrms import FusedRMSProp, inspect
-from fusedrms.files import write
-from fusedrms.machine_code import TARGETS
-from fusedrms.options import UserError
-from fusedrms.variants import MODES, RULES, make, parse_mode
+from fusedrms import FusedRMSProp
+from fusedrms.engine.options import UserError
+from fusedrms.tools import inspect
+from fusedrms.tools.files import write
+from fusedrms.tools.machine_code import TARGETS
+from fusedrms.tools.variants import MODES, RULES, make, parse_mode
 
 COUNTS = ROOT / "bench/results/scaling.json"
 NUMEL = 2**20

@@ -8,9 +8,10 @@ import torch
 from bench.algorithms import ALGORITHMS, MODES
 from bench.store import BASELINE, BIG, COMPILED, OURS, SMALL
 from bench.workloads import COUNT, LAYERS, MODELS, SCALE
-from fusedrms import autotune, tune, variants
+from fusedrms.engine import configs
 from fusedrms.kernels import devices
 from fusedrms.kernels.launch import Config, default_config
+from fusedrms.tools import tune, variants
 
 IN_FAMILIES = {"cpu": (BASELINE, OURS, "torch AdamW fused"), "gpu": (BASELINE, OURS, COMPILED, "torch AdamW fused")}
 QUICK = ("A2C MLP", "EfficientNet-B0", *list(SCALE)[:7], *list(COUNT)[:3])
@@ -40,7 +41,7 @@ def configurations(rule: str, mode: str, size: str, device: torch.device) -> tup
     """That which a step of a size of tune.SHAPES takes by default, and the tuned one."""
     storage = variants.variant(rule, mode).storage
     default = default_config(device, storage, sum(map(math.prod, devices.on(device, tune.SHAPES)[size])))
-    row = autotune.rows_for(autotune.device_name(device)).get(autotune.Key(rule, storage.label, True, size))
+    row = configs.rows_for(configs.device_name(device)).get(configs.Key(rule, storage.label, True, size))
     return default, row.config if row else default
 
 

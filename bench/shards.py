@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from bench.store import Row
 from bench.text import figure, size, table
-from fusedrms.machine_code import TARGETS
-from fusedrms.roofline import GPU, gpus, limit
+from fusedrms.tools.machine_code import TARGETS
+from fusedrms.tools.roofline import GPU, gpus, limit
 
 RULE, USUAL = "rmsprop", "h200"
 SHOWN = ("float32", "bfloat16+master", "bfloat16+split", "bfloat16+split+8bit", "bfloat16+stochastic+8bit")

@@ -14,10 +14,12 @@ from bench.measure import extra_bytes, held_and_moved, host_seconds, timed, with
 from bench.selection import configurations
 from bench.store import CACHED, LIMITS
 from bench.workloads import WORKLOADS, Shapes, converted, parameters
-from fusedrms import FusedRMSProp, autotune, variants
+from fusedrms import FusedRMSProp
+from fusedrms.engine import configs
+from fusedrms.engine.optimizer import FusedOptimizer
 from fusedrms.kernels import devices
-from fusedrms.optimizer import FusedOptimizer
-from fusedrms.tune import SHAPES
+from fusedrms.tools import variants
+from fusedrms.tools.tune import SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch.compile and of guests are theirs
 FEW = 10  # tensors; compiling a step of so few takes seconds
@@ -133,10 +135,10 @@ def test_tuned(benchmark, device, tuned):
     """A step with a tuned configuration, in turns with the default one."""
     rule, mode, size = tuned
     params = converted(parameters(devices.on(device, SHAPES)[size], device), variants.parse_mode(mode)[0])
-    configs = configurations(rule, mode, size, device)
-    optimizers = [variants.make(rule, mode, params) for _ in configs]
-    for optimizer, config in zip(optimizers, configs, strict=True):
-        with autotune.forced(config):  # for as long as gradients stay where they are
+    both = configurations(rule, mode, size, device)
+    optimizers = [variants.make(rule, mode, params) for _ in both]
+    for optimizer, config in zip(optimizers, both, strict=True):
+        with configs.forced(config):  # for as long as gradients stay where they are
             optimizer.step()
     seconds = []
 
@@ -150,6 +152,6 @@ def test_tuned(benchmark, device, tuned):
         seconds.append(time.perf_counter() - begin)
 
     benchmark.pedantic(run, args=(optimizers[1],), setup=setup, rounds=51, warmup_rounds=3)
-    default, best = (config._asdict() for config in configs)
+    default, best = (config._asdict() for config in both)
     info = dict(rule=rule, mode=mode, size=size, default_ms=1e3 * statistics.median(seconds[3:]))
     benchmark.extra_info |= info | dict(config={name: value for name, value in best.items() if value != default[name]})

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from bench.store import Row, dumped, load
 from bench.text import table
-from fusedrms.files import write
+from fusedrms.tools.files import write
 
 RESULTS = pathlib.Path(__file__).parent / "results/versions.json"
 PACKAGES = ("torch", "triton", "numba", "numpy")

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fusedrms.printing import plain_where_needed
+from fusedrms.tools.printing import plain_where_needed
 
 BOUND = 16 * 2**-24  # of a difference, as a share of the loss; 2**-24 is the unit of rounding of float32
 

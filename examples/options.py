@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 import checkpoint
-from fusedrms.files import place
+from fusedrms.tools.files import place
 from gpt import corpus
 from settings import CHANGEABLE, SETTINGS, check_heads, check_run, whole
 

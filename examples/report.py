@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from fusedrms.files import write
+from fusedrms.tools.files import write
 
 COLUMNS = ("step", "optimizer", "train_loss", "held_out_loss", "optimizer_ms", "lr")
 REFERENCE = "torch.optim.RMSprop"

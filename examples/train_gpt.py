@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 import checkpoint
-from fusedrms.printing import plain_where_needed
+from fusedrms.tools.printing import plain_where_needed
 from gpt import GPT, batch, spread
 from options import LOCK, Job, parser, prepare
 from parallel import first_decides, gathered, own_device, parallelized, process_group, share, wait_at_most

@@ -2,9 +2,9 @@
 
 from . import presets, schedules
 from .backward import apply_in_backward
+from .engine.storage import Memory, export_master
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .smorms3 import FusedSMORMS3
-from .storage import Memory, export_master
 from .version import __version__
 
 __all__ = [

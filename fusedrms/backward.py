@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from .optimizer import FusedOptimizer, Run
-from .plan import named_parameters
+from .engine.optimizer import FusedOptimizer, Run
+from .engine.plan import named_parameters
 
 _ATTRIBUTE = "_fusedrms_part"  # of a parameter
 

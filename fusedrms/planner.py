@@ -5,10 +5,10 @@ from typing import Any
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.planner import LoadPlan
 
-from .checkpoint import HOW, ours_of, packed
+from .engine.checkpoint import HOW, ours_of, packed
+from .engine.storage import MASTER
 from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
-from .storage import MASTER
 
 _ANEW = MASTER, "momentum_buffer", "grad_avg"  # what a state may lack: a master is the parameter, the others must be switched off
 

@@ -15,9 +15,9 @@ from typing import Any, ParamSpec, TypeVar
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .naming import Source, check_keywords
-from .optimizer import FusedOptimizer
-from .options import check_flags, check_positive
+from .engine.naming import Source, check_keywords
+from .engine.optimizer import FusedOptimizer
+from .engine.options import check_flags, check_positive
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .smorms3 import FusedSMORMS3
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .naming import check_keywords
-from .optimizer import FusedOptimizer, ParamsT
-from .options import check_at_least_zero, check_choice, check_flags, number
-from .recipe import Recipe, beyond, common, norm_over, precision
+from .engine.naming import check_keywords
+from .engine.optimizer import FusedOptimizer, ParamsT
+from .engine.options import check_at_least_zero, check_choice, check_flags, number
+from .engine.recipe import Recipe, beyond, common, norm_over, precision
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
 NORM_ON = ("gradient", "update")

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .optimizer import FusedOptimizer, ParamsT
-from .options import check_at_least_zero, number
-from .recipe import Recipe, beyond, common, norm_over, precision
+from .engine.optimizer import FusedOptimizer, ParamsT
+from .engine.options import check_at_least_zero, number
+from .engine.recipe import Recipe, beyond, common, norm_over, precision
 
 
 class FusedSMORMS3(FusedOptimizer):

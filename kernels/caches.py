@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, NullCache
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
@@ -21,8 +22,17 @@ TRUST = "FUSEDRMS_TRUST_CACHE"  # an environment variable: 1 if Numba's cache ma
 NUMBA, TRITON = "Numba", "Triton"
 SOURCE = pathlib.Path(__file__).resolve().parent
 
+NO_KERNELS = "caches.py", "devices.py"  # of this package
+
 unusable: dict[str, str] = {}  # by compiler: why it compiles in each process, and what to do
 damaged: dict[str, str] = {}  # by compiler: what was found that has been written anew
+
+
+@functools.cache
+def source_hash() -> str:
+    """Of all that kernels are compiled from: what was compiled or tuned with other sources does not count."""
+    files = sorted(path for path in SOURCE.rglob("*.py") if path.name not in NO_KERNELS)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def _say(found: dict[str, str], compiler: str, message: str) -> None:
@@ -203,6 +213,17 @@ class NumbaCache(NullCache):
     def _say_unusable(self, error: Exception) -> None:
         own = f"Make it yours alone, or set {TRUST}=1 if you trust all who can write there"
         _say_unusable(NUMBA, self.cache_path, error, *([own] if isinstance(error, Untrusted) else []))
+
+
+def cached_njit(**options):
+    """numba.njit with a cache on disk that stops no step."""
+
+    def decorate(function):
+        dispatcher = numba.njit(**options)(function)
+        dispatcher._cache = NumbaCache(function)  # in place of what cache=True sets
+        return dispatcher
+
+    return decorate
 
 
 # Triton

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import caches, cpu, cpu_norm, devices, lang, rules
+from . import caches, devices, lang, rules
+from .cpu import norm as cpu_norm
+from .cpu import step as cpu
 from .quant import GROUP
 from .storage import Storage
 
@@ -238,7 +240,7 @@ def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: 
         return lambda scalars: None
     if isinstance(config, CPUConfig):
         return cpu.prepare(rule, storage, tables, config.chunk, config.min_work)
-    from .step import step_kernel  # needs Triton, which exists on Linux only
+    from .gpu.step import step_kernel  # needs Triton, which exists on Linux only
 
     chosen = constants(rule, storage, aligned, tables.hyper.shape[1], config, devices.warp_size())
     n_programs = min(n_chunks, config.programs * devices.multiprocessors(tables.addresses.device) or n_chunks)
@@ -261,7 +263,7 @@ def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[
         return lambda sums: None
     if isinstance(tables.addresses, np.ndarray):
         return cpu_norm.prepare_squares(dtype, tables)
-    from .norm import squares_kernel
+    from .gpu.norm import squares_kernel
 
     return _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]), *tables, tables.numels.numel())
 
@@ -274,7 +276,7 @@ def prepare_norms(spans, norms) -> Callable[[Any], None]:
     """
     if isinstance(spans, np.ndarray):
         return lambda sums: cpu_norm.norms(sums, spans, norms)
-    from .norm import norms_kernel
+    from .gpu.norm import norms_kernel
 
     return _Kernel(norms_kernel, norms.numel(), norms_constants(), spans, norms)
 
@@ -285,7 +287,7 @@ def prepare_count(counters, double, counted, noise) -> Callable[[Any], None]:
     Returns:
         A function of the scalars, as that of prepare().
     """
-    from .count import count_kernel
+    from .gpu.count import count_kernel
 
     n = counters.numel()
     return _Kernel(count_kernel, -(-n // COUNTED), count_constants(), counters, double, counted, noise, n)

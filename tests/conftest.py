@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import gpu
-from fusedrms import autotune
-from fusedrms.kernels import addresses, lang, launch
-from fusedrms.kernels.torch_words import Words
+from fusedrms.engine import addresses, configs
+from fusedrms.engine.torch_words import Words
+from fusedrms.kernels import lang, launch
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only then
 
-autotune.directories, autotune.user_directory = lambda: [autotune.SHIPPED], lambda: None  # no file of the user's
+configs.directories, configs.user_directory = lambda: [configs.SHIPPED], lambda: None  # no file of the user's
 
 if lang.interpreted():  # a block costs milliseconds there, whatever its size
     launch.THREADS, launch.CHUNK, launch.CODED_THREADS = 1024, 16384, 1024

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusedrms import files
+from fusedrms.tools import files
 from tools import assert_close, on_full_disk, refused, twins
 
 algorithms = pytest.importorskip("bench.algorithms")

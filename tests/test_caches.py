@@ -19,8 +19,9 @@ import torch
 from numba.core.caching import CacheImpl
 from numba.core.types import float64, int64
 
-from fusedrms import compile, doctor
-from fusedrms.kernels import c_api, caches, lang, launch
+from fusedrms.engine import c_api
+from fusedrms.kernels import caches, lang, launch
+from fusedrms.tools import compile, doctor
 
 if lang.interpreted():
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
@@ -83,7 +84,7 @@ def double(x):
 
 def in_new_process(kind=int64) -> bool:
     """Whether machine code came from the cache, where nothing is in memory; it is right in any case."""
-    dispatcher = c_api.cached_njit()(double)
+    dispatcher = caches.cached_njit()(double)
     assert dispatcher.compile((kind,))(21) == 42
     return bool(sum(dispatcher.stats.cache_hits.values()))
 
@@ -191,7 +192,7 @@ def test_machine_code_for_other_types(folder, said):
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_folder_that_vanishes(folder, said, gone):
     """Between the look for it and the write, or a file takes its place."""
-    dispatcher = c_api.cached_njit()(double)
+    dispatcher = caches.cached_njit()(double)
     shutil.rmtree(pathlib.Path(dispatcher._cache.cache_path))
     if not gone:
         pathlib.Path(dispatcher._cache.cache_path).write_text("")
@@ -312,7 +313,7 @@ def launched(tmp_path, monkeypatch) -> list:
     runtime.driver.set_active(cuda_library.driver((9, 0), lambda: 99, lambda device: None, lambda device: 77))
     launch_norms()
     yield found
-    from fusedrms.kernels.norm import norms_kernel
+    from fusedrms.kernels.gpu.norm import norms_kernel
 
     norms_kernel.device_caches.clear()
     runtime.driver.set_active(None)
@@ -321,7 +322,7 @@ def launched(tmp_path, monkeypatch) -> list:
 
 def launch_norms() -> None:
     """Twice, where nothing is in memory."""
-    from fusedrms.kernels.norm import norms_kernel
+    from fusedrms.kernels.gpu.norm import norms_kernel
 
     norms_kernel.device_caches.clear()
     run = launch.prepare_norms(torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.float64))
@@ -392,7 +393,7 @@ def test_a_full_disk_of_triton(launched, tmp_path, said, monkeypatch):
 
 def test_an_error_of_the_kernel_is_raised(launched, said):
     """Itself, and not what came of a try elsewhere."""
-    from fusedrms.kernels.norm import norms_kernel
+    from fusedrms.kernels.gpu.norm import norms_kernel
 
     def load():
         raise RuntimeError("out of memory")

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import gpu
-from fusedrms import autotune, bench, compile, doctor, files
-from fusedrms.cli import COMMANDS, main
+from fusedrms.engine import configs
 from fusedrms.kernels import devices, lang
 from fusedrms.kernels.launch import CPUConfig, GPUConfig
-from fusedrms.variants import variant
+from fusedrms.tools import bench, compile, doctor, files
+from fusedrms.tools.cli import COMMANDS, main
+from fusedrms.tools.variants import variant
 from tools import on_full_disk
 
 pytestmark = pytest.mark.skipif(lang.interpreted(), reason="the commands are about compiled kernels")
@@ -85,7 +86,7 @@ def test_argparse_errors(arguments, capsys):
 
 
 def test_doctor(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(autotune, "directories", lambda: [tmp_path])
+    monkeypatch.setattr(configs, "directories", lambda: [tmp_path])
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     cpu = report["devices"][0]
@@ -100,11 +101,11 @@ def test_doctor(capsys, tmp_path, monkeypatch):
 
 
 def test_doctor_names_rows_that_do_not_count(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(autotune, "directories", lambda: [tmp_path])
-    name = autotune.device_name(torch.device("cpu"))
-    key, path = autotune.Key("rmsprop", "float32, float32, float32", True, "small"), tmp_path / f"{name}.json"
-    rows = {key: autotune.Row(CPUConfig(100, 1), 2.0, 1.0)}
-    path.write_text(json.dumps({**autotune.header(name), "rows": autotune.to_json(rows)}))
+    monkeypatch.setattr(configs, "directories", lambda: [tmp_path])
+    name = configs.device_name(torch.device("cpu"))
+    key, path = configs.Key("rmsprop", "float32, float32, float32", True, "small"), tmp_path / f"{name}.json"
+    rows = {key: configs.Row(CPUConfig(100, 1), 2.0, 1.0)}
+    path.write_text(json.dumps({**configs.header(name), "rows": configs.to_json(rows)}))
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     (file,) = report["devices"][0]["configurations"]
@@ -121,12 +122,12 @@ def test_doctor_names_rows_that_do_not_count(capsys, tmp_path, monkeypatch):
 
 def test_doctor_says_where_nothing_can_be_found(capsys, tmp_path, monkeypatch):
     (tmp_path / "d.json").write_text("")
-    monkeypatch.setenv(autotune.ENVIRONMENT, str(tmp_path / "d.json"))
-    monkeypatch.setattr(autotune, "directories", lambda: [autotune.own_directory(), tmp_path / "d.json" / "x", tmp_path / "none"])
+    monkeypatch.setenv(configs.ENVIRONMENT, str(tmp_path / "d.json"))
+    monkeypatch.setattr(configs, "directories", lambda: [configs.own_directory(), tmp_path / "d.json" / "x", tmp_path / "none"])
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     said = [sentence for sentence in report["advice"] if "no directory" in sentence]
-    assert [sentence.partition(" is ")[0] for sentence in said] == [f"{autotune.ENVIRONMENT}={tmp_path}/d.json", f"{tmp_path}/d.json/x"]
+    assert [sentence.partition(" is ")[0] for sentence in said] == [f"{configs.ENVIRONMENT}={tmp_path}/d.json", f"{tmp_path}/d.json/x"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_any_encoding(arguments, said, monkeypatch, tmp_path):
     """Where stdout knows no bullet, no frame and no Greek letter, plain characters stand for them."""
     if "sm_90" in arguments and lang.triton is None:
         pytest.skip("needs Triton")
-    monkeypatch.setenv(autotune.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(configs.ENVIRONMENT, str(tmp_path))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert main(arguments.split()) == 0
     sys.stdout.flush()
@@ -228,11 +229,11 @@ def test_compile_takes_what_launches_take(monkeypatch):
     one = variant("rmsprop", "float32")
     right, wrong = GPUConfig(1 << 14, 256, 1, 0, 0), GPUConfig(1 << 14, 100, 1, 0, 0)
     rows = {
-        autotune.Key("rmsprop", one.storage.label, True, "small"): autotune.Row(wrong, 2.0, 1.0),
-        autotune.Key("rmsprop", one.storage.label, False, "small"): autotune.Row(right, 2.0, 1.0),
+        configs.Key("rmsprop", one.storage.label, True, "small"): configs.Row(wrong, 2.0, 1.0),
+        configs.Key("rmsprop", one.storage.label, False, "small"): configs.Row(right, 2.0, 1.0),
     }
-    monkeypatch.setattr(autotune, "device_name", lambda device: "a GPU")
-    monkeypatch.setattr(autotune, "rows_for", lambda name: rows)
+    monkeypatch.setattr(configs, "device_name", lambda device: "a GPU")
+    monkeypatch.setattr(configs, "rows_for", lambda name: rows)
     monkeypatch.setattr(devices, "multiprocessors", lambda device: 132)
     found = [what.rpartition(", ")[2] for what, _ in compile.here([one], torch.device("cuda"))]
     assert found == ["aligned", "unaligned", "unaligned"]
@@ -243,7 +244,7 @@ def test_compile_for_a_gpu_that_is_not_here(capsys, tmp_path, monkeypatch):
     """A second process finds everything in the cache; no driver is left behind."""
     from triton.runtime import driver
 
-    from fusedrms.kernels import count, norm, step
+    from fusedrms.kernels.gpu import count, norm, step
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     counts = []

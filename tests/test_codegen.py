@@ -9,19 +9,19 @@ import triton
 
 from cases import DTYPES, F32
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
-from fusedrms.inspect import is_vectorised
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.storage import ITEMSIZE
-from fusedrms.machine_code import TARGETS, build, read, step_constants, target_of
-from fusedrms.roofline import gpus, limit, multiprocessor
-from fusedrms.variants import MODES, RULES, variant
+from fusedrms.tools.inspect import is_vectorised
+from fusedrms.tools.machine_code import TARGETS, build, read, step_constants, target_of
+from fusedrms.tools.roofline import gpus, limit, multiprocessor
+from fusedrms.tools.variants import MODES, RULES, variant
 from tools import parameters
 
 if lang.interpreted():
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from fusedrms.kernels.norm import norms_kernel, squares_kernel
-from fusedrms.kernels.step import step_kernel
+from fusedrms.kernels.gpu.norm import norms_kernel, squares_kernel
+from fusedrms.kernels.gpu.step import step_kernel
 
 THIS_TRITON = triton.__version__.startswith("3.7.")  # other versions' code is a little longer or shorter
 NAMES = ("A100 80GB SXM", "H100 SXM", "H200", "B200", "MI300X")

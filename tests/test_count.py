@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusedrms.compile import warm
 from fusedrms.kernels import lang, launch
-from fusedrms.kernels.counters import Counters
+from fusedrms.kernels.cpu.count import Counters
+from fusedrms.tools.compile import warm
 
 if lang.triton is None:
     pytest.skip("needs Triton", allow_module_level=True)
@@ -59,8 +59,8 @@ def test_as_ptx(monkeypatch, target, skipped):
 @pytest.mark.skipif(lang.interpreted(), reason="the interpreter compiles nothing")
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_compiles(target):
-    from fusedrms.kernels.count import count_kernel
-    from fusedrms.machine_code import target_of
+    from fusedrms.kernels.gpu.count import count_kernel
+    from fusedrms.tools.machine_code import target_of
 
     i32, i64, f64 = torch.int32, torch.int64, torch.float64
     made = warm(count_kernel, (i64, i32, f64, i32, 1, f64), launch.count_constants(), target_of(target))

@@ -14,7 +14,8 @@ from torch.utils._device import _device_constructors
 
 import fusedrms
 from cases import BF16, F32
-from fusedrms import FusedRMSProp, FusedSMORMS3, doctor, export_master, variants
+from fusedrms import FusedRMSProp, FusedSMORMS3, export_master
+from fusedrms.tools import doctor, variants
 from tools import parameters, random_grads, twins
 
 MADE = {
@@ -40,7 +41,7 @@ def calls_without_a_device(path: pathlib.Path) -> list[str]:
 
 def test_every_tensor_names_its_device():
     files = sorted(pathlib.Path(fusedrms.__file__).parent.glob("**/*.py"))
-    files += sorted(pathlib.Path(fusedrms.__file__).parent.joinpath("kernels").resolve().glob("*.py"))
+    files += sorted(pathlib.Path(fusedrms.__file__).parent.joinpath("kernels").resolve().rglob("*.py"))
     assert [place for path in files for place in calls_without_a_device(path)] == []
 
 

@@ -16,8 +16,8 @@ pytest.importorskip("hypothesis")
 
 import fuzz
 from cuda_library import compiler
-from fusedrms.kernels import addresses
-from fusedrms.kernels.torch_words import Words
+from fusedrms.engine import addresses
+from fusedrms.engine.torch_words import Words
 
 TESTS = pathlib.Path(__file__).parent
 ASKED = int(os.environ.get("FUZZ_STEPS", 0))

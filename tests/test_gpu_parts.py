@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from fusedrms import FusedRMSProp
-from fusedrms.cli import main as command
 from fusedrms.kernels import lang
+from fusedrms.tools.cli import main as command
 from tools import refused
 
 first = pytest.importorskip("bench.first")

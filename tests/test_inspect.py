@@ -7,11 +7,11 @@ import json
 import pytest
 from rich.console import Console
 
-from fusedrms import cpu_code, inspect, machine_code, roofline
+from fusedrms.engine.options import UserError
 from fusedrms.kernels import lang
-from fusedrms.machine_code import Code, read_amdgcn, read_sass, target_of
-from fusedrms.options import UserError
-from fusedrms.variants import MODES, variant
+from fusedrms.tools import cpu_code, inspect, machine_code, roofline
+from fusedrms.tools.machine_code import Code, read_amdgcn, read_sass, target_of
+from fusedrms.tools.variants import MODES, variant
 
 if lang.interpreted():
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)

@@ -5,9 +5,9 @@ import ctypes
 import pytest
 import torch
 
-from fusedrms.buckets import chunks
+from fusedrms.engine.buckets import chunks
 from fusedrms.kernels import lang, launch
-from fusedrms.variants import variant
+from fusedrms.tools.variants import variant
 
 if lang.interpreted() or lang.triton is None:
     pytest.skip("the interpreter launches nothing", allow_module_level=True)

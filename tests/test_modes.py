@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from cases import BF16, F16, F32, F64, FAMILY, MODES, OPTIONS, SHAPES
-from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, export_master, variants
-from fusedrms.kernels import cpu, launch
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, export_master
+from fusedrms.kernels import launch
+from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.quant import GROUP
+from fusedrms.tools import variants
 from test_checkpoint import go_on, through_a_file
 from tools import copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 

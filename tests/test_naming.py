@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, presets
-from fusedrms.naming import closest
+from fusedrms.engine.naming import closest
 from tools import parameters, random_grads
 
 MISSPELT = {

@@ -7,8 +7,9 @@ import torch
 import gpu
 from cases import BF16, F16, F32, F64, SHAPES
 from fusedrms import FusedRMSProp, FusedSMORMS3
-from fusedrms.buckets import chunks
-from fusedrms.kernels import cpu, devices, lang, launch
+from fusedrms.engine.buckets import chunks
+from fusedrms.kernels import devices, lang, launch
+from fusedrms.kernels.cpu import step as cpu
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
 pytestmark = pytest.mark.interpret

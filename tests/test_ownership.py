@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import nn
 
-from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, apply_in_backward, debug
-from fusedrms.kernels import c_api, lang, torch_words
+from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, apply_in_backward
+from fusedrms.engine import c_api, debug, torch_words
+from fusedrms.kernels import lang
 from tools import assert_close, copy_grads, parameter, parameters, params_of, random_grads, step_and_check, twins
 
 natively = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
@@ -396,7 +397,7 @@ def test_columns_that_share_an_element():
 
 def test_overlaps_are_found_fast():
     """Among 20,000 tensors, columns of one matrix too."""
-    from fusedrms.memory import Named, check_apart
+    from fusedrms.engine.memory import Named, check_apart
 
     matrix = torch.zeros(4, 20000)
     check_apart([Named(str(k), matrix[:, k]) for k in range(20000)])

@@ -7,8 +7,8 @@ import torch
 
 import gpu
 from fusedrms import FusedRMSProp
+from fusedrms.engine.uploads import Uploads
 from fusedrms.kernels import devices
-from fusedrms.uploads import Uploads
 from tools import assert_close, parameters, random_grads, step_and_check
 
 if gpu.KIND != "simulated":
@@ -123,7 +123,7 @@ class Unpinned(Uploads):
 
 
 def uploads(planted):
-    return lambda patch: patch.setattr("fusedrms.buckets.Uploads", planted)
+    return lambda patch: patch.setattr("fusedrms.engine.buckets.Uploads", planted)
 
 
 CASES = {

@@ -11,7 +11,7 @@ import pytest
 
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.rules import COMMON
-from fusedrms.variants import MODES, RULES, variant
+from fusedrms.tools.variants import MODES, RULES, variant
 from ptx.launches import Launch, differing, of_other_classes
 from ptx.norms import Squares
 from ptx.opcodes import Approximate, fma

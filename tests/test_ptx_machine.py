@@ -9,7 +9,7 @@ import triton.language as tl
 from triton.compiler import ASTSource
 
 from fusedrms.kernels import lang
-from fusedrms.machine_code import target_of
+from fusedrms.tools.machine_code import target_of
 
 if lang.interpreted():
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)

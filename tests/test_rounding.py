@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from cases import BF16, F16, F32
-from fusedrms import FusedRMSProp, export_master, plan
+from fusedrms import FusedRMSProp, export_master
+from fusedrms.engine import plan
+from fusedrms.engine.storage import LEAST, decoded, encoded
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
-from fusedrms.storage import LEAST, decoded, encoded
 from ptx.stored import random_bits
 from tools import parameter, set_grad
 

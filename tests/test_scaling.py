@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from fusedrms import inspect
 from fusedrms.kernels import lang
-from fusedrms.roofline import limit
-from fusedrms.variants import MODES, RULES, variant
+from fusedrms.tools import inspect
+from fusedrms.tools.roofline import limit
+from fusedrms.tools.variants import MODES, RULES, variant
 from tools import refused
 
 shards = pytest.importorskip("bench.shards")

@@ -7,7 +7,8 @@ import torch
 
 import gpu
 from cases import BF16, F16, F32
-from fusedrms import FusedRMSProp, buckets
+from fusedrms import FusedRMSProp
+from fusedrms.engine import buckets
 from tools import parameter, parameters, params_of, random_grads, set_grad, step_and_check
 
 pytestmark = pytest.mark.usefixtures("reading")

@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gpu
 from cases import F32
 from fusedrms import FusedRMSProp
-from fusedrms.kernels import cpu, cpu_threads, lang
+from fusedrms.kernels import lang
+from fusedrms.kernels.cpu import step as cpu
+from fusedrms.kernels.cpu import threads as cpu_threads
 from tools import assert_close, copy_grads, parameters, random_grads, step_and_check, twins
 
 BIG = 4 * cpu.MIN_WORK  # elements that wake several threads

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cases import code_error, compute_error, storage_error
 from fusedrms import FusedRMSProp, export_master
+from fusedrms.engine.storage import full, is_variance
 from fusedrms.kernels.quant import GROUP
-from fusedrms.storage import full, is_variance
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem")

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fusedrms.buckets import chunks
-from fusedrms.kernels import cpu, lang, launch
+from fusedrms.engine.buckets import chunks
+from fusedrms.kernels import lang, launch
+from fusedrms.kernels.cpu import step as cpu
+from fusedrms.kernels.gpu.step import step_kernel
 from fusedrms.kernels.quant import GROUP
-from fusedrms.kernels.step import step_kernel
-from fusedrms.machine_code import build, target_of
-from fusedrms.variants import RULES, parse_mode, variant
+from fusedrms.tools.machine_code import build, target_of
+from fusedrms.tools.variants import RULES, parse_mode, variant
 
 from .machine import run
 from .memory import Memory

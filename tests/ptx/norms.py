@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from fusedrms.buckets import chunks
+from fusedrms.engine.buckets import chunks
 from fusedrms.kernels import launch, rules
-from fusedrms.kernels.norm import norms_kernel, squares_kernel
-from fusedrms.machine_code import build, target_of
+from fusedrms.kernels.gpu.norm import norms_kernel, squares_kernel
+from fusedrms.tools.machine_code import build, target_of
 
 from .intervals import WIDE
 from .launches import some

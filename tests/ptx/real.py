@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from fusedrms.compile import warm
 from fusedrms.kernels import devices, launch
-from fusedrms.machine_code import target_of
+from fusedrms.tools.compile import warm
+from fusedrms.tools.machine_code import target_of
 
 from .machine import run
 from .memory import Memory

@@ -7,8 +7,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.device_mesh import DeviceMesh
 
 from fusedrms import FusedRMSProp
-from fusedrms.sharded import local
-from fusedrms.storage import whole
+from fusedrms.engine.sharded import local
+from fusedrms.engine.storage import whole
 
 from . import models
 from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, part, sharded, tensor_parallel

@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import DeviceMesh
 
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
+from fusedrms.engine.sharded import local
 from fusedrms.planner import LoadPlanner, repacked
-from fusedrms.sharded import local
 
 from . import models
 from .checkpoints import MODES, OPTIONS, state, steps

@@ -10,7 +10,7 @@ from torch import distributed
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from fusedrms import FusedRMSProp
-from fusedrms.sharded import local
+from fusedrms.engine.sharded import local
 
 from .checkpoints import OPTIONS, state, steps
 from .models import STEPS, check, give_gradients, mesh_of, sharded

@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
 
 from fusedrms import FusedRMSProp
-from fusedrms.sharded import local
+from fusedrms.engine.sharded import local
 
 from .models import STEPS, check, mesh_of
 

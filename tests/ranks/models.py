@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from fusedrms.sharded import local
+from fusedrms.engine.sharded import local
 
 STEPS = 3
 DEVICE = "cpu"  # of this rank

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fusedrms import FusedRMSProp, FusedSMORMS3
-from fusedrms.sharded import first_element, local
+from fusedrms.engine.sharded import first_element, local
 
 from . import models
 from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, sharded, tensor_parallel

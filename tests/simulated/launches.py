@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fusedrms.kernels import cpu, cpu_norm, launch
+from fusedrms.kernels import launch
+from fusedrms.kernels.cpu import norm as cpu_norm
+from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.storage import ITEMSIZE, Storage
 

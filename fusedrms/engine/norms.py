@@ -1,0 +1,170 @@
+"""What scales all gradients of a step, on the devices of its launches: loss scale and L2 norms, and whether a step is left out."""
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from ..kernels.devices import current_stream, is_gpu, keep
+from ..kernels.launch import FIRST_NORM, norm_chunk_size, prepare_norms
+from .buckets import Bucket, on_device
+from .sharded import device_of, local, summed_over
+
+
+def _set(place: Tensor, value: Tensor | float) -> None:
+    """Without a wait: assigned by its index, a number would be copied to a GPU from memory that is not pinned."""
+    if isinstance(value, Tensor):
+        place.copy_(value)
+    else:
+        place.fill_(value)
+
+
+def _tensor(values: Tensor | np.ndarray) -> Tensor:
+    """Over the same memory; torch.as_tensor() would copy an array to the user's default device."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(values)
+
+
+class Scalars:
+    """The first norm is that of all gradients together; the others are those of parameters that ask for their own.
+
+    Args:
+        buckets: of a plan.
+        active: the parameters that have a gradient.
+        numbers: of each parameter of the optimizer, in its order, which norm limits it.
+        limits: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
+        skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
+        beyond: of each parameter the process groups whose other processes hold other parameters.
+        everywhere: those of each parameter group that has any, in order: every process adds up over these, whatever parameters it has.
+
+    Attributes:
+        on: device -> float64 [FIRST_NORM + n_norms], as the driver of that device reads it; then, where parameters are DTensors, the
+            norm of each set of them whose sums are added up over the same processes; likewise where other processes hold other parameters.
+    """
+
+    def __init__(
+        self,
+        buckets: list[Bucket],
+        active: list[Tensor],
+        numbers: dict[Tensor, int],
+        limits: bool,
+        skips: bool,
+        beyond: dict[Tensor, tuple],
+        everywhere: list[tuple],
+    ):
+        devices = sorted({bucket.layout.device for bucket in buckets}, key=lambda device: (device.type == "cpu", device.index or 0))
+        n_norms = 1 + max(numbers.values(), default=0)
+        wanted = limits or skips
+        # process groups: of the parameter's own parts, none of a tensor that is no DTensor; of those with other parameters
+        shared = {param: (summed_over(param), beyond[param]) for param in numbers} if wanted else {}
+        kinds = [*shared.values(), *(((), groups) for groups in everywhere if wanted)]
+        self._groups = list(dict.fromkeys(kinds)) if any(map(any, kinds)) else []
+        if self._groups and not devices:  # others may have gradients
+            devices = [local(param).device for param in numbers][:1] or [device_of(everywhere[0][0])]
+        neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
+        self.on = {device: on_device(neutral.copy(), device) for device in devices}
+        self._limits, self._skips, self._scaled = limits, skips, False
+        self._parts = []
+        if wanted and devices:
+            self._prepare(buckets, active, devices, n_norms, numbers, shared)
+            self._beyond = {  # of each, which sums are added up over it
+                groups: torch.tensor([k for k, kind in enumerate(self._groups) if kind[1] == groups], device=devices[0])
+                for groups in dict.fromkeys(everywhere)
+            }
+        made = [*self.on.values()]
+        if self._parts or self._groups:
+            made += [self._spans, *self._sums.values(), *(table for tables in self._tables for table in tables)]
+        self.table_bytes = sum(table.nbytes for table in made)
+        self._on_streams = [
+            (current_stream(device), [table for table in made if isinstance(table, Tensor) and table.device == device])
+            for device in devices
+            if is_gpu(device)
+        ]
+
+    def _prepare(
+        self, buckets: list[Bucket], active: list[Tensor], devices: list[torch.device], n_norms: int, numbers: dict, shared: dict
+    ) -> None:
+        # in the order of the parameters, so that nothing depends on who shares a launch
+        n_sums = np.zeros(len(active), np.int64)
+        for bucket in buckets:
+            n_sums[bucket.index] = -(-bucket.numels // norm_chunk_size())
+        kind = np.array([self._groups.index(shared[param]) for param in active], np.int64) if self._groups else np.zeros_like(n_sums)
+        order = np.argsort(kind, kind="stable")
+        first = np.zeros_like(n_sums)
+        first[order] = np.cumsum(n_sums[order]) - n_sums[order]
+        spans = np.zeros((n_norms + len(self._groups), 2), np.int64)
+        spans[0] = 0, n_sums.sum()
+        for k in np.unique(kind) if self._groups else ():
+            spans[n_norms + k] = first[kind == k].min(), (first + n_sums)[kind == k].max()
+        self._reduced = [
+            torch.tensor([*(n for param, n in numbers.items() if n and shared[param] == groups), n_norms + k], device=devices[0])
+            for k, groups in enumerate(self._groups)
+        ]
+        self._of_groups = slice(n_norms, None)
+        for bucket in buckets:
+            alone = bucket.norm_index > FIRST_NORM
+            spans[bucket.norm_index[alone] - FIRST_NORM] = np.stack([first, first + n_sums], 1)[bucket.index[alone]]
+        self._home = devices[0]
+        self._spans = on_device(spans, self._home)
+        self._sums = {device: on_device(np.zeros(spans[0, 1]), device) for device in devices}
+        self._tables = [bucket.norm_tables(first, self.on[bucket.layout.device]) for bucket in buckets]
+        self._parts = [
+            (bucket.squares(tables), self._sums[bucket.layout.device]) for bucket, tables in zip(buckets, self._tables, strict=True)
+        ]
+        self._finish = prepare_norms(self._spans, self.on[self._home][FIRST_NORM:])
+
+    def compute(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """One launch for each bucket, and one that sums up; the host waits for none, unless some parameters are on a CPU, some not.
+
+        Args:
+            grad_scale: what the gradients have been multiplied by; None: nothing.
+            found_inf: not 0 if nothing may change; None: as 0.
+        """
+        for stream, tensors in self._on_streams:
+            keep(tensors, stream)
+        scaled = grad_scale is not None or found_inf is not None
+        if scaled or self._scaled or self._skips:
+            for values in map(_tensor, self.on.values()):
+                # without gradients here a scaler passes the number 0
+                _set(values[0], found_inf.reshape(()) if isinstance(found_inf, Tensor) else 0.0)
+                _set(values[1], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
+        self._scaled = scaled
+        if not self._parts and not self._groups:
+            return
+        for write_squares, sums in self._parts:
+            write_squares(sums)
+        total, norms = self._sums[self._home], self.on[self._home]
+        others = [device for device in self.on if device != self._home]
+        for device in others:  # 0 where the home has written
+            total = total + _tensor(self._sums[device]).to(self._home)
+        self._finish(total)
+        norms = _tensor(norms)
+        if self._groups:
+            self._add_up(norms[FIRST_NORM:])
+        if self._skips:
+            norms[0].logical_or_(~norms[FIRST_NORM].isfinite())
+        for device in others:
+            _tensor(self.on[device]).copy_(norms)
+
+    def _add_up(self, norms: Tensor) -> None:
+        """Make norms of what is here norms of whole DTensors, without a wait for the device."""
+        for (groups, _), where in zip(self._groups, self._reduced, strict=True):
+            squares = norms[where].square_()
+            for group in groups:
+                distributed.all_reduce(squares, group=group)
+            norms[where] = squares.sqrt_()
+        squares = norms[self._of_groups].square()
+        for groups, where in self._beyond.items():
+            total = squares[where].sum()
+            for group in groups:
+                distributed.all_reduce(total, group=group)
+            squares[where] = 0
+            squares[where[:1]] = total
+        norms[0] = squares.sum().sqrt()
+
+    def skipped(self) -> Tensor | None:
+        """Whether the step is left out, float64, 0 or else; None if none ever is."""
+        home = next(iter(self.on.values()), None)
+        return _tensor(home)[0] if home is not None and (self._scaled or self._skips) else None
+
+    def total(self) -> Tensor | None:
+        """The first norm, to keep; None if none is wanted."""
+        return _tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and (self._parts or self._groups) else None

@@ -1,0 +1,29 @@
+"""fusedrms bench: runs the benchmarks of a checkout."""
+
+import argparse
+import pathlib
+import sys
+
+from rich.console import Console
+
+from ..engine.options import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"{parser.epilog}; all other arguments are those of the benchmarks themselves"
+
+
+def checkout() -> pathlib.Path | None:
+    """Where the benchmarks are; None if this was installed without them."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    return root if (root / "bench/__main__.py").is_file() else None
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    root = checkout()
+    if root is None:
+        raise UserError("the benchmarks are in the project's repository: run this from a checkout that is installed with pip install -e .")
+    sys.path.insert(0, str(root))
+    from bench.__main__ import main
+
+    return main([*args.arguments, *(["--json"] if args.json else [])], "fusedrms bench")

@@ -1,0 +1,99 @@
+"""The command fusedrms."""
+
+import argparse
+import io
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rich.console import Console
+
+from ..engine.options import UserError
+from ..version import __version__
+from . import bench, compile, doctor, inspect, printing, tune
+
+
+class Command(NamedTuple):
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Console], int]
+    help: str
+    example: str
+
+
+COMMANDS = {
+    "doctor": Command(
+        doctor.add_arguments,
+        doctor.run,
+        "say what is installed, which driver each device gets, which configurations were found, and test each device",
+        "fusedrms doctor --json",
+    ),
+    "tune": Command(
+        tune.add_arguments,
+        tune.run,
+        "measure the best block and chunk sizes of this device, and write them where the next run finds them",
+        "fusedrms tune --device cpu --rules rmsprop --dtypes float32,bfloat16+split+8bit --budget 60",
+    ),
+    "inspect": Command(
+        inspect.add_arguments,
+        inspect.run,
+        "compile the kernels for GPUs that need not be here: registers, spills, instructions, and what limits each GPU",
+        "fusedrms inspect --target sm_90,gfx942 --rule rmsprop --asm /tmp/asm",
+    ),
+    "bench": Command(
+        bench.add_arguments, bench.run, "time steps beside torch's optimizers, and write the report", "fusedrms bench --quick"
+    ),
+    "compile": Command(
+        compile.add_arguments,
+        compile.run,
+        "compile the usual kernels ahead, so that the first step of a job takes no seconds",
+        "fusedrms compile --target sm_90 --rules rmsprop --dtypes bfloat16+split+8bit",
+    ),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fusedrms",
+        description="The RMSProp family as one fused launch: tuning, inspection and timings.",
+        epilog="exit status: 0 done; 1 something is wrong with what was looked at; 2 wrong arguments; 130 interrupted",
+    )
+    parser.add_argument("--version", action="version", version=f"fusedrms {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            add_help=name != "bench" or bench.checkout() is None,  # the benchmarks have their own
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=f"example: {command.example}",
+        )
+        sub.add_argument("--json", action="store_true", help="print JSON, for machines")
+        command.add_arguments(sub)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    printing.replace_missing()
+    console = printing.console()
+    parser = make_parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.command == "bench":
+        args.arguments = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        code = COMMANDS[args.command].run(args, console)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"fusedrms {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has seen enough: fusedrms inspect | head
+        sys.stderr.close()
+        return 0
+    except OSError as error:  # of what is printed: what is written elsewhere has errors that say what to do
+        print(f"fusedrms {args.command}: {error}", file=sys.stderr)
+        sys.stdout = io.StringIO()  # else Python fails once more at its end
+        return 1

@@ -1,0 +1,218 @@
+"""Numba: typed loads and stores at addresses, the counterpart of memory.py.
+
+A value lies in one row of addresses or in two, as there. Elements are handled one by one, but the codes of a group need the
+largest of their magnitudes first: until the group is done their values wait in `scratch`, float32 [coded values, GROUP].
+"""
+
+import itertools
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.core import types as nt
+from numba.extending import NativeValue, intrinsic, models, register_model, unbox
+
+from .. import quant, rounding
+from ..caches import source_hash
+from ..quant import GROUP
+from ..storage import Storage
+from .trace import TYPES, Value, traced
+
+WORD, FLOAT = TYPES["int64"], TYPES["float32"]
+
+
+class Variant(nt.Opaque):
+    """What a loop is compiled for, as a type: Numba compiles once for each, and names its disk cache by it.
+
+    Args:
+        rule: its name in rules.py.
+        storage: what the rows of addresses point at.
+        compute: what values are widened to.
+        n_hyper: numbers in a row of hyperparameters.
+
+    Attributes:
+        rows: the first row of addresses of grad, param, state 0, ..., and their number.
+        coded: which of these are kept as codes.
+    """
+
+    def __init__(self, rule: str, storage: Storage, compute: nt.Float, n_hyper: int):
+        # Numba's cache looks at the file of a loop only, and would not see a change in a rule
+        super().__init__(f"Variant({rule}, {storage}, {compute}, {n_hyper}, {source_hash()})")
+        self.rule, self.storage, self.compute, self.n_hyper = rule, storage, compute, n_hyper
+        self.rows = list(itertools.accumulate(map(len, storage.dtypes), initial=0))
+        self.coded = storage.coded
+
+
+register_model(Variant)(models.OpaqueModel)
+
+
+@unbox(Variant)
+def _(variant, value, c):
+    return NativeValue(c.context.get_dummy_value())
+
+
+def _apart(builder: ir.IRBuilder, access, row: str, rows: list[str]):
+    """Tell LLVM that rows share no memory; to find out at every group would cost as much as its arithmetic."""
+
+    def scopes(names):
+        return module.add_metadata([module.add_metadata([name, module.add_metadata(["fusedrms"])]) for name in names])
+
+    module = builder.module
+    access.set_metadata("alias.scope", scopes([row]))
+    access.set_metadata("noalias", scopes([other for other in rows if other != row]))
+    return access
+
+
+class _Rows:
+    """The rows of one element or group, while code is built."""
+
+    def __init__(self, builder: ir.IRBuilder, variant: Variant, bases, index):
+        self.builder, self.variant, self.bases, self.index = builder, variant, bases, index
+        self.names = [*map(str, range(variant.rows[-1])), "scratch"]
+
+    def _address(self, value: int, which: int):
+        row = self.variant.rows[value] + which
+        dtype = self.variant.storage.dtypes[value][which]
+        pointer = self.builder.inttoptr(self.builder.extract_value(self.bases, row), TYPES[dtype].as_pointer())
+        return self.builder.gep(pointer, [self.index]), str(row), dtype
+
+    def load(self, value: int, which: int = 0) -> Value:
+        address, row, dtype = self._address(value, which)
+        return Value(self.builder, _apart(self.builder, self.builder.load(address, align=1), row, self.names), dtype)
+
+    def store(self, value: int, which: int, stored: Value) -> None:
+        address, row, _ = self._address(value, which)
+        _apart(self.builder, self.builder.store(stored.value, address, align=1), row, self.names)
+
+    def _slot(self, scratch, value: int):
+        place = self.builder.add(self.index, WORD(GROUP * self.variant.coded.index(value)))
+        return self.builder.gep(self.builder.inttoptr(scratch, FLOAT.as_pointer()), [place])
+
+    def recall(self, scratch, value: int) -> Value:
+        return Value(self.builder, _apart(self.builder, self.builder.load(self._slot(scratch, value)), "scratch", self.names), "float32")
+
+    def keep(self, scratch, value: int, kept: Value) -> None:
+        _apart(self.builder, self.builder.store(kept.value, self._slot(scratch, value)), "scratch", self.names)
+
+
+def _random(builder, index, keys, stream: int) -> Value:
+    *words, origin = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
+    return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + origin, words, stream)
+
+
+@intrinsic
+def scratch_of(typing_context, variant):
+    """The address of scratch, on the stack."""
+
+    def build(context, builder, signature, args):
+        memory = cgutils.alloca_once(builder, FLOAT, size=max(1, GROUP * len(variant.coded)))
+        return builder.ptrtoint(memory, WORD)
+
+    return nt.intp(variant), build
+
+
+@intrinsic
+def chunk_keys(typing_context, variant, noise, start, origin):
+    """rounding.chunk_keys, of three int32, and where in a parameter the tensor begins that is a part of it."""
+    wraps = variant.storage.wraps
+
+    def build(context, builder, signature, args):
+        noise = [Value(builder, builder.extract_value(args[1], k), "int32") for k in range(3)]
+        start, origin = (Value(builder, arg, "int64") for arg in args[2:])
+        keys = traced(rounding.chunk_keys)(noise, start + origin, wraps)
+        return cgutils.pack_array(builder, [key.value for key in (*keys, origin.to("uint32"))])
+
+    return nt.UniTuple(nt.uint32, 6 if wraps else 3)(variant, nt.UniTuple(nt.int32, 3), nt.int64, nt.int64), build
+
+
+@intrinsic
+def load_scales(typing_context, variant, bases, group):
+    """The scale of each coded value."""
+
+    def build(context, builder, signature, args):
+        rows = _Rows(builder, variant, args[1], args[2])
+        return context.make_tuple(builder, signature.return_type, [rows.load(v, 1).value for v in variant.coded])
+
+    return nt.UniTuple(nt.float32, len(variant.coded))(variant, bases, nt.intp), build
+
+
+@intrinsic
+def load_row(typing_context, variant, bases, index, scales):
+    """Element `index` of every value, of the compute type."""
+
+    def build(context, builder, signature, args):
+        rows, compute, values = _Rows(builder, variant, args[1], args[2]), str(variant.compute), []
+        for v, dtypes in enumerate(variant.storage.dtypes):
+            value = rows.load(v)
+            if v in variant.coded:
+                scale = builder.extract_value(args[3], variant.coded.index(v))
+                value = traced(quant.decoded)(value, Value(builder, scale, "float32"))
+            elif len(dtypes) == 2:
+                value = traced(rounding.joined if dtypes[1] == "int16" else rounding.master_of)(value, rows.load(v, 1))
+            values.append(traced(rounding.widened)(value, compute).value)
+        return cgutils.pack_array(builder, values)
+
+    return nt.UniTuple(variant.compute, len(variant.storage.dtypes))(variant, bases, nt.intp, scales), build
+
+
+@intrinsic
+def store_row(typing_context, variant, bases, index, values, keys, scratch):
+    """Parameter and states; the gradient is only read, coded values only put into scratch."""
+
+    def build(context, builder, signature, args):
+        _, bases, index, values, keys, scratch = args
+        rows = _Rows(builder, variant, bases, index)
+        for v, dtypes in enumerate(variant.storage.dtypes[1:], start=1):
+            value = Value(builder, builder.extract_value(values, v - 1), str(variant.compute))
+            if v in variant.coded:
+                rows.keep(scratch, v, value)
+            elif len(dtypes) == 1:
+                if dtypes[0] in ("bfloat16", "float16") and (v > 1 or variant.storage.stochastic):
+                    rows.store(v, 0, traced(rounding.stochastic)(value, _random(builder, index, keys, v - 1), dtypes[0]))
+                else:
+                    rows.store(v, 0, traced(rounding.nearest)(value, dtypes[0]))
+            elif dtypes[1] == "int16":
+                param, remainder = traced(rounding.split)(value)
+                rows.store(v, 0, param)
+                rows.store(v, 1, remainder)
+            else:
+                rows.store(v, 0, traced(rounding.shown)(value, dtypes[0]))
+                rows.store(v, 1, value)
+        return context.get_dummy_value()
+
+    return nt.none(variant, bases, nt.intp, values, keys, nt.intp), build
+
+
+@intrinsic
+def larger(typing_context, variant, peaks, values):
+    """Of each coded value the largest magnitude so far, as the bits of a float32: as integers, where a NaN is the largest."""
+
+    def build(context, builder, signature, args):
+        _, peaks, values = args
+        new = []
+        for number, v in enumerate(variant.coded):
+            bits = Value(builder, builder.extract_value(values, v - 1), "float32").to("uint32", bitcast=True)
+            size, peak = (bits & 0x7FFFFFFF).to("int32"), Value(builder, builder.extract_value(peaks, number), "int32")
+            new.append(builder.select((size > peak).value, size.value, peak.value))
+        return context.make_tuple(builder, signature.return_type, new)
+
+    return peaks(variant, peaks, values), build
+
+
+@intrinsic
+def store_codes(typing_context, variant, bases, first, last, peaks, keys, scratch):
+    """Scale and codes of the elements from `first` up to `last`, a group or what there is of it."""
+
+    def build(context, builder, signature, args):
+        _, bases, first, last, peaks, keys, scratch = args
+        group = builder.lshr(first, WORD(GROUP.bit_length() - 1))
+        for number, v in enumerate(variant.coded):
+            scale = Value(builder, builder.extract_value(peaks, number), "int32").to("float32", bitcast=True)
+            _Rows(builder, variant, bases, group).store(v, 1, scale)
+            with cgutils.for_range_slice(builder, first, last, WORD(1)) as (index, _):
+                rows = _Rows(builder, variant, bases, index)
+                noise = _random(builder, index, keys, v - 1)
+                code = traced(quant.encoded)(rows.recall(scratch, v), scale, noise, variant.storage.dtypes[v][0])
+                rows.store(v, 0, code)
+        return context.get_dummy_value()
+
+    return nt.none(variant, bases, nt.intp, nt.intp, peaks, keys, nt.intp), build
