@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from .engine.groups import named_parameters
 from .engine.optimizer import FusedOptimizer, Run
-from .engine.plan import named_parameters
 
 _ATTRIBUTE = "_fusedrms_part"  # of a parameter
 
@@ -104,9 +104,9 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     if closure is not None:
         with torch.enable_grad():
             loss = closure()
-    for _, _, param in named_parameters(self.param_groups):
-        if param.grad is not None:
-            _part(self, param).step(param)
+    for each in named_parameters(self.param_groups):
+        if each.param.grad is not None:
+            _part(self, each.param).step(each.param)
     return loss
 
 
@@ -145,9 +145,9 @@ def apply_in_backward(
         raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
     for group in whole.param_groups:
         _check(group)
-    for _, _, param in named_parameters(whole.param_groups):
-        if param.requires_grad:
-            _part(whole, param)
-            param.register_post_accumulate_grad_hook(_use)
+    for each in named_parameters(whole.param_groups):
+        if each.param.requires_grad:
+            _part(whole, each.param)
+            each.param.register_post_accumulate_grad_hook(_use)
     whole.step = MethodType(_step, whole)
     return whole

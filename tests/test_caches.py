@@ -19,7 +19,6 @@ import torch
 from numba.core.caching import CacheImpl
 from numba.core.types import float64, int64
 
-from fusedrms.engine import c_api
 from fusedrms.kernels import caches, lang, launch
 from fusedrms.tools import compile, doctor
 

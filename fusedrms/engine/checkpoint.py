@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .groups import named_parameters
 from .naming import Source
 from .options import check_codes, check_complete, check_precision, check_shards, check_state, check_steps, plain
-from .plan import named_parameters, steps_of
+from .plan import steps_of
 from .recipe import Recipe, precision
 from .sharded import ProcessGroups, local, locals_of, placed, process_groups
 from .storage import MASTER, WIDE, counter, fit, fitted, is_left, obsolete, parted, whole, widened
@@ -274,20 +275,20 @@ def written(
         ValueError: codes or scales that do not fit their parameter.
     """
     named = list(named_parameters(groups))
-    for _, name, param in named:
-        if isinstance(values := states.get(param), dict):
-            check_codes(name, local(param), values)
+    for each in named:
+        if isinstance(values := states.get(each.param), dict):
+            check_codes(each.name, local(each.param), values)
     state, copies = {}, []
     for index, values in state_dict["state"].items():
         if not isinstance(index, int) or not isinstance(values, dict):
             state[index] = values
             continue
-        _, name, param = named[index]
-        state[index] = saved = whole(param, values, ties)
+        each = named[index]
+        state[index] = saved = whole(each.param, values, ties)
         made = {key: value for key, value in saved.items() if isinstance(value, Tensor) and local(value) is not local(values.get(key))}
         if made and isinstance(values.get("step"), Tensor):  # whoever writes into some of it writes into nothing of the optimizer
             saved["step"] = values["step"].clone()
-        copies += [(f"{key} of {name}", value) for key, value in made.items()]
+        copies += [(f"{key} of {each.name}", value) for key, value in made.items()]
     steps = steps_of([param for group in groups if group.get(UNIT) for param in group["params"]], states)
     most = [max((steps.get(param, 0.0) for param in group["params"]), default=0.0) for group in groups]
     packed_groups = [packed(group, defaults, n) for group, n in zip(state_dict["param_groups"], most, strict=True)]

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ..kernels import devices
 from . import debug
 from .checkpoint import BEYOND, CARRIER, Copies, Group, only_makes_states, opened, settle, shielded, taken, unkept, written
+from .groups import named_parameters
 from .naming import Source, closest
 from .options import (
     check_at_least_zero,
@@ -39,7 +40,7 @@ from .options import (
     is_scheduled_lr,
     plain,
 )
-from .plan import Plan, named_parameters
+from .plan import Plan
 from .recipe import Recipe
 from .sharded import ProcessGroups, local, placed, placed_grads, process_groups, sharded
 from .storage import Memory, counter, fit_in_place, fitted
@@ -411,7 +412,7 @@ class FusedOptimizer(Optimizer):
     def _make(self, params: list[Tensor]) -> None:
         """What prepare() does, for some parameters."""
         recipes, wanted = self._recipes(), set(params)
-        finished = [(param, name, recipes[g]) for g, name, param in named_parameters(self.param_groups) if param in wanted]
+        finished = [(each.param, each.name, recipes[each.group]) for each in named_parameters(self.param_groups) if each.param in wanted]
         for param, name, recipe in finished:
             check_precision(name, local(param), recipe.precision)
             check_state(name, local(param), self.state.get(param, {}), recipe.states)
@@ -438,14 +439,14 @@ class FusedOptimizer(Optimizer):
         """
         groups = self._settled()
         named = list(named_parameters(groups))
-        check_owners([param for _, _, param in named], self.state)
+        check_owners([each.param for each in named], self.state)
         states = cache(lambda g: self.recipe(groups[g]).states)
-        for g, _, param in named:
-            values = self.state.get(param)
+        for each in named:
+            values = self.state.get(each.param)
             if isinstance(values, dict) and "step" in values:  # what was switched on since, and the next step begins, it lacks as yet
-                for key, first in states(g).items():
+                for key, first in states(each.group).items():
                     if key not in values:
-                        values[key] = placed(param, fitted(local(param), first))
+                        values[key] = placed(each.param, fitted(local(each.param), first))
         return super().state_dict()
 
     def _hook(self) -> None:
@@ -508,7 +509,7 @@ class FusedOptimizer(Optimizer):
             group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
             self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
-        named = {param: (name, recipes[g]) for g, name, param in named_parameters(groups)}
+        named = {each.param: (each.name, recipes[each.group]) for each in named_parameters(groups)}
         new = {
             key: taken(type(self).__name__, key, values, *named[key], saved) if key in named and values else unkept(values)
             for key, values in states.items()

@@ -1,9 +1,9 @@
 """Which parameter is updated by which bucket, and whether that still holds."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from itertools import count, zip_longest
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -14,33 +14,13 @@ from ..kernels import devices
 from ..kernels.launch import Config
 from .addresses import Owned, Snapshot, Versions
 from .buckets import Bucket, Layout, Member
+from .groups import NamedParameter, named_parameters
 from .memory import Named, check_apart, check_memory
 from .norms import Scalars
 from .options import check_placement, check_precision, check_state, check_steps, check_tensors
 from .recipe import Recipe
 from .sharded import finish, first_element, is_sharded, local, locals_of, place_in
 from .storage import WIDE, Precision, counter, dense_like, fit_in_place, is_lazy, is_variance, order, rows, stored
-
-
-def named_parameters(groups: Sequence[dict]) -> Iterator[tuple[int, str, Tensor]]:
-    """Parameter group, name and parameter, of all; errors call one without a name params[its number].
-
-    Raises:
-        TypeError: a group lists what is no tensor.
-        ValueError: a group has names, but not as many as parameters.
-    """
-    number = count()
-    for g, group in enumerate(groups):
-        params, names = group["params"], group.get("param_names")
-        if names is not None and len(names) != len(params):
-            raise ValueError(
-                f"parameter group {g} has {len(params)} params but {len(names)} param_names: change both lists alike, or delete "
-                "'param_names' from every group"
-            )
-        for param, name in zip_longest(params, names or ()):
-            if not isinstance(param, Tensor):
-                raise TypeError(f"parameter group {g} lists {param!r}, no tensor: take it out of optimizer.param_groups[{g}]['params']")
-            yield g, name or f"params[{next(number)}]", param
 
 
 def _lists(groups: list[dict]) -> list[list[Tensor]]:
@@ -77,7 +57,7 @@ class _Active(NamedTuple):
 
 
 def _checked(
-    optimizer: str, everything: list[tuple[int, str, Tensor]], recipes: list[Recipe], state: dict, elsewhere: dict[Tensor, Tensor]
+    optimizer: str, everything: list[NamedParameter], recipes: list[Recipe], state: dict, elsewhere: dict[Tensor, Tensor]
 ) -> list[_Active]:
     """What a step would update; an error if it cannot."""
     active: list[_Active] = []
@@ -134,16 +114,16 @@ class Plan:
         self.counts_on_device = count_on_device
         everything = list(named_parameters(groups))
         lists: list[list[Tensor]] = [[] for _ in groups]
-        for g, _, param in everything:
-            lists[g].append(param)
-        params = [param for _, _, param in everything]
+        for each in everything:
+            lists[each.group].append(each.param)
+        params = [each.param for each in everything]
         finish(params)
         self._replaced = [k for k, param in enumerate(params) if param in elsewhere]
         self._sharded = [k for k, param in enumerate(params) if is_sharded(param)]
         active = _checked(name, everything, recipes, state, elsewhere)
         alone = count(1)
         # of all parameters, so that processes agree in what they add up, whichever have gradients
-        norms = {param: next(alone) if recipes[g].norm_over == "parameter" else 0 for g, _, param in everything}
+        norms = {each.param: next(alone) if recipes[each.group].norm_over == "parameter" else 0 for each in everything}
         steps = steps_of([each.param for each in active], state)
         for each in active:
             check_steps(each.name, steps.get(each.param, 0.0))
@@ -168,7 +148,7 @@ class Plan:
 
         limits, skips = any(recipe.norm_over for recipe in recipes), any(recipe.skip_nonfinite for recipe in recipes)
         self._active, self.names = [each.place for each in active], [each.name for each in active]
-        beyond = {param: recipes[g].beyond for g, _, param in everything}
+        beyond = {each.param: recipes[each.group].beyond for each in everything}
         everywhere = [recipe.beyond for recipe in recipes if recipe.beyond]  # also of groups without parameters
         self._scalars = Scalars(self._buckets, [params[k] for k in self._active], norms, limits, skips, beyond, everywhere)
         self._kinds = [recipe.kind for recipe in recipes]
