@@ -75,6 +75,11 @@ def is_rule(value) -> bool:
     return hasattr(value, "fn") and callable(value.fn)
 
 
+def constant(value):
+    """The value of a tl.constexpr; another one as it is."""
+    return value.value if triton is not None and isinstance(value, tl.constexpr) else value
+
+
 def interpreted() -> bool:
     """Whether TRITON_INTERPRET=1 was set when the kernels were decorated."""
     return triton is not None and not isinstance(_probe, triton.JITFunction)

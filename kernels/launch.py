@@ -9,14 +9,14 @@ import torch
 
 from . import caches, devices, lang, rules
 from .cpu import norm as cpu_norm
-from .cpu import step as cpu
+from .cpu import step as cpu_step
 from .quant import GROUP
 from .storage import Storage
+from .tables import NormTables, Tables
 
 THREADS, CHUNK = 128, 1024  # of a program; elements that it updates
-CODED_THREADS, CODED_CHUNK = 64, 16384  # where states are codes
+QUANTIZED_THREADS, QUANTIZED_CHUNK = 64, 16384  # where states are 8-bit codes
 COUNTED = 128  # counters that a program counts
-FIRST_NORM = 2  # among the scalars of a step
 OPTIONS = dict(enable_fp_fusion=False)  # contractions are written: a compiler's differ between lanes, blocks and versions
 
 
@@ -46,15 +46,15 @@ Config = GPUConfig | CPUConfig
 
 def gpu_config(storage: Storage) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
-    if storage.coded:  # takes longer to compute than to move
-        return GPUConfig(CODED_CHUNK, CODED_THREADS, 1, 0, 0)
+    if storage.quantized:  # takes longer to compute than to move
+        return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, 1, 0, 0)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 
 
 def default_config(device: torch.device, storage: Storage, n_elements: int = 1 << 62) -> Config:
     """What a launch takes that nobody has tuned; n_elements: in all of its tensors together."""
     if not devices.uses_triton(device):
-        return CPUConfig(cpu.CHUNK, cpu.MIN_WORK)
+        return CPUConfig(cpu_step.CHUNK, cpu_step.MIN_WORK)
     config = gpu_config(storage)
     enough = max(config.block(storage), n_elements // (4 * devices.multiprocessors(device)))  # for none to be idle
     while config.chunk > enough:
@@ -95,52 +95,26 @@ def is_valid(config: Config, storage: Storage) -> bool:
     return out_of_range(config, storage) is None
 
 
-class Tables(NamedTuple):
-    """What a launch reads, in the order of the kernels' arguments; NumPy arrays on the host, tensors on a GPU."""
-
-    addresses: Any  # int64 [n_rows, n_tensors]: grad, param, state 0, ..., each in one row or two
-    numels: Any  # int64 [n_tensors], elements
-    groups: Any  # int32 [n_tensors]: row of hyper
-    chunk_tensor: Any  # int32 [n_chunks]
-    chunk_start: Any  # int64 [n_chunks], elements
-    hyper: Any  # compute type [n_groups, n_hyper]: rules.COMMON, then the rule's args
-    norm_index: Any  # int32 [n_tensors]: where among the scalars the norm is that limits this gradient
-    noise: Any  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
-    origin: Any  # int64 [n_tensors], elements: where in a parameter the tensor begins, that is a part of it
-
-
-class NormTables(NamedTuple):
-    """What the launch of a norm reads; chunks have cpu_norm.CHUNK elements."""
-
-    addresses: Any  # the first six as in Tables
-    numels: Any
-    groups: Any
-    chunk_tensor: Any
-    chunk_start: Any
-    hyper: Any
-    first_sum: Any  # int64 [n_tensors]: where the sums of each tensor begin
-    scalars: Any  # float64: as for prepare()
-
-
 def norm_chunk_size() -> int:
     """Elements whose squares make one sum, on every device."""
     return cpu_norm.CHUNK
 
 
-def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, config: GPUConfig, warp_size: int) -> dict:
+def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, warp_size: int) -> dict:
     """What the Triton kernel is compiled for; rule and storage as in prepare().
 
     Args:
-        n_hyper: numbers in a row of hyper.
         warp_size: threads, 32 on NVIDIA's GPUs and 64 on AMD's, whose compiler takes no limit of registers.
     """
     limit = dict(maxnreg=config.registers) if config.registers and warp_size == 32 else {}
     return dict(
         RULE=getattr(rules, rule),
-        N_COMMON=len(rules.COMMON),
-        N_ARGS=n_hyper - len(rules.COMMON),
+        ARGS=rules.ARGS[rule],
+        N_COMMON=len(rules.Common._fields),
+        N_ARGS=len(rules.ARGS[rule]._fields),
+        FORMATS=storage.formats,
+        ROWS=tuple(itertools.accumulate(map(len, storage.dtypes[:-1]), initial=0)),
         DTYPES=tuple(getattr(lang.tl, dtype) for rows in storage.dtypes for dtype in rows),
-        ROWS=tuple(itertools.accumulate(map(len, storage.dtypes), initial=0)),
         STOCHASTIC=storage.stochastic,
         VARIANCE=storage.variance,
         WRAPS=storage.wraps,
@@ -157,7 +131,7 @@ def constants(rule: str, storage: Storage, aligned: bool, n_hyper: int, config: 
 def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
     """What norm.squares_kernel is compiled for; dtype is that of the gradients."""
     return dict(
-        N_COMMON=len(rules.COMMON),
+        N_COMMON=len(rules.Common._fields),
         N_HYPER=n_hyper,
         DTYPE=getattr(lang.tl, dtype),
         ALIGN=16 if aligned else 1,
@@ -179,39 +153,48 @@ def norms_constants() -> dict:
 
 
 class _Kernel:
-    """A launch of a Triton kernel. What it takes is put together once, all but the tensors of a call.
+    """A launch of a Triton kernel. What it takes is put together once, all but the tensor of a call.
 
     Args:
-        kernel: of step.py or norm.py.
+        kernel: of gpu/.
         n_programs: as many share out the work.
-        constants: what it is compiled for.
-        args: its first arguments, tensors and integers; the tensors may be written, not replaced.
+        constants: what it is compiled for, by the names of its arguments.
+        args: the others, likewise, tensors and integers; the tensors may be written, not replaced.
+        given: the name of the one that each call brings.
+
+    Raises:
+        TypeError: these are not the kernel's arguments.
     """
 
-    def __init__(self, kernel, n_programs: int, constants: dict, *args):
-        self._kernel, self._grid, self._constants, self._args = kernel, (n_programs, 1, 1), constants, args
-        self._device = args[0].device
+    def __init__(self, kernel, n_programs: int, constants: dict, args: dict, given: str):
+        names = {*args, given, *constants} - OPTIONS.keys() - {"num_warps", "maxnreg"}
+        if names != set(kernel.arg_names):
+            raise TypeError(f"{kernel.__name__} differs in {sorted(names ^ set(kernel.arg_names))} from what is passed to it")
+        self._kernel, self._grid, self._constants, self._args, self._given = kernel, (n_programs, 1, 1), constants, args, given
+        self._device = next(arg.device for arg in args.values() if isinstance(arg, torch.Tensor))
         self._compiled = None
 
-    def __call__(self, *tensors) -> None:
-        """Launch; tensors: its last arguments."""
+    def __call__(self, tensor: torch.Tensor) -> None:
+        """Launch with this tensor as the argument that calls bring."""
         with devices.current(self._device):
-            if self._compiled is None:
-                if not lang.interpreted():
-                    caches.loaded(self._kernel, lambda: self._load(tensors))
-                self._compiled = self._kernel[self._grid](*self._args, *tensors, **self._constants)  # the interpreter returns None
-                if self._compiled is not None:
-                    names = self._kernel.arg_names[len(self._args) + len(tensors) :]
-                    self._run = self._compiled[self._grid]
-                    # addresses: of tensors Triton asks the driver whose memory they are
-                    self._before = tuple(arg.data_ptr() if isinstance(arg, torch.Tensor) else arg for arg in self._args)
-                    self._after = tuple(self._constants[name] for name in names)
-            else:
-                self._run(*self._before, *[tensor.data_ptr() for tensor in tensors], *self._after)
+            if self._compiled is not None:
+                self._run(*self._before, tensor.data_ptr(), *self._after)
+                return
+            args = {**self._args, self._given: tensor}
+            if not lang.interpreted():
+                caches.loaded(self._kernel, lambda: self._load(args))
+            self._compiled = self._kernel[self._grid](**args, **self._constants)
+            if self._compiled is not None:  # the interpreter returns None
+                self._run = self._compiled[self._grid]
+                # addresses: of tensors Triton asks the driver whose memory they are
+                known = {name: arg.data_ptr() if isinstance(arg, torch.Tensor) else arg for name, arg in self._args.items()}
+                names, known = self._kernel.arg_names, known | self._constants
+                place = names.index(self._given)
+                self._before, self._after = (tuple(known[name] for name in part) for part in (names[:place], names[place + 1 :]))
 
-    def _load(self, tensors: tuple) -> None:
+    def _load(self, args: dict) -> None:
         """Compile what the launch will find in memory."""
-        compiled = self._kernel.warmup(*self._args, *tensors, grid=self._grid, **self._constants)
+        compiled = self._kernel.warmup(grid=self._grid, **args, **self._constants)
         if compiled is not None:  # a hook of the user's may say that there is nothing to compile
             compiled[self._grid]
 
@@ -219,6 +202,11 @@ class _Kernel:
     def spills(self) -> int:
         """Registers that the compiler keeps in memory; 0 before the first call."""
         return self._compiled.n_spills if self._compiled else 0
+
+
+def _pointers(tables: Tables | NormTables) -> dict:
+    """Tables by the names that they have as arguments of kernels."""
+    return {f"{name}_ptr": table for name, table in tables._asdict().items()}
 
 
 def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: Config) -> Callable[[Any], None]:
@@ -232,19 +220,18 @@ def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: 
         config: with the chunk of the tables.
 
     Returns:
-        A function of the scalars: float64, as the tables: not 0 if nothing may change, what gradients are multiplied by, and from
-        FIRST_NORM on L2 norms of gradients, 0 where none is limited.
+        A function of the scalars: float64, as the tables, with the numbers that tables.py names.
     """
     n_chunks = len(tables.chunk_tensor)
     if not n_chunks:
         return lambda scalars: None
     if isinstance(config, CPUConfig):
-        return cpu.prepare(rule, storage, tables, config.chunk, config.min_work)
+        return cpu_step.prepare(rule, storage, tables, config.chunk, config.min_work)
     from .gpu.step import step_kernel  # needs Triton, which exists on Linux only
 
-    chosen = constants(rule, storage, aligned, tables.hyper.shape[1], config, devices.warp_size())
     n_programs = min(n_chunks, config.programs * devices.multiprocessors(tables.addresses.device) or n_chunks)
-    return _Kernel(step_kernel, n_programs, chosen, *tables, tables.numels.numel(), n_chunks, config.chunk)
+    args = _pointers(tables) | dict(n_tensors=tables.numels.numel(), n_chunks=n_chunks, chunk_size=config.chunk)
+    return _Kernel(step_kernel, n_programs, constants(rule, storage, aligned, config, devices.warp_size()), args, "scalars_ptr")
 
 
 def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[Any], None]:
@@ -265,7 +252,8 @@ def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[
         return cpu_norm.prepare_squares(dtype, tables)
     from .gpu.norm import squares_kernel
 
-    return _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]), *tables, tables.numels.numel())
+    args = _pointers(tables) | dict(n_tensors=tables.numels.numel())
+    return _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]), args, "sums_ptr")
 
 
 def prepare_norms(spans, norms) -> Callable[[Any], None]:
@@ -278,10 +266,10 @@ def prepare_norms(spans, norms) -> Callable[[Any], None]:
         return lambda sums: cpu_norm.norms(sums, spans, norms)
     from .gpu.norm import norms_kernel
 
-    return _Kernel(norms_kernel, norms.numel(), norms_constants(), spans, norms)
+    return _Kernel(norms_kernel, norms.numel(), norms_constants(), dict(spans_ptr=spans, norms_ptr=norms), "sums_ptr")
 
 
-def prepare_count(counters, double, counted, noise) -> Callable[[Any], None]:
+def prepare_count(counters, double, counted, random_key) -> Callable[[Any], None]:
     """What counts a step of each parameter of a bucket on a GPU: one launch; the tables are those of count.count_kernel.
 
     Returns:
@@ -290,4 +278,5 @@ def prepare_count(counters, double, counted, noise) -> Callable[[Any], None]:
     from .gpu.count import count_kernel
 
     n = counters.numel()
-    return _Kernel(count_kernel, -(-n // COUNTED), count_constants(), counters, double, counted, noise, n)
+    args = dict(counters_ptr=counters, double_ptr=double, counted_ptr=counted, random_key_ptr=random_key, n_tensors=n)
+    return _Kernel(count_kernel, -(-n // COUNTED), count_constants(), args, "scalars_ptr")

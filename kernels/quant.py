@@ -11,7 +11,7 @@ LEAST_SCALE = 0x0D800000  # bits of 2**-100, as float32: a group of zeros has on
 
 
 @jit
-def decoded(code, scale):
+def dequantize(code, scale):
     if code.dtype == tl.uint8:
         part = code.to(tl.float32) * 0.00392156862745098  # 255 becomes 1
         return scale * (part * part)
@@ -21,31 +21,31 @@ def decoded(code, scale):
 
 
 @jit
-def level_of(size, scale, noise, top):
+def quantize_magnitude(size, scale, random, top):
     """The code of a magnitude, as int32: rounded up or down with the probabilities that make the mean of its value exact.
 
-    But to the step where it is within 2**-12 of one: the scale, and what was just decoded, keep their codes. `square` is
-    a little less than the square of the level, so that a whole one, whatever its rounding errors, is always rounded up.
+    But to the step where it is within 2**-12 of one: the scale, and what was just dequantized, keep their codes. `square` is
+    a little less than the square of the code, so that a code that is exact, whatever its rounding errors, is always rounded up.
     """
     square = size * (top * top * 0.9999980926513672 / scale)
     square = tl.where(square < top * top, square, top * top)
     low = tl.floor(tl.sqrt(square))
-    chance = noise.to(tl.float32) * 0.000030502676963806152  # twice 0 to 1 - 2**-11
+    chance = random.to(tl.float32) * 0.000030502676963806152  # twice 0 to 1 - 2**-11
     return low.to(tl.int32) + (chance * (low + 0.5) < tl.fma(-low, low, square)).to(tl.int32)
 
 
 @jit
-def encoded(value, scale, noise, dtype: tl.constexpr):
-    """noise: 16 random bits, as uint32."""
+def quantize(value, scale, random, dtype: tl.constexpr):
+    """random: 16 random bits, as uint32."""
     if dtype == tl.uint8:
-        some = tl.minimum(value.to(tl.uint32, bitcast=True), 1).to(tl.int32)  # what is not 0 stays so: gradients are divided by it
-        return tl.maximum(level_of(value, scale, noise, 255.0), some).to(tl.uint8)
+        least = tl.minimum(value.to(tl.uint32, bitcast=True), 1).to(tl.int32)  # what is not 0 stays so: gradients are divided by it
+        return tl.maximum(quantize_magnitude(value, scale, random, 255.0), least).to(tl.uint8)
     else:
-        level = level_of(tl.abs(value), scale, noise, 127.0)
-        return tl.where(value < 0.0, -level, level).to(tl.int8)
+        code = quantize_magnitude(tl.abs(value), scale, random, 127.0)
+        return tl.where(value < 0.0, -code, code).to(tl.int8)
 
 
 @jit
-def moment_of(variance, grad_avg):
+def second_moment_of(variance, grad_avg):
     """The square average of what is kept as a variance: as codes, neither it nor grad_avg² could be subtracted from the other."""
     return tl.fma(grad_avg, grad_avg, variance)

@@ -6,18 +6,20 @@
 from .lang import interpreted, jit, tl
 
 BY_BITS = tl.constexpr(interpreted())  # bfloat16 by integers: the interpreter truncates, and loses subnormal numbers; LLVM casts none
+NAN = tl.constexpr(0x7FC00000)  # bits of a float32
+GOLDEN = tl.constexpr(0x9E3779B9)  # 2**32 / golden ratio: between the streams of random bits
 
 
 @jit
-def upper_half(value, addend):
+def truncate(value, addend):
     """The bfloat16 that value's bits begin with, once `addend` has rounded them."""
     bits = value.to(tl.uint32, bitcast=True) + addend
-    bits = tl.where(value != value, 0x7FC00000, bits)  # adding could carry a NaN over into a number
+    bits = tl.where(value != value, NAN, bits)  # adding could carry a NaN over into a number
     return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
 
 @jit
-def widened(stored, compute: tl.constexpr):
+def upcast(stored, compute: tl.constexpr):
     if BY_BITS and stored.dtype == tl.bfloat16:
         return (stored.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True).to(compute)
     else:
@@ -25,46 +27,46 @@ def widened(stored, compute: tl.constexpr):
 
 
 @jit
-def nearest(value, dtype: tl.constexpr):
-    """To nearest, ties to even."""
+def round_to_nearest(value, dtype: tl.constexpr):
+    """Ties to even."""
     if BY_BITS and dtype == tl.bfloat16:
-        return upper_half(value, ((value.to(tl.uint32, bitcast=True) >> 16) & 1) + 0x7FFF)
+        return truncate(value, ((value.to(tl.uint32, bitcast=True) >> 16) & 1) + 0x7FFF)
     else:
         return value.to(dtype)
 
 
 @jit
-def stochastic_float16(value, noise):
+def round_stochastically_to_float16(value, random):
     bits = value.to(tl.uint32, bitcast=True)
     size = bits & 0x7FFFFFFF
     # float16 keeps 10 bits of 23, but below 2**-14 (bits 0x38800000) it has steps of 2**-24, whatever the exponent
-    large = ((size + (noise >> 3)) & 0xFFFFE000).to(tl.float32, bitcast=True)
+    large = ((size + (random >> 3)) & 0xFFFFE000).to(tl.float32, bitcast=True)
     small = tl.where(size < 0x38800000, size, 0).to(tl.float32, bitcast=True)
-    steps = (small * 16777216.0 + (noise >> 3).to(tl.float32) * 0.0001220703125).to(tl.int32).to(tl.float32)
+    steps = (small * 16777216.0 + (random >> 3).to(tl.float32) * 0.0001220703125).to(tl.int32).to(tl.float32)
     rounded = tl.where(size < 0x38800000, steps * 0.000000059604644775390625, large)
     rounded = (rounded.to(tl.uint32, bitcast=True) | (bits & 0x80000000)).to(tl.float32, bitcast=True)
     return tl.where(value != value, value, rounded).to(tl.float16)
 
 
 @jit
-def stochastic(value, noise, dtype: tl.constexpr):
-    """Up or down (beyond the largest finite value: to infinity), so that the mean is exact; noise: 16 random bits as uint32."""
+def round_stochastically(value, random, dtype: tl.constexpr):
+    """Up or down (beyond the largest finite value: to infinity), so that the mean is exact; random: 16 random bits as uint32."""
     if dtype == tl.bfloat16:
-        return upper_half(value, noise)
+        return truncate(value, random)
     else:
-        return stochastic_float16(value, noise)
+        return round_stochastically_to_float16(value, random)
 
 
 @jit
-def split(value):
-    """A float32 as a bfloat16 and an int16: to nearest, ties away from 0, for the other 16 bits have no room for one more tie."""
-    bits = tl.where(value != value, 0x7FC00000, value.to(tl.uint32, bitcast=True))
+def split_master(master):
+    """A float32 as a bfloat16 and its remainder: to nearest, ties away from 0, for the other 16 bits have no room for one more tie."""
+    bits = tl.where(master != master, NAN, master.to(tl.uint32, bitcast=True))
     return ((bits + 0x8000) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True), bits.to(tl.uint16).to(tl.int16, bitcast=True)
 
 
 @jit
-def joined(param, remainder):
-    """What split() was given; a parameter that something else has set to 0 or to infinity, beyond which bits mean others, is that."""
+def merge_remainder(param, remainder):
+    """What split_master() was given; where something else has set the parameter to 0 or infinity, beyond which bits mean others, that."""
     upper = param.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
     bits = upper + remainder.to(tl.int32).to(tl.uint32)
     value = bits.to(tl.float32, bitcast=True)
@@ -72,29 +74,29 @@ def joined(param, remainder):
 
 
 @jit
-def shown(master, dtype: tl.constexpr):
-    """The 16-bit parameter of a float32 master; in bfloat16 as split() has it, so that both kinds of master give the same run."""
+def round_master(master, dtype: tl.constexpr):
+    """The 16-bit parameter of a float32 master; in bfloat16 as split_master() has it, so that both kinds of master give the same run."""
     if dtype == tl.bfloat16:
-        return split(master)[0]
+        return split_master(master)[0]
     else:
         return master.to(dtype)
 
 
 @jit
-def master_of(param, master):
+def master_or_param(param, master):
     """The master, or the parameter where it is no nearest one to the master: there something else has changed it."""
-    if param.dtype == tl.bfloat16:  # a tie may have gone either way: split() rounds it away from 0, copies to the even one
+    if param.dtype == tl.bfloat16:  # a tie may have gone either way: split_master() rounds it away from 0, copies to the even one
         upper = param.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
-        wide = upper.to(tl.float32, bitcast=True)  # not by `widened`: GPUs give a NaN other bits
+        wide = upper.to(tl.float32, bitcast=True)  # not by `upcast`: GPUs give a NaN other bits
         near = master.to(tl.uint32, bitcast=True) + 0x8000 - upper < 0x10001
     else:
-        wide = widened(param, tl.float32)
-        near = widened(shown(master, param.dtype), tl.float32) == wide
+        wide = upcast(param, tl.float32)
+        near = upcast(round_master(master, param.dtype), tl.float32) == wide
     return tl.where(near, master, wide)
 
 
 @jit
-def mixed(x, key):
+def hash_bits(x, key):
     """32 random bits for every x and key, both uint32: each bit of either flips each bit of the result half of the time."""
     x = x ^ (x >> 16)
     x = x * 0x7FEB352D
@@ -107,32 +109,32 @@ def mixed(x, key):
 def random_bits(index, keys, stream: tl.constexpr):
     """16 random bits, as uint32, for an element in one of several independent streams, two of which share a hash.
 
-    index: the lower 32 bits of the element's place in its parameter, as uint32; keys: chunk_keys() of its chunk.
+    index: the lower 32 bits of the element's offset in its parameter, as uint32; keys: chunk_keys() of its chunk.
     """
     if len(keys) == 2:
         first, second = keys
     else:
-        beyond = index < keys[4]
-        first, second = tl.where(beyond, keys[2], keys[0]), tl.where(beyond, keys[3], keys[1])
-    word = mixed(index ^ first, second + 0x9E3779B9 * (stream // 2))
+        wrapped = index < keys[4]
+        first, second = tl.where(wrapped, keys[2], keys[0]), tl.where(wrapped, keys[3], keys[1])
+    word = hash_bits(index ^ first, second + GOLDEN * (stream // 2))
     return (word >> 16) if stream % 2 else (word & 0xFFFF)
 
 
 @jit
-def keys_of(noise, upper):
-    """For places with these upper 32 bits; noise: two words that no other parameter or seed has, and its steps."""
-    step = noise[2].to(tl.uint32)
-    return mixed(noise[0].to(tl.uint32) ^ step, upper), mixed(noise[1].to(tl.uint32) ^ step, upper)
+def keys_of(random_key, upper):
+    """For offsets with these upper 32 bits; random_key: a row of Tables.random_key."""
+    step = random_key[2].to(tl.uint32)
+    return hash_bits(random_key[0].to(tl.uint32) ^ step, upper), hash_bits(random_key[1].to(tl.uint32) ^ step, upper)
 
 
 @jit
-def chunk_keys(noise, place, WRAPS: tl.constexpr):
-    """What random_bits() takes for a chunk; place: int64, of its first element in its parameter.
+def chunk_keys(random_key, offset, WRAPS: tl.constexpr):
+    """What random_bits() takes for a chunk; offset: int64, of its first element in its parameter.
 
     With WRAPS also the keys beyond the next multiple of 2**32, which are those of elements whose lower bits are less than the first's.
     """
-    upper = (place >> 32).to(tl.uint32)
+    upper = (offset >> 32).to(tl.uint32)
     if WRAPS:
-        return keys_of(noise, upper) + keys_of(noise, upper + 1) + (place.to(tl.uint32),)
+        return keys_of(random_key, upper) + keys_of(random_key, upper + 1) + (offset.to(tl.uint32),)
     else:
-        return keys_of(noise, upper)
+        return keys_of(random_key, upper)

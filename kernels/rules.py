@@ -1,19 +1,67 @@
 """The update rules: registers in, registers out.
 
 A rule is `(grad, state, lr, correction, args) -> (update, state)` on values of the compute type (float32; float64 for float64
-parameters): `state` and `args` are tuples, `update` is what the parameter loses. Triton compiles a rule for GPUs, Numba the
-same source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu.py` overloads of `tl`.
+parameters): `state` is a tuple, `args` the named numbers of ARGS, `update` what the parameter loses. Triton compiles a rule for GPUs,
+Numba the same source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu/language.py` overloads of `tl`.
 An option that only changes arithmetic is a number here, with a neutral value.
 """
 
 import math
+from typing import Any, NamedTuple
 
 from .lang import clip, jit, normal, quotient, reciprocal, rounded_quotient, tl
+
+INFINITY = tl.constexpr(math.inf)
+
+
+class Common(NamedTuple):
+    """The numbers that every rule shares: the first columns of a row of hyperparameters."""
+
+    lr: Any
+    grad_scale: Any  # 1, or -1 to ascend, times rescale_grad
+    weight_decay: Any  # coupled
+    correction: Any  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
+    clip_grad: Any
+    clip_normed: Any  # clips what the norm is taken of: as clip_grad, or not at all
+    clip_grad_norm: Any
+    clip_decayed: Any  # clips the gradient when weight decay is in it
+    decoupled_weight_decay: Any
+    clip_update_norm: Any  # as clip_grad_norm, but the averages do not see it
+    clip_weights: Any
+
+
+# The value of each that changes nothing; torch's own options, which come first, have others.
+NEUTRAL = dict(
+    correction=1.0,
+    clip_grad=math.inf,
+    clip_normed=math.inf,
+    clip_grad_norm=math.inf,
+    clip_decayed=math.inf,
+    decoupled_weight_decay=0.0,
+    clip_update_norm=math.inf,
+    clip_weights=math.inf,
+)
+
+
+class RMSPropArgs(NamedTuple):
+    """The numbers of the RMSProp family: the columns after Common."""
+
+    alpha: Any
+    one_minus_alpha: Any  # subtracted in float64 by the host: in float32 it would lose digits
+    eps_inside: Any  # of the root
+    eps_outside: Any
+    momentum: Any
+    lr_in_momentum: Any  # not 0 if the buffer holds updates that lr is in
+    nesterov: Any
+
+
+class SMORMS3Args(NamedTuple):
+    eps: Any
 
 
 @jit
 def ema(avg, x, decay, weight):
-    """decay * avg + weight * x; weight is 1 - decay, subtracted in float64 by the host: in float32 it would lose digits."""
+    """decay * avg + weight * x; weight is 1 - decay."""
     return tl.fma(avg, decay, weight * x)
 
 
@@ -28,7 +76,7 @@ def variance_of(square_avg, grad_avg):
     """E[g²] - E[g]². Of a constant gradient it rounds below 0, where a square root is NaN; of a huge one it is inf - inf."""
     variance = tl.fma(-grad_avg, grad_avg, square_avg)
     variance = tl.where(variance <= 0.0, 0.0, variance)  # -0 too, which a fused product that underflows gives
-    return tl.where(square_avg == 1e999, square_avg, variance)  # infinity; a NaN stays one
+    return tl.where(square_avg == INFINITY, square_avg, variance)  # a NaN stays one
 
 
 @jit
@@ -41,9 +89,8 @@ def inside(eps):
 def rmsprop(grad, state, lr, correction, args):
     """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, or both."""
     (square_avg,) = state
-    alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
-    square_avg = ema_of_square(square_avg, grad, alpha, one_minus_alpha)
-    denominator = tl.sqrt(tl.fma(square_avg, correction, inside(eps_inside))) + normal(eps_outside)
+    square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
+    denominator = tl.sqrt(tl.fma(square_avg, correction, inside(args.eps_inside))) + normal(args.eps_outside)
     return quotient(lr * grad, denominator), (square_avg,)
 
 
@@ -51,23 +98,21 @@ def rmsprop(grad, state, lr, correction, args):
 def rmsprop_centered(grad, state, lr, correction, args):
     """Graves 2013: the second moment about the mean."""
     square_avg, grad_avg = state
-    alpha, one_minus_alpha, eps_inside, eps_outside, _, _, _ = args
-    square_avg = ema_of_square(square_avg, grad, alpha, one_minus_alpha)
-    grad_avg = ema(grad_avg, grad, alpha, one_minus_alpha)
+    square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
+    grad_avg = ema(grad_avg, grad, args.alpha, args.one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
-    denominator = tl.sqrt(variance + inside(eps_inside)) + normal(eps_outside)
+    denominator = tl.sqrt(variance + inside(args.eps_inside)) + normal(args.eps_outside)
     return quotient(lr * grad, denominator), (square_avg, grad_avg)
 
 
 @jit
 def with_momentum(momentum_buffer, grad, state, lr, correction, args, RULE: tl.constexpr):
     """The learning rate inside of the buffer or outside; Nesterov's step looks one update ahead, as optax has it."""
-    _, _, _, _, momentum, lr_in_momentum, nesterov = args
-    lr_inside = tl.where(lr_in_momentum == 0.0, 1.0, lr)
-    lr_outside = tl.where(lr_in_momentum == 0.0, lr, 1.0)
+    lr_inside = tl.where(args.lr_in_momentum == 0.0, 1.0, lr)
+    lr_outside = tl.where(args.lr_in_momentum == 0.0, lr, 1.0)
     update, state = RULE(grad, state, lr_inside, correction, args)
-    momentum_buffer = tl.fma(momentum_buffer, momentum, update)
-    ahead = tl.where(nesterov == 0.0, momentum_buffer, tl.fma(momentum_buffer, momentum, update))
+    momentum_buffer = tl.fma(momentum_buffer, args.momentum, update)
+    ahead = tl.where(args.nesterov == 0.0, momentum_buffer, tl.fma(momentum_buffer, args.momentum, update))
     return lr_outside * ahead, state + (momentum_buffer,)
 
 
@@ -87,7 +132,7 @@ def rmsprop_centered_momentum(grad, state, lr, correction, args):
 def smorms3(grad, state, lr, correction, args):
     """Funk 2015: a memory as long as the gradient's noise asks for, a rate as high as its signal allows."""
     square_avg, grad_avg, mem = state
-    eps = normal(args[0])
+    eps = normal(args.eps)
     r = reciprocal(mem + 1.0)
     square_avg = ema_of_square(square_avg, grad, 1.0 - r, r)
     grad_avg = ema(grad_avg, grad, 1.0 - r, r)
@@ -96,51 +141,41 @@ def smorms3(grad, state, lr, correction, args):
     return update, (square_avg, grad_avg, tl.fma(mem, 1.0 - signal, 1.0))
 
 
-@jit
-def norm_scale(norm, limit):
-    """What brings a norm down to its limit; a NaN gives NaN, but for an infinite limit."""
-    return tl.where(limit == 1e999, 1.0, tl.where(norm <= limit, 1.0, rounded_quotient(limit, norm)))
-
-
-# The first columns of every hyperparameter row, before the rule's args, and the value of each that changes nothing; None where
-# torch's own options have others.
-COMMON = {
-    "lr": None,
-    "grad_scale": None,  # 1, or -1 to ascend, times rescale_grad
-    "weight_decay": None,  # coupled
-    "correction": 1.0,  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
-    "clip_grad": math.inf,
-    "clip_normed": math.inf,  # clips what the norm is taken of: as clip_grad, or not at all
-    "clip_grad_norm": math.inf,
-    "clip_decayed": math.inf,  # clips the gradient when weight decay is in it
-    "decoupled_weight_decay": 0.0,
-    "clip_update_norm": math.inf,  # as clip_grad_norm, but the averages do not see it
-    "clip_weights": math.inf,
+# Of each rule the numbers that it takes as `args`.
+ARGS: dict[str, type] = {
+    "rmsprop": RMSPropArgs,
+    "rmsprop_momentum": RMSPropArgs,
+    "rmsprop_centered": RMSPropArgs,
+    "rmsprop_centered_momentum": RMSPropArgs,
+    "smorms3": SMORMS3Args,
 }
 
 
 @jit
-def unscaled(common, factor):
-    """The numbers of COMMON, or a row that begins with them, for gradients that are to be multiplied by a factor first."""
-    return common[:1] + (common[1] * factor,) + common[2:]
+def norm_scale(norm, limit):
+    """What brings a norm down to its limit; a NaN gives NaN, but for an infinite limit."""
+    return tl.where(limit == INFINITY, 1.0, tl.where(norm <= limit, 1.0, rounded_quotient(limit, norm)))
 
 
 @jit
-def normed(grad, common):
-    """What the norm is taken of."""
-    _, grad_scale, _, _, _, clip_normed, _, _, _, _, _ = common
-    return clip(grad * grad_scale, clip_normed)
+def normed(grad, grad_scale, common):
+    """What the norm is taken of; grad_scale as of apply()."""
+    return clip(grad * grad_scale, common.clip_normed)
 
 
 @jit
-def apply(grad, param, state, norm, common, args, RULE: tl.constexpr):
-    """What every rule shares: the gradient's scale and limits, weight decay, the step; norm is an L2 norm of `normed`."""
-    lr, grad_scale, weight_decay, correction, clip_grad, _, clip_grad_norm, clip_decayed, decoupled, clip_update_norm, clip_weights = common
-    grad = clip(grad * grad_scale, clip_grad) * norm_scale(norm, clip_grad_norm)
+def apply(grad, param, state, grad_scale, norm, common, args, RULE: tl.constexpr):
+    """What every rule shares: the gradient's scale and limits, weight decay, the step.
+
+    grad_scale: common's, times what the loss scale asks for; norm: an L2 norm of `normed`.
+    """
+    grad = clip(grad * grad_scale, common.clip_grad) * norm_scale(norm, common.clip_grad_norm)
     # not a plain fma: 0 * inf is NaN, and a parameter may hold -inf (an attention mask, say)
-    grad = clip(tl.where(weight_decay == 0.0, grad, tl.fma(param, weight_decay, grad)), clip_decayed)
-    update, state = RULE(grad, state, lr * norm_scale(norm, clip_update_norm), correction, args)
+    decayed = tl.where(common.weight_decay == 0.0, grad, tl.fma(param, common.weight_decay, grad))
+    grad = clip(decayed, common.clip_decayed)
+    lr = common.lr * norm_scale(norm, common.clip_update_norm)
+    update, state = RULE(grad, state, lr, common.correction, args)
     # not param * (1 - lr * decay): in float32 that factor rounds, to the same side at every step
-    shrink = lr * decoupled
+    shrink = common.lr * common.decoupled_weight_decay
     param = tl.where(shrink == 0.0, param, tl.fma(param, -shrink, param))
-    return clip(param - update, clip_weights), state
+    return clip(param - update, common.clip_weights), state

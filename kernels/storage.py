@@ -1,4 +1,4 @@
-"""What the kernels are compiled for beside the rule."""
+"""How the values of a launch lie in memory: what the kernels are compiled for beside the rule."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,31 @@ from .quant import GROUP
 
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1}
 
+# The format of a value, by which both drivers load and store it.
+PLAIN = 0  # one row of addresses, of whatever float dtype
+MASTER = 1  # two rows: a 16-bit parameter and the float32 master that it is rounded from
+SPLIT = 2  # two rows: a bfloat16 parameter and the remainder, int16, that its float32 master has beyond it
+QUANTIZED = 3  # two rows: 8-bit codes and the float32 scale of each group
 
 _FLAGS = ("stochastic", "variance")  # that a label names
 
 
-class Storage(NamedTuple):
-    """How the values of a launch lie in memory."""
+def format_of(dtypes: tuple[str, ...]) -> int:
+    """Of a value whose rows have these dtypes."""
+    if len(dtypes) == 1:
+        return PLAIN
+    if dtypes[0] in ("uint8", "int8"):
+        return QUANTIZED
+    return SPLIT if dtypes[1] == "int16" else MASTER
 
-    dtypes: tuple[tuple[str, ...], ...]  # of grad, param, state 0, ...: the dtypes of their rows of addresses, as torch names them
+
+class Storage(NamedTuple):
+    """The values of a launch: grad, param, state 0, ..."""
+
+    dtypes: tuple[tuple[str, ...], ...]  # of each the dtypes of its rows of addresses, as torch names them
     stochastic: bool = False  # 16-bit parameters are rounded stochastically
     variance: bool = False  # state 0 is kept as the variance about state 1
-    wraps: bool = False  # the lower 32 bits of places in a parameter begin anew within a chunk; random bits depend on all 64
+    wraps: bool = False  # the lower 32 bits of offsets in a parameter begin anew within a chunk; random bits depend on all 64
 
     @property
     def label(self) -> str:
@@ -40,22 +54,27 @@ class Storage(NamedTuple):
         return "float64" if self.dtypes[1] == ("float64",) else "float32"
 
     @property
-    def coded(self) -> list[int]:
-        """Which values are kept as 8-bit codes; of grad, param, state 0, ..."""
-        return [v for v, (dtype, *_) in enumerate(self.dtypes) if dtype in ("uint8", "int8")]
+    def formats(self) -> tuple[int, ...]:
+        """Of each value."""
+        return tuple(map(format_of, self.dtypes))
 
     @property
-    def noisy(self) -> bool:
+    def quantized(self) -> list[int]:
+        """Which values are kept as 8-bit codes; of grad, param, state 0, ..."""
+        return [v for v, format in enumerate(self.formats) if format == QUANTIZED]
+
+    @property
+    def random(self) -> bool:
         """Whether anything is rounded stochastically."""
         return self.stochastic or any(dtype not in ("float32", "float64") for dtype, *_ in self.dtypes[2:])
 
     @property
     def streams(self) -> list[str]:
         """Dtypes of what a step reads and writes for each element: the gradient once, all rows but scales twice."""
-        rows = [row for v, value in enumerate(self.dtypes) for row in (value[:1] if v in self.coded else value)]
+        rows = [row for v, value in enumerate(self.dtypes) for row in (value[:1] if v in self.quantized else value)]
         return rows + rows[1:]
 
     @property
     def traffic(self) -> float:
         """Bytes that a step reads and writes for each parameter."""
-        return sum(ITEMSIZE[name] for name in self.streams) + len(self.coded) * 2 * ITEMSIZE["float32"] / GROUP
+        return sum(ITEMSIZE[name] for name in self.streams) + len(self.quantized) * 2 * ITEMSIZE["float32"] / GROUP

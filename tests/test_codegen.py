@@ -74,11 +74,11 @@ PAIRS = [(str(param)[6:], str(grad)[6:]) for param, grad in DTYPES if param != g
 @functools.cache
 def compiled(rule, mode, target, grad_dtype=None, aligned=True):
     """The Storage of a mode with gradients of another dtype than its parameters, elements of a thread, and what the step became."""
-    _, _, storage, n_hyper = variant(rule, mode)
+    storage = variant(rule, mode).storage
     if grad_dtype:
         storage = storage._replace(dtypes=((grad_dtype,), *storage.dtypes[1:]))
     gpu = target_of(target)
-    constants = step_constants(rule, storage, n_hyper, aligned, gpu)
+    constants = step_constants(rule, storage, aligned, gpu)
     code = read(build(step_kernel, constants, gpu, storage.compute))
     return storage, constants["BLOCK"] // (constants["num_warps"] * gpu.warp_size), code
 
@@ -89,7 +89,7 @@ def registers(rule, storage, target, aligned=True):
     More only where a parameter has more to compute with, or an address for each element; AMD's wider waves share 512.
     """
     more = 0 if THIS_TRITON else 16
-    if storage.coded:
+    if storage.quantized:
         return more + (112 if target == "gfx942" else 88 if aligned else 120)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
     return more + (80 if many or not aligned or target == "gfx942" else 72)

@@ -93,7 +93,7 @@ def test_commands():
     variants.variant.cache_clear()
     with torch.device("meta"):
         assert doctor.self_test(torch.device("cpu"))["ok"]
-        assert variants.variant("rmsprop", "bfloat16+split+8bit").storage.coded == [2]
+        assert variants.variant("rmsprop", "bfloat16+split+8bit").storage.quantized == [2]
 
 
 def test_import_and_step_under_a_default_device():

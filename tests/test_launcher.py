@@ -7,6 +7,8 @@ import torch
 
 from fusedrms.engine.buckets import chunks
 from fusedrms.kernels import lang, launch
+from fusedrms.kernels.rules import Common, RMSPropArgs
+from fusedrms.kernels.tables import Tables
 from fusedrms.tools.variants import variant
 
 if lang.interpreted() or lang.triton is None:
@@ -37,21 +39,30 @@ def arguments(params) -> list[int]:
     return [kind.from_address(params[k]).value for k, kind in enumerate(sizes)]
 
 
-def tables(n_tensors: int, n_hyper: int, config: launch.GPUConfig) -> launch.Tables:
+def tables(n_tensors: int, config: launch.GPUConfig) -> Tables:
     """Of tensors of 20,000 elements, which nobody reads."""
     numels = torch.full((n_tensors,), 20_000)
     chunk_tensor, chunk_start = map(torch.from_numpy, chunks(numels.numpy(), config.chunk))
     i32 = torch.zeros(n_tensors, dtype=torch.int32)
     zeros = torch.zeros(n_tensors, dtype=torch.int64)
-    hyper, noise = torch.zeros(1, n_hyper), torch.zeros(n_tensors, 3, dtype=torch.int32)
-    return launch.Tables(torch.zeros(3, n_tensors, dtype=torch.int64), numels, i32, chunk_tensor, chunk_start, hyper, i32, noise, zeros)
+    return Tables(
+        addresses=torch.zeros(3, n_tensors, dtype=torch.int64),
+        numels=numels,
+        groups=i32,
+        chunk_tensor=chunk_tensor,
+        chunk_start=chunk_start,
+        hyper=torch.zeros(1, len(Common._fields + RMSPropArgs._fields)),
+        norm_index=i32,
+        random_key=torch.zeros(n_tensors, 3, dtype=torch.int32),
+        shard_offset=zeros,
+    )
 
 
 def test_first_and_later_launches(launched):
     """By tensors and by addresses the same arguments arrive, after the constants have been sorted out."""
-    _, _, storage, n_hyper = variant("rmsprop", "float32")
+    storage = variant("rmsprop", "float32").storage
     config = launch.gpu_config(storage)
-    made = tables(5, n_hyper, config)
+    made = tables(5, config)
     run = launch.prepare("rmsprop", storage, True, made, config)
     scalars = torch.zeros(2, 3, dtype=torch.float64)
     for k in (0, 0, 1):

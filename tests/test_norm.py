@@ -10,6 +10,7 @@ from fusedrms import FusedRMSProp, FusedSMORMS3
 from fusedrms.engine.buckets import chunks
 from fusedrms.kernels import devices, lang, launch
 from fusedrms.kernels.cpu import step as cpu
+from fusedrms.kernels.tables import NormTables
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
 pytestmark = pytest.mark.interpret
@@ -134,19 +135,19 @@ def test_beyond_32_bits(device):
     memory = torch.randn(5, device=device)
     ours = FusedRMSProp(parameters([(1,)]))
     recipe = ours.recipe(ours.param_groups[0])
-    tables = launch.NormTables(
-        np.array([[memory.data_ptr() - 4 * 2**33]]),
-        np.array([numel]),
-        np.zeros(1, np.int32),
-        tensor[-1:],
-        start[-1:],
-        np.array([recipe.common + recipe.args], np.float32),
-        -start[-1:] // launch.norm_chunk_size(),
-        np.array([0.0, 1.0, 0.0]),
+    tables = NormTables(
+        addresses=np.array([[memory.data_ptr() - 4 * 2**33]]),
+        numels=np.array([numel]),
+        groups=np.zeros(1, np.int32),
+        chunk_tensor=tensor[-1:],
+        chunk_start=start[-1:],
+        hyper=np.array([recipe.common + recipe.args], np.float32),
+        first_sum=-start[-1:] // launch.norm_chunk_size(),
+        scalars=np.array([0.0, 1.0, 0.0]),
     )
     sums = np.zeros(1)
     if devices.uses_triton(device):
-        tables = launch.NormTables(*(torch.from_numpy(table).to(device) for table in tables))
+        tables = NormTables(*(torch.from_numpy(table).to(device) for table in tables))
         sums = torch.from_numpy(sums).to(device)
     launch.prepare_squares("float32", False, tables)(sums)
     np.testing.assert_allclose(float(sums[0]), float((memory.double() ** 2).sum()), rtol=1e-6)

@@ -8,6 +8,7 @@ from cases import BF16, DTYPES, F16, F32, F64, FAMILY, OPTIONS, SHAPES
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from fusedrms.kernels import devices, launch
 from fusedrms.kernels.storage import Storage
+from fusedrms.kernels.tables import FIRST_NORM, Tables
 from tools import assert_close, parameter, parameters, random_grads, set_grad, step_and_check, step_both, twins
 
 pytestmark = pytest.mark.interpret
@@ -268,20 +269,20 @@ def test_beyond_32_bits(device):
     expected.param_groups[0]["params"][0].grad = memory[0].clone()
     ours = FusedRMSProp([parameter(torch.zeros(1))])
     recipe = ours.recipe(ours.param_groups[0])
-    tables = launch.Tables(
-        np.array([[m.data_ptr() - 4 * 2**33] for m in memory]),
-        np.array([numel]),
-        np.zeros(1, np.int32),
-        tensor[-1:],
-        start[-1:],
-        np.array([recipe.common + recipe.args], np.float32),
-        np.full(1, launch.FIRST_NORM, np.int32),
-        np.zeros((1, 3), np.int32),
-        np.zeros(1, np.int64),
+    tables = Tables(
+        addresses=np.array([[m.data_ptr() - 4 * 2**33] for m in memory]),
+        numels=np.array([numel]),
+        groups=np.zeros(1, np.int32),
+        chunk_tensor=tensor[-1:],
+        chunk_start=start[-1:],
+        hyper=np.array([recipe.common + recipe.args], np.float32),
+        norm_index=np.full(1, FIRST_NORM, np.int32),
+        random_key=np.zeros((1, 3), np.int32),
+        shard_offset=np.zeros(1, np.int64),
     )
     scalars = np.array([0.0, 1.0, 0.0])
     if devices.uses_triton(device):
-        tables = launch.Tables(*(torch.from_numpy(table).to(device) for table in tables))
+        tables = Tables(*(torch.from_numpy(table).to(device) for table in tables))
         scalars = torch.from_numpy(scalars).to(device)
     launch.prepare("rmsprop", storage, False, tables, config)(scalars)
     expected.step()

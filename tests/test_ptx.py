@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fusedrms.kernels import lang, launch
-from fusedrms.kernels.rules import COMMON
+from fusedrms.kernels.rules import Common
 from fusedrms.tools.variants import MODES, RULES, variant
 from ptx.launches import Launch, differing, of_other_classes
 from ptx.norms import Squares
@@ -32,12 +32,12 @@ CONFIGS = [
     for (threads, vectors), programs in zip(itertools.product((64, 128, 256, 512, 1024), (1, 2, 4)), itertools.cycle((0, 3)), strict=False)
 ]
 
-column = list(COMMON).index  # of hyperparameters
+column = Common._fields.index  # of hyperparameters
 
 
 def averages(made: Launch) -> set[str]:
     """The rows in which nothing is approximated: where they are not kept as codes, the averages; in float64, all."""
-    coded = made.storage.coded
+    coded = made.storage.quantized
     exact = ("square_avg", "grad_avg", "variance") if made.storage.compute == "float32" else [row.name for row in made.rows]
     return {row.name for row in made.rows if row.value not in coded and row.name in exact}
 
@@ -168,7 +168,7 @@ def test_no_eps_is_too_small(rule, mode, eps):
 @pytest.mark.parametrize("eps", [1e-45, 1e-40, 1e-38])
 def test_an_eps_inside_of_the_root_is_not_flushed(eps):
     made = Launch("rmsprop", "float32", "exact", numels=(1,))
-    _, _, eps_inside, eps_outside, *_ = range(len(COMMON), made.hyper.shape[1])  # the rule's args, in its order
+    _, _, eps_inside, eps_outside, *_ = range(len(Common._fields), made.hyper.shape[1])  # the rule's args, in its order
     made.hyper[:, [eps_inside, eps_outside, column("lr"), column("decoupled_weight_decay")]] = eps, 0, 1e-3, 0
     for row, (array,) in zip(made.rows, made.memory, strict=True):
         array[:] = dict(grad=1e-23).get(row.name, 0)

@@ -153,7 +153,7 @@ def test_places_of_complex_shards(device, monkeypatch):
     optimizer = FusedRMSProp([param])
     optimizer.step()
     (bucket,) = optimizer._run.plan._buckets
-    assert bucket._host.origin.tolist() == [200]
+    assert bucket._host.shard_offset.tolist() == [200]
 
 
 def every_float32():

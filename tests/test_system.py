@@ -130,7 +130,7 @@ def test_without_triton():
 
 @natively
 def test_compiled_code_is_kept_on_disk(tmp_path):
-    code = STEP + "from fusedrms.kernels import cpu\nprint(sum(cpu._step.stats.cache_hits.values()))"
+    code = STEP + "from fusedrms.kernels.cpu import step as cpu\nprint(sum(cpu._step.stats.cache_hits.values()))"
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path)) == "0\n"
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path)) == "1\n"
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..kernels import devices
 from ..kernels.cpu.count import Counters
-from ..kernels.launch import FIRST_NORM, Config, NormTables, Tables, norm_chunk_size, prepare, prepare_count, prepare_squares
-from ..kernels.rules import COMMON
+from ..kernels.launch import Config, norm_chunk_size, prepare, prepare_count, prepare_squares
+from ..kernels.rules import Common
 from ..kernels.storage import Storage
+from ..kernels.tables import FIRST_NORM, SKIP, NormTables, Tables
 from .configs import choose
 from .memory import Named
 from .options import STORED, check_scheduled_lr
@@ -21,8 +22,8 @@ from .uploads import Uploads
 
 NAMES = {**STORED, torch.uint8: "uint8", torch.int8: "int8", torch.int16: "int16"}
 ALIGNMENT = 16  # bytes of a vector access
-CORRECTION = list(COMMON).index("correction")
-CHANGING = "addresses", "hyper", "noise"  # tables that a step may change
+CORRECTION = Common._fields.index("correction")
+CHANGING = "addresses", "hyper", "random_key"  # tables that a step may change
 
 
 def on_device(table: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
@@ -72,7 +73,7 @@ class Member(NamedTuple):
         values = (self.grad,), (self.param, *self.beside), *self.states
         dtypes = tuple(tuple(NAMES[tensor.dtype] for tensor in rows) for rows in values)
         storage, lower = Storage(dtypes, self.stochastic, self.variance), self.origin % 2**32
-        if storage.noisy and lower and lower + self.numel > 2**32:
+        if storage.random and lower and lower + self.numel > 2**32:
             storage = storage._replace(wraps=True)
         return Layout(self.param.device, storage, not any(tensor.data_ptr() % ALIGNMENT for tensor in read))
 
@@ -110,7 +111,7 @@ class Bucket:
             self.numels,
             np.array(row, np.int32),
             *chunks(self.numels[:0], 1),  # those that a launch reads depend on how it is configured
-            np.zeros((len(rows), len(COMMON) + n_args), layout.storage.compute),
+            np.zeros((len(rows), len(Common._fields) + n_args), layout.storage.compute),
             np.array([FIRST_NORM + member.norm for member in members], np.int32),
             np.array([(*member.noise, 0) for member in members], np.uint32).view(np.int32),
             np.array([member.origin for member in members], np.int64),
@@ -128,7 +129,7 @@ class Bucket:
             self._counted = torch.zeros(len(members), dtype=torch.float64, device=layout.device)
             self._double = on_device(np.array([dtype == "float64" for dtype in counted], np.int32), layout.device)
             tables = self._tables
-            self._count = prepare_count(tables.addresses[self._n_rows], self._double, self._counted, tables.noise)
+            self._count = prepare_count(tables.addresses[self._n_rows], self._double, self._counted, tables.random_key)
         self._staged = {
             0: [c for c, member in enumerate(members) if member.stage_grad],
             1: [c for c, member in enumerate(members) if member.stage_param],
@@ -175,10 +176,10 @@ class Bucket:
 
     def set_hyper(self, recipes: list[Recipe]) -> None:
         """Take the numbers of every parameter group of the optimizer for the step to come."""
-        noisy, corrects = self.layout.storage.noisy, self._corrected.size
+        noisy, corrects = self.layout.storage.random, self._corrected.size
         counted = self._counters.after_step() if self._counters and (noisy or corrects) else None
         if noisy and counted is not None:
-            self._host.noise[:, 2] = counted
+            self._host.random_key[:, 2] = counted
         self._on_device: list[tuple[int, Tensor]] = []  # learning rates that are known there: row, value
         self._corrections: list[tuple[int, float]] = []  # likewise: row, decay
         for r, group in enumerate(self._groups):
@@ -218,7 +219,7 @@ class Bucket:
             for row, decay in self._corrections:
                 self._tables.hyper[row, CORRECTION].copy_(1 / (1 - decay ** self._counted[self._first[row]]))
         self.launch(scalars)
-        if self._counters and (self._uploads or float(scalars[0]) == 0):  # a GPU that may leave steps out counts them itself
+        if self._counters and (self._uploads or float(scalars[SKIP]) == 0):  # a GPU that may leave steps out counts them itself
             self._counters.count()
         for c in self._staged[1]:
             params[self.index[c]].copy_(self._copies[1, c])

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, distributed
 
 from ..kernels.devices import current_stream, is_gpu, keep
-from ..kernels.launch import FIRST_NORM, norm_chunk_size, prepare_norms
+from ..kernels.launch import norm_chunk_size, prepare_norms
+from ..kernels.tables import FIRST_NORM, SKIP, UNSCALE
 from .buckets import Bucket, on_device
 from .sharded import device_of, local, summed_over
 
@@ -124,8 +125,8 @@ class Scalars:
         if scaled or self._scaled or self._skips:
             for values in map(_tensor, self.on.values()):
                 # without gradients here a scaler passes the number 0
-                _set(values[0], found_inf.reshape(()) if isinstance(found_inf, Tensor) else 0.0)
-                _set(values[1], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
+                _set(values[SKIP], found_inf.reshape(()) if isinstance(found_inf, Tensor) else 0.0)
+                _set(values[UNSCALE], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
         self._scaled = scaled
         if not self._parts and not self._groups:
             return
@@ -140,7 +141,7 @@ class Scalars:
         if self._groups:
             self._add_up(norms[FIRST_NORM:])
         if self._skips:
-            norms[0].logical_or_(~norms[FIRST_NORM].isfinite())
+            norms[SKIP].logical_or_(~norms[FIRST_NORM].isfinite())
         for device in others:
             _tensor(self.on[device]).copy_(norms)
 
@@ -163,7 +164,7 @@ class Scalars:
     def skipped(self) -> Tensor | None:
         """Whether the step is left out, float64, 0 or else; None if none ever is."""
         home = next(iter(self.on.values()), None)
-        return _tensor(home)[0] if home is not None and (self._scaled or self._skips) else None
+        return _tensor(home)[SKIP] if home is not None and (self._scaled or self._skips) else None
 
     def total(self) -> Tensor | None:
         """The first norm, to keep; None if none is wanted."""

@@ -114,7 +114,7 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
             tables = i64, i64, i32, i32, i64, hyper
 
             def run(rule=rule, storage=storage, aligned=aligned, config=config, n_hyper=n_hyper, tables=tables):
-                constants = launch.constants(rule, storage, aligned, n_hyper, config, target.warp_size)
+                constants = launch.constants(rule, storage, aligned, config, target.warp_size)
                 warm(step_kernel, (*tables, i32, i32, i64, 1, 1, config.chunk, f64), constants, target)
                 squares = launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper)
                 warm(squares_kernel, (*tables, i64, f64, 1, f64), squares, target)

@@ -75,9 +75,9 @@ def read(assembly: str, storage: Storage) -> CPUCode:
         return CPUCode(0, None, None)
     if any(width is None for _, width in vectors):
         return CPUCode(None, None, None)
-    written = [rows for v, rows in enumerate(storage.dtypes) if v and v not in storage.coded]
+    written = [rows for v, rows in enumerate(storage.dtypes) if v and v not in storage.quantized]
     # coded values wait as float32 until the largest of their group is known; then a loop for each stores their codes
-    n_bytes = sum(ITEMSIZE[name] for rows in written for name in rows) + 4 * len(storage.coded)
+    n_bytes = sum(ITEMSIZE[name] for rows in written for name in rows) + 4 * len(storage.quantized)
     updates, codes = [], []
     for loop, width in vectors:
         stored = [_stored(one) for one in loop]
@@ -86,21 +86,21 @@ def read(assembly: str, storage: Storage) -> CPUCode:
             continue
         if total % n_bytes == 0 and total // n_bytes >= least:
             updates.append((len(loop) / (total // n_bytes), loop))
-        elif storage.coded and total >= least:
+        elif storage.quantized and total >= least:
             codes.append((len(loop) / total, loop))
     width = max(width or 0 for _, width in vectors)
-    if not updates or len(codes) != len(storage.coded):
+    if not updates or len(codes) != len(storage.quantized):
         return CPUCode(width, None, None)
     hot = [min(updates, key=lambda pair: pair[0]), *codes]
     stack = sum(bool(re.search(r"(?<![,\w(])-?\d*\(%rsp\)|\[sp\b", one.operands)) for _, loop in hot for one in loop)
     return CPUCode(width, sum(each for each, _ in hot), stack)
 
 
-def build(rule: str, storage: Storage, n_hyper: int) -> tuple[Any, Any]:
+def build(rule: str, storage: Storage) -> tuple[Any, Any]:
     """The driver's loop compiled here, and the signature that its inspect_asm() takes: what is in a disk cache cannot be read."""
     if lang.interpreted():
         raise UserError("TRITON_INTERPRET is set, so the CPU's driver is not used: unset it")
-    cpu.compiled(rule, storage, n_hyper)
+    cpu.compiled(rule, storage)
     loop: Any = cpu._step
     signature = next(args for args in loop.overloads if (args[0].rule, args[0].storage) == (rule, storage))
     options = {name: loop.targetoptions[name] for name in ("nogil", "error_model")}

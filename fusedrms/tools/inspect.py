@@ -60,14 +60,14 @@ def is_vectorised(code: Code, storage: Storage, n: int, aligned: bool) -> bool:
     # of 4 bytes, read and written once by a thread for all of its elements, or for each where these do not lie side by side; AMD's
     # compiler reads four of them at once, which needs no more of the address there
     scales, allowed = found - expected, {4, 16} if any(opcode.startswith("global_") for opcode in code.loop) else {4}
-    return not expected - found and set(scales) <= allowed and scales.total() <= 2 * len(storage.coded) * (1 if aligned else n)
+    return not expected - found and set(scales) <= allowed and scales.total() <= 2 * len(storage.quantized) * (1 if aligned else n)
 
 
 def _build(one: Variant, name: str, aligned: bool) -> tuple[Any, dict[str, Any], Any]:
     target = target_of(name)
     from ..kernels.gpu.step import step_kernel
 
-    constants = machine_code.step_constants(one.rule, one.storage, one.n_hyper, aligned, target)
+    constants = machine_code.step_constants(one.rule, one.storage, aligned, target)
     return machine_code.build(step_kernel, constants, target, one.storage.compute), constants, target
 
 
@@ -75,7 +75,7 @@ def row(one: Variant, name: str, aligned: bool) -> Row:
     """What one variant becomes for a target."""
     known = one.rule, one.mode, name, aligned, one.storage.traffic
     if name == "cpu":
-        step, signature = cpu_code.build(one.rule, one.storage, one.n_hyper)
+        step, signature = cpu_code.build(one.rule, one.storage)
         width, each, stack = cpu_code.read(step.inspect_asm(signature), one.storage)
         return Row(*known, each, (width,) if width else (), width != 0, None, stack, None, None, ())
     binary, constants, target = _build(one, name, aligned)
@@ -174,7 +174,7 @@ def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bo
     """Write the machine code and what it was made from; the files' paths."""
     one = variant(rule, mode)
     if target == "cpu":
-        step, signature = cpu_code.build(rule, one.storage, one.n_hyper)
+        step, signature = cpu_code.build(rule, one.storage)
         texts = {"ll": step.inspect_llvm(signature), "s": step.inspect_asm(signature)}
     else:
         binary = _build(one, target, aligned)[0]

@@ -21,8 +21,8 @@ ARGUMENTS = dict(  # Triton's types of the kernels' arguments, but of hyper_ptr
     chunk_tensor_ptr="*i32",
     chunk_start_ptr="*i64",
     norm_index_ptr="*i32",
-    noise_ptr="*i32",
-    origin_ptr="*i64",
+    random_key_ptr="*i32",
+    shard_offset_ptr="*i64",
     norms_ptr="*fp64",
     scalars_ptr="*fp64",
     n_tensors="i32",
@@ -134,10 +134,10 @@ def build(kernel: Any, constants: dict[str, Any], target: Any, compute: str = "f
         raise UserError(f"Triton cannot compile {kernel.__name__} for {name}: {str(error).splitlines()[0]}") from error
 
 
-def step_constants(rule: str, storage: Storage, n_hyper: int, aligned: bool, target: Any) -> dict[str, Any]:
+def step_constants(rule: str, storage: Storage, aligned: bool, target: Any) -> dict[str, Any]:
     """What the step of a rule is compiled for there, where nobody has tuned it."""
     config = launch.gpu_config(storage)
-    return launch.constants(rule, storage, aligned, n_hyper, config, 64 if target.backend == "hip" else 32)
+    return launch.constants(rule, storage, aligned, config, 64 if target.backend == "hip" else 32)
 
 
 def disassembled(binary: Any) -> str:

@@ -61,7 +61,7 @@ class Result(NamedTuple):
 
 def stages(storage: Storage) -> dict[type, list[list[dict[str, int]]]]:
     """What is tried, by kind of configuration: one stage after the other, each beside the best of those before."""
-    registers = [0, 64, 72, 96] if storage.coded else [0]
+    registers = [0, 64, 72, 96] if storage.quantized else [0]
     return {
         CPUConfig: [
             [dict(chunk=1 << n) for n in range(11, 18)],

@@ -1,7 +1,7 @@
 """Numba: typed loads and stores at addresses, the counterpart of memory.py.
 
 A value lies in one row of addresses or in two, as there. Elements are handled one by one, but the codes of a group need the
-largest of their magnitudes first: until the group is done their values wait in `scratch`, float32 [coded values, GROUP].
+largest of their magnitudes first: until the group is done their values wait in `scratch`, float32 [quantized values, GROUP].
 """
 
 import itertools
@@ -14,7 +14,7 @@ from numba.extending import NativeValue, intrinsic, models, register_model, unbo
 from .. import quant, rounding
 from ..caches import source_hash
 from ..quant import GROUP
-from ..storage import Storage
+from ..storage import MASTER, PLAIN, QUANTIZED, SPLIT, Storage
 from .trace import TYPES, Value, traced
 
 WORD, FLOAT = TYPES["int64"], TYPES["float32"]
@@ -26,20 +26,17 @@ class Variant(nt.Opaque):
     Args:
         rule: its name in rules.py.
         storage: what the rows of addresses point at.
-        compute: what values are widened to.
-        n_hyper: numbers in a row of hyperparameters.
+        compute: what arithmetic is done in.
 
     Attributes:
         rows: the first row of addresses of grad, param, state 0, ..., and their number.
-        coded: which of these are kept as codes.
     """
 
-    def __init__(self, rule: str, storage: Storage, compute: nt.Float, n_hyper: int):
+    def __init__(self, rule: str, storage: Storage, compute: nt.Float):
         # Numba's cache looks at the file of a loop only, and would not see a change in a rule
-        super().__init__(f"Variant({rule}, {storage}, {compute}, {n_hyper}, {source_hash()})")
-        self.rule, self.storage, self.compute, self.n_hyper = rule, storage, compute, n_hyper
+        super().__init__(f"Variant({rule}, {storage}, {compute}, {source_hash()})")
+        self.rule, self.storage, self.compute = rule, storage, compute
         self.rows = list(itertools.accumulate(map(len, storage.dtypes), initial=0))
-        self.coded = storage.coded
 
 
 register_model(Variant)(models.OpaqueModel)
@@ -84,8 +81,8 @@ class _Rows:
         _apart(self.builder, self.builder.store(stored.value, address, align=1), row, self.names)
 
     def _slot(self, scratch, value: int):
-        place = self.builder.add(self.index, WORD(GROUP * self.variant.coded.index(value)))
-        return self.builder.gep(self.builder.inttoptr(scratch, FLOAT.as_pointer()), [place])
+        offset = self.builder.add(self.index, WORD(GROUP * self.variant.storage.quantized.index(value)))
+        return self.builder.gep(self.builder.inttoptr(scratch, FLOAT.as_pointer()), [offset])
 
     def recall(self, scratch, value: int) -> Value:
         return Value(self.builder, _apart(self.builder, self.builder.load(self._slot(scratch, value)), "scratch", self.names), "float32")
@@ -95,8 +92,8 @@ class _Rows:
 
 
 def _random(builder, index, keys, stream: int) -> Value:
-    *words, origin = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
-    return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + origin, words, stream)
+    *words, shard_offset = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
+    return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + shard_offset, words, stream)
 
 
 @intrinsic
@@ -104,35 +101,35 @@ def scratch_of(typing_context, variant):
     """The address of scratch, on the stack."""
 
     def build(context, builder, signature, args):
-        memory = cgutils.alloca_once(builder, FLOAT, size=max(1, GROUP * len(variant.coded)))
+        memory = cgutils.alloca_once(builder, FLOAT, size=max(1, GROUP * len(variant.storage.quantized)))
         return builder.ptrtoint(memory, WORD)
 
     return nt.intp(variant), build
 
 
 @intrinsic
-def chunk_keys(typing_context, variant, noise, start, origin):
-    """rounding.chunk_keys, of three int32, and where in a parameter the tensor begins that is a part of it."""
+def chunk_keys(typing_context, variant, words, start, shard_offset):
+    """rounding.chunk_keys, of a row of Tables.random_key, and the shard's offset."""
     wraps = variant.storage.wraps
 
     def build(context, builder, signature, args):
-        noise = [Value(builder, builder.extract_value(args[1], k), "int32") for k in range(3)]
-        start, origin = (Value(builder, arg, "int64") for arg in args[2:])
-        keys = traced(rounding.chunk_keys)(noise, start + origin, wraps)
-        return cgutils.pack_array(builder, [key.value for key in (*keys, origin.to("uint32"))])
+        words = [Value(builder, builder.extract_value(args[1], k), "int32") for k in range(3)]
+        start, shard_offset = (Value(builder, arg, "int64") for arg in args[2:])
+        keys = traced(rounding.chunk_keys)(words, start + shard_offset, wraps)
+        return cgutils.pack_array(builder, [key.value for key in (*keys, shard_offset.to("uint32"))])
 
     return nt.UniTuple(nt.uint32, 6 if wraps else 3)(variant, nt.UniTuple(nt.int32, 3), nt.int64, nt.int64), build
 
 
 @intrinsic
 def load_scales(typing_context, variant, bases, group):
-    """The scale of each coded value."""
+    """The scale of each quantized value."""
 
     def build(context, builder, signature, args):
         rows = _Rows(builder, variant, args[1], args[2])
-        return context.make_tuple(builder, signature.return_type, [rows.load(v, 1).value for v in variant.coded])
+        return context.make_tuple(builder, signature.return_type, [rows.load(v, 1).value for v in variant.storage.quantized])
 
-    return nt.UniTuple(nt.float32, len(variant.coded))(variant, bases, nt.intp), build
+    return nt.UniTuple(nt.float32, len(variant.storage.quantized))(variant, bases, nt.intp), build
 
 
 @intrinsic
@@ -141,14 +138,16 @@ def load_row(typing_context, variant, bases, index, scales):
 
     def build(context, builder, signature, args):
         rows, compute, values = _Rows(builder, variant, args[1], args[2]), str(variant.compute), []
-        for v, dtypes in enumerate(variant.storage.dtypes):
+        for v, format in enumerate(variant.storage.formats):
             value = rows.load(v)
-            if v in variant.coded:
-                scale = builder.extract_value(args[3], variant.coded.index(v))
-                value = traced(quant.decoded)(value, Value(builder, scale, "float32"))
-            elif len(dtypes) == 2:
-                value = traced(rounding.joined if dtypes[1] == "int16" else rounding.master_of)(value, rows.load(v, 1))
-            values.append(traced(rounding.widened)(value, compute).value)
+            if format == QUANTIZED:
+                scale = builder.extract_value(args[3], variant.storage.quantized.index(v))
+                value = traced(quant.dequantize)(value, Value(builder, scale, "float32"))
+            elif format == SPLIT:
+                value = traced(rounding.merge_remainder)(value, rows.load(v, 1))
+            elif format == MASTER:
+                value = traced(rounding.master_or_param)(value, rows.load(v, 1))
+            values.append(traced(rounding.upcast)(value, compute).value)
         return cgutils.pack_array(builder, values)
 
     return nt.UniTuple(variant.compute, len(variant.storage.dtypes))(variant, bases, nt.intp, scales), build
@@ -156,26 +155,29 @@ def load_row(typing_context, variant, bases, index, scales):
 
 @intrinsic
 def store_row(typing_context, variant, bases, index, values, keys, scratch):
-    """Parameter and states; the gradient is only read, coded values only put into scratch."""
+    """Parameter and states; the gradient is only read, quantized values only put into scratch."""
+    storage = variant.storage
 
     def build(context, builder, signature, args):
         _, bases, index, values, keys, scratch = args
         rows = _Rows(builder, variant, bases, index)
-        for v, dtypes in enumerate(variant.storage.dtypes[1:], start=1):
+        for v, (format, dtypes) in enumerate(zip(storage.formats, storage.dtypes, strict=True)):
+            if v == 0:
+                continue
             value = Value(builder, builder.extract_value(values, v - 1), str(variant.compute))
-            if v in variant.coded:
+            if format == QUANTIZED:
                 rows.keep(scratch, v, value)
-            elif len(dtypes) == 1:
-                if dtypes[0] in ("bfloat16", "float16") and (v > 1 or variant.storage.stochastic):
-                    rows.store(v, 0, traced(rounding.stochastic)(value, _random(builder, index, keys, v - 1), dtypes[0]))
+            elif format == PLAIN:
+                if dtypes[0] in ("bfloat16", "float16") and (v > 1 or storage.stochastic):
+                    rows.store(v, 0, traced(rounding.round_stochastically)(value, _random(builder, index, keys, v - 1), dtypes[0]))
                 else:
-                    rows.store(v, 0, traced(rounding.nearest)(value, dtypes[0]))
-            elif dtypes[1] == "int16":
-                param, remainder = traced(rounding.split)(value)
+                    rows.store(v, 0, traced(rounding.round_to_nearest)(value, dtypes[0]))
+            elif format == SPLIT:
+                param, remainder = traced(rounding.split_master)(value)
                 rows.store(v, 0, param)
                 rows.store(v, 1, remainder)
             else:
-                rows.store(v, 0, traced(rounding.shown)(value, dtypes[0]))
+                rows.store(v, 0, traced(rounding.round_master)(value, dtypes[0]))
                 rows.store(v, 1, value)
         return context.get_dummy_value()
 
@@ -184,12 +186,12 @@ def store_row(typing_context, variant, bases, index, values, keys, scratch):
 
 @intrinsic
 def larger(typing_context, variant, peaks, values):
-    """Of each coded value the largest magnitude so far, as the bits of a float32: as integers, where a NaN is the largest."""
+    """Of each quantized value the largest magnitude so far, as the bits of a float32: as integers, where a NaN is the largest."""
 
     def build(context, builder, signature, args):
         _, peaks, values = args
         new = []
-        for number, v in enumerate(variant.coded):
+        for number, v in enumerate(variant.storage.quantized):
             bits = Value(builder, builder.extract_value(values, v - 1), "float32").to("uint32", bitcast=True)
             size, peak = (bits & 0x7FFFFFFF).to("int32"), Value(builder, builder.extract_value(peaks, number), "int32")
             new.append(builder.select((size > peak).value, size.value, peak.value))
@@ -199,19 +201,19 @@ def larger(typing_context, variant, peaks, values):
 
 
 @intrinsic
-def store_codes(typing_context, variant, bases, first, last, peaks, keys, scratch):
+def store_quantized(typing_context, variant, bases, first, last, peaks, keys, scratch):
     """Scale and codes of the elements from `first` up to `last`, a group or what there is of it."""
 
     def build(context, builder, signature, args):
         _, bases, first, last, peaks, keys, scratch = args
         group = builder.lshr(first, WORD(GROUP.bit_length() - 1))
-        for number, v in enumerate(variant.coded):
+        for number, v in enumerate(variant.storage.quantized):
             scale = Value(builder, builder.extract_value(peaks, number), "int32").to("float32", bitcast=True)
             _Rows(builder, variant, bases, group).store(v, 1, scale)
             with cgutils.for_range_slice(builder, first, last, WORD(1)) as (index, _):
                 rows = _Rows(builder, variant, bases, index)
-                noise = _random(builder, index, keys, v - 1)
-                code = traced(quant.encoded)(rows.recall(scratch, v), scale, noise, variant.storage.dtypes[v][0])
+                random = _random(builder, index, keys, v - 1)
+                code = traced(quant.quantize)(rows.recall(scratch, v), scale, random, variant.storage.dtypes[v][0])
                 rows.store(v, 0, code)
         return context.get_dummy_value()
 

@@ -12,8 +12,10 @@ from .. import rules
 from ..caches import cached_njit
 from ..fma import fma
 from ..storage import Storage
+from ..tables import UNSCALE, NormTables
+from .language import compile_rule
 from .memory import Variant, load_row
-from .step import FLOAT64, INT32, INT64, MIN_WORK, compile_rule, fixed, unscaled
+from .step import MIN_WORK, array, column, common_of
 from .threads import Loop, Threads, compile_loop
 
 LEVELS = 10
@@ -21,20 +23,19 @@ LANES = 1 << LEVELS
 CHUNK = 16 * LANES  # elements whose squares make one sum
 
 
-def _with_square(variant, squares, values, hyper):
+def _add_square(variant, squares, values, grad_scale, common):
     """Replaced by its overload: squares, and that of what `rules.normed` makes of the gradient."""
 
 
-@overload(_with_square)
-def _(variant, squares, values, hyper):
+@overload(_add_square)
+def _(variant, squares, values, grad_scale, common):
     normed = compile_rule(rules.normed, variant.compute)
-    n_common = len(rules.COMMON)
 
-    def with_square(variant, squares, values, hyper):
-        grad = normed(values[0], hyper[:n_common])
+    def add_square(variant, squares, values, grad_scale, common):
+        grad = normed(values[0], grad_scale, common)
         return fma(grad, grad, squares)
 
-    return with_square
+    return add_square
 
 
 @numba.njit
@@ -57,21 +58,25 @@ def _pairwise_sum(x, width):
 
 
 @cached_njit(nogil=True, error_model="numpy")
-def _squares(variant, addresses, numels, groups, chunk_tensor, chunk_start, hyper, first_sum, scalars, sums, chunk, first, last):
-    """Chunks first up to last of norm.squares_kernel, whose arguments these are; variant as in cpu.py."""
+def _squares(variant, tables, sums, chunk, first, last):
+    """What a thread of norm.squares_kernel does: chunks `first` up to `last`; variant as in step.py, tables: tables.NormTables."""
+    # once: to take an array out of a tuple costs an atomic count
+    addresses, numels, groups, hyper, first_sum = tables.addresses, tables.numels, tables.groups, tables.hyper, tables.first_sum
+    chunk_tensor, chunk_start, scalars = tables.chunk_tensor, tables.chunk_start, tables.scalars
     lanes, scratch = np.empty(LANES, hyper.dtype), np.empty(LANES)
     for k in range(first, last):
         tensor = chunk_tensor[k]
         start = chunk_start[k]
         end = min(start + chunk, numels[tensor])
-        bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
-        row = unscaled(variant, row, hyper.dtype.type(scalars[1]))
+        bases = column(variant, addresses, tensor)
+        common = common_of(variant, hyper, groups[tensor])
+        grad_scale = common.grad_scale * hyper.dtype.type(scalars[UNSCALE])
         width = _lanes_in_use(end - start)
         for i in range(width):
             lanes[i] = 0
         for begin in range(start, end, LANES):
             for i in range(min(LANES, end - begin)):
-                lanes[i] = _with_square(variant, lanes[i], load_row(variant, bases, begin + i, ()), row)
+                lanes[i] = _add_square(variant, lanes[i], load_row(variant, bases, begin + i, ()), grad_scale, common)
         for i in range(width):
             scratch[i] = lanes[i]
         sums[first_sum[tensor] + start // chunk] = _pairwise_sum(scratch, width)
@@ -92,21 +97,30 @@ def _norms(sums, spans, norms):
 
 
 @functools.cache
-def _compiled_squares(dtype: str, compute: nt.Float, n_hyper: int) -> Loop:
-    variant = Variant("normed", Storage(((dtype,),)), compute, n_hyper)
-    hyper = nt.Array(compute, 2, "C")
-    return compile_loop(_squares, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT64, FLOAT64, FLOAT64)
+def _compiled_squares(dtype: str, compute: nt.Float) -> Loop:
+    variant = Variant("normed", Storage(((dtype,),)), compute)
+    types = NormTables(
+        addresses=array(nt.int64, 2),
+        numels=array(nt.int64),
+        groups=array(nt.int32),
+        chunk_tensor=array(nt.int32),
+        chunk_start=array(nt.int64),
+        hyper=array(compute, 2),
+        first_sum=array(nt.int64),
+        scalars=array(nt.float64),
+    )
+    return compile_loop(_squares, variant, nt.NamedTuple(types, NormTables), array(nt.float64))
 
 
 def prepare_squares(dtype: str, tables) -> Threads:
     """What writes the sums of squares of a bucket; dtype is that of the gradients, tables as launch.NormTables of NumPy arrays."""
-    loop = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype), tables.hyper.shape[1])
+    loop = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype))
     return Threads(loop, tables, CHUNK, MIN_WORK)
 
 
 @functools.cache
 def _compiled_norms():
-    return _norms.compile((FLOAT64, nt.Array(nt.int64, 2, "C"), FLOAT64))
+    return _norms.compile((array(nt.float64), array(nt.int64, 2), array(nt.float64)))
 
 
 def norms(sums: np.ndarray, spans: np.ndarray, out: np.ndarray) -> None:

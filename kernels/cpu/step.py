@@ -1,150 +1,96 @@
 """The Numba driver: the rules of rules.py over the tables of a bucket of CPU tensors."""
 
 import functools
-import types
 
-import numba
 import numpy as np
 from numba.core import types as nt
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from .. import fma, quant, rules  # noqa: F401 - tl.fma
+from .. import quant, rules
 from ..caches import cached_njit
-from ..lang import clip, is_rule, normal, quotient, reciprocal, rounded_quotient, tl
 from ..quant import GROUP, LEAST_SCALE
+from ..rules import ARGS, NEUTRAL, Common
 from ..storage import Storage
-from .memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_codes, store_row
+from ..tables import SKIP, UNSCALE, Tables
+from .language import compile_rule
+from .memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_quantized, store_row
 from .threads import Loop, Threads, compile_loop
 
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
 MIN_WORK = 1 << 16  # elements a thread must have before waking it pays
 
-INT32, INT64, FLOAT64 = (nt.Array(dtype, 1, "C") for dtype in (nt.int32, nt.int64, nt.float64))
+N_COMMON, N_FREE = len(Common._fields), len(Common._fields) - len(NEUTRAL)  # the free ones come first: they have no neutral value
+assert (*Common._fields[N_FREE:],) == (*NEUTRAL,)
 
 
-@overload(tl.sqrt)
-def _sqrt(x):
-    return lambda x: np.sqrt(x)
+def column(variant, addresses, tensor):
+    """Replaced by its overload: the addresses of one tensor, as a tuple."""
 
 
-@overload(tl.where)
-def _where(condition, a, b):
-    return lambda condition, a, b: a if condition else b
+@overload(column)
+def _(variant, addresses, tensor):
+    n_rows = variant.rows[-1]
+    return lambda variant, addresses, tensor: to_fixed_tuple(addresses[:, tensor], n_rows)
 
 
-@numba.njit(error_model="numpy")
-def _clip(x, limit):
-    x = limit if x > limit else x  # each line is one instruction
-    return -limit if x < -limit else x
+def common_of(variant, hyper, group):
+    """Replaced by its overload: the Common numbers of a group."""
 
 
-@numba.njit(error_model="numpy")
-def _quotient(x, y):
-    return x / y
+@overload(common_of)
+def _(variant, hyper, group):
+    return lambda variant, hyper, group: Common(*to_fixed_tuple(hyper[group], N_COMMON))
 
 
-def _reciprocal(y):
-    """Replaced by its overload: lang.reciprocal."""
+def _args_of(variant, hyper, group):
+    """Replaced by its overload: the numbers that the rule takes alone."""
 
 
-@overload(_reciprocal)
-def _(y):
-    if y == nt.float64:
-        return lambda y: 1 / y
-    one, most, mask = np.float32(1), np.float32(2.0**126), np.uint32(0xFFFFFFFE)
-
-    def reciprocal(y):
-        y = most if y > most else y
-        return one / np.uint32(np.float32(y).view(np.uint32) & mask).view(np.float32)
-
-    return reciprocal
+@overload(_args_of)
+def _(variant, hyper, group):
+    args = ARGS[variant.rule]
+    n_args = len(args._fields)
+    return lambda variant, hyper, group: args(*to_fixed_tuple(hyper[group, N_COMMON:], n_args))
 
 
-def _normal(x):
-    """Replaced by its overload: lang.normal."""
+def _changes_nothing(variant, common):
+    """Replaced by its overload: whether all that has a neutral value has it."""
 
 
-@overload(_normal)
-def _(x):
-    least = np.finfo(x.name).tiny
-    return lambda x: x if x > least else least
+def _update(variant, values, grad_scale, norm, common, args):
+    """Replaced by its overload: values are (grad, param, *state), the result is (param, *state)."""
 
 
-# written otherwise for GPUs
-_BUILT_IN = {clip: _clip, quotient: _quotient, rounded_quotient: _quotient, reciprocal: _reciprocal, normal: _normal}
-
-
-def compile_rule(function, compute: nt.Float):
-    """A rule as a Numba function: the rules that it calls compiled too, its float literals of the compute type."""
-    if function in _BUILT_IN:
-        return _BUILT_IN[function]
-    number = np.dtype(compute.name).type
-    code = function.fn.__code__
-    scope = {"__name__": function.fn.__module__}  # the disk cache imports it
-    scope |= {
-        name: compile_rule(value, compute) if is_rule(value) or (callable(value) and value in _BUILT_IN) else value
-        for name, value in function.fn.__globals__.items()
-        if name in code.co_names
-    }
-    # as float64, literals would widen float32 arithmetic, which runs 2-3 times slower
-    consts = tuple(number(const) if isinstance(const, float) else const for const in code.co_consts)
-    # error_model: Python's check for division by zero would stop vectorisation
-    return numba.njit(types.FunctionType(code.replace(co_consts=consts), scope, code.co_name), error_model="numpy")
-
-
-def fixed(variant, addresses, tensor, hyper, group):
-    """Replaced by its overload: the addresses of one tensor and the hyperparameters of its group, as tuples."""
-
-
-@overload(fixed)
-def _(variant, addresses, tensor, hyper, group):
-    n_rows, n_hyper = variant.rows[-1], variant.n_hyper
-
-    def build(variant, addresses, tensor, hyper, group):
-        return to_fixed_tuple(addresses[:, tensor], n_rows), to_fixed_tuple(hyper[group], n_hyper)
-
-    return build
-
-
-def _changes_nothing(variant, hyper):
-    """Replaced by its overload: whether all that has a neutral value has it; hyper is a row of hyperparameters."""
-
-
-def _update(variant, values, norm, hyper):
-    """Replaced by its overload: (grad, param, *state), norm, hyperparameters -> (param, *state)."""
-
-
-def _plain_update(variant, values, hyper):
+def _plain_update(variant, values, grad_scale, common, args):
     """Replaced by its overload: _update with all neutral values, which the compiler drops; they would take half of its time."""
 
 
 @overload(_changes_nothing)
-def _(variant, hyper):
-    n_free, neutral = _neutral(variant.compute)
+def _(variant, common):
+    neutral = _neutral(variant.compute)
 
-    def changes_nothing(variant, hyper):
+    def changes_nothing(variant, common):
         same = True
         for c in range(len(neutral)):
-            same &= hyper[n_free + c] == neutral[c]
+            same &= common[N_FREE + c] == neutral[c]
         return same
 
     return changes_nothing
 
 
 @overload(_update)
-def _(variant, values, norm, hyper):
-    functions = rules.apply, getattr(rules, variant.rule), quant.moment_of, rules.variance_of
-    apply, rule, moment_of, variance_of = (compile_rule(function, variant.compute) for function in functions)
-    n_common = len(rules.COMMON)
+def _(variant, values, grad_scale, norm, common, args):
+    functions = rules.apply, getattr(rules, variant.rule), quant.second_moment_of, rules.variance_of
+    apply, rule, second_moment_of, variance_of = (compile_rule(function, variant.compute) for function in functions)
 
-    def update(variant, values, norm, hyper):
-        param, state = apply(values[0], values[1], values[2:], norm, hyper[:n_common], hyper[n_common:], rule)
+    def update(variant, values, grad_scale, norm, common, args):
+        param, state = apply(values[0], values[1], values[2:], grad_scale, norm, common, args, rule)
         return (param,) + state
 
-    def update_variance(variant, values, norm, hyper):
-        state = (moment_of(values[2], values[3]),) + values[3:]
-        param, state = apply(values[0], values[1], state, norm, hyper[:n_common], hyper[n_common:], rule)
+    def update_variance(variant, values, grad_scale, norm, common, args):
+        state = (second_moment_of(values[2], values[3]),) + values[3:]
+        param, state = apply(values[0], values[1], state, grad_scale, norm, common, args, rule)
         return (param, variance_of(state[0], state[1])) + state[1:]
 
     if variant.storage.variance:
@@ -154,25 +100,14 @@ def _(variant, values, norm, hyper):
 
 
 @overload(_plain_update)
-def _(variant, values, hyper):
-    n_free, neutral = _neutral(variant.compute)
-    n_common = len(rules.COMMON)
+def _(variant, values, grad_scale, common, args):
+    neutral = _neutral(variant.compute)
     no_norm = type(neutral[0])(0)
 
-    def update(variant, values, hyper):
-        return _update(variant, values, no_norm, hyper[:n_free] + neutral + hyper[n_common:])
+    def update(variant, values, grad_scale, common, args):
+        return _update(variant, values, grad_scale, no_norm, Common(*(common[:N_FREE] + neutral)), args)
 
     return update
-
-
-def unscaled(variant, row, factor):
-    """Replaced by its overload: rules.unscaled."""
-
-
-@overload(unscaled)
-def _(variant, row, factor):
-    function = compile_rule(rules.unscaled, variant.compute)
-    return lambda variant, row, factor: function(row, factor)
 
 
 def _part_end(variant, begin, end):
@@ -181,85 +116,92 @@ def _part_end(variant, begin, end):
 
 @overload(_part_end)
 def _(variant, begin, end):
-    if variant.coded:
+    if variant.storage.quantized:
         return lambda variant, begin, end: min(begin + GROUP, end)
     return lambda variant, begin, end: end
 
 
 def _no_peaks(variant):
-    """Replaced by its overload: what the scale of a group is at least, for each coded value."""
+    """Replaced by its overload: what the scale of a group is at least, for each quantized value."""
 
 
 @overload(_no_peaks)
 def _(variant):
-    least = (np.int32(LEAST_SCALE),) * len(variant.coded)
+    least = (np.int32(LEAST_SCALE),) * len(variant.storage.quantized)
     return lambda variant: least
 
 
 def _neutral(compute: nt.Float):
-    """How many of rules.COMMON have no neutral value, which they begin with, and those of the others."""
-    number = np.dtype(compute.name).type
-    neutral = tuple(number(value) for value in rules.COMMON.values() if value is not None)
-    return len(rules.COMMON) - len(neutral), neutral
+    """The neutral values, of the compute type."""
+    return tuple(map(np.dtype(compute.name).type, NEUTRAL.values()))
 
 
 @cached_njit(nogil=True, error_model="numpy")
-def _step(
-    variant,  # carries no value: its type says what to compile
-    addresses,  # int64 [n_rows, n_tensors]: grad, param, state 0, ..., each in one row or two
-    numels,  # int64 [n_tensors], elements
-    groups,  # int32 [n_tensors]: row of hyper
-    chunk_tensor,  # int32 [n_chunks]
-    chunk_start,  # int64 [n_chunks], elements
-    hyper,  # compute type [n_groups, n_hyper]
-    norm_index,  # int32 [n_tensors]: where in scalars the norm is that limits the gradient
-    noise,  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
-    origin,  # int64 [n_tensors], elements: where in a parameter the tensor begins, that is a part of it
-    scalars,  # float64: as for launch.prepare()
-    chunk,  # elements
-    first,  # the chunks of this thread: first up to last
-    last,
-):
-    if scalars[0] != 0:
+def _step(variant, tables, scalars, chunk, first, last):
+    """What a thread updates: chunks `first` up to `last`, each of `chunk` elements.
+
+    variant: carries no value, its type says what to compile; tables: tables.Tables; scalars: as tables.py has them.
+    """
+    if scalars[SKIP] != 0:
         return
+    # once: to take an array out of a tuple costs an atomic count
+    addresses, numels, groups, hyper, norm_index = tables.addresses, tables.numels, tables.groups, tables.hyper, tables.norm_index
+    chunk_tensor, chunk_start, random_key, shard_offset = tables.chunk_tensor, tables.chunk_start, tables.random_key, tables.shard_offset
     scratch = scratch_of(variant)
     for k in range(first, last):
         tensor = chunk_tensor[k]
         start = chunk_start[k]
-        bases, row = fixed(variant, addresses, tensor, hyper, groups[tensor])
-        row = unscaled(variant, row, hyper.dtype.type(scalars[1]))
-        norm = hyper.dtype.type(scalars[norm_index[tensor]])
-        keys = chunk_keys(variant, (noise[tensor, 0], noise[tensor, 1], noise[tensor, 2]), start, origin[tensor])
         end = min(start + chunk, numels[tensor])
-        plain = _changes_nothing(variant, row)
+        bases = column(variant, addresses, tensor)
+        common, args = common_of(variant, hyper, groups[tensor]), _args_of(variant, hyper, groups[tensor])
+        grad_scale = common.grad_scale * hyper.dtype.type(scalars[UNSCALE])
+        norm = hyper.dtype.type(scalars[norm_index[tensor]])
+        words = random_key[tensor, 0], random_key[tensor, 1], random_key[tensor, 2]
+        keys = chunk_keys(variant, words, start, shard_offset[tensor])
+        plain = _changes_nothing(variant, common)
         begin = start
         while begin < end:
             stop = _part_end(variant, begin, end)
             scales = load_scales(variant, bases, begin // GROUP)
             peaks = _no_peaks(variant)
-            place = scratch - 4 * begin
+            slots = scratch - 4 * begin  # where the values of element 0 would wait
             if plain:
                 for i in range(begin, stop):
-                    values = _plain_update(variant, load_row(variant, bases, i, scales), row)
+                    values = _plain_update(variant, load_row(variant, bases, i, scales), grad_scale, common, args)
                     peaks = larger(variant, peaks, values)
-                    store_row(variant, bases, i, values, keys, place)
+                    store_row(variant, bases, i, values, keys, slots)
             else:
                 for i in range(begin, stop):
-                    values = _update(variant, load_row(variant, bases, i, scales), norm, row)
+                    values = _update(variant, load_row(variant, bases, i, scales), grad_scale, norm, common, args)
                     peaks = larger(variant, peaks, values)
-                    store_row(variant, bases, i, values, keys, place)
-            store_codes(variant, bases, begin, stop, peaks, keys, place)
+                    store_row(variant, bases, i, values, keys, slots)
+            store_quantized(variant, bases, begin, stop, peaks, keys, slots)
             begin = stop
 
 
+def array(dtype: nt.Type, ndim: int = 1) -> nt.Array:
+    """The type of a table."""
+    return nt.Array(dtype, ndim, "C")
+
+
 @functools.cache
-def compiled(rule: str, storage: Storage, n_hyper: int) -> Loop:
+def compiled(rule: str, storage: Storage) -> Loop:
     """Machine code for one rule and Storage."""
-    variant = Variant(rule, storage, getattr(nt, storage.compute), n_hyper)
-    hyper, noise = nt.Array(variant.compute, 2, "C"), nt.Array(nt.int32, 2, "C")
-    return compile_loop(_step, variant, nt.Array(nt.int64, 2, "C"), INT64, INT32, INT32, INT64, hyper, INT32, noise, INT64, FLOAT64)
+    variant = Variant(rule, storage, getattr(nt, storage.compute))
+    types = Tables(
+        addresses=array(nt.int64, 2),
+        numels=array(nt.int64),
+        groups=array(nt.int32),
+        chunk_tensor=array(nt.int32),
+        chunk_start=array(nt.int64),
+        hyper=array(variant.compute, 2),
+        norm_index=array(nt.int32),
+        random_key=array(nt.int32, 2),
+        shard_offset=array(nt.int64),
+    )
+    return compile_loop(_step, variant, nt.NamedTuple(types, Tables), array(nt.float64))
 
 
-def prepare(rule: str, storage: Storage, tables, chunk: int, min_work: int) -> Threads:
-    """What does a step of a bucket of CPU tensors; tables: launch.Tables of NumPy arrays."""
-    return Threads(compiled(rule, storage, tables.hyper.shape[1]), tables, chunk, min_work)
+def prepare(rule: str, storage: Storage, tables: Tables, chunk: int, min_work: int) -> Threads:
+    """What does a step of a bucket of CPU tensors, whose tables are NumPy arrays."""
+    return Threads(compiled(rule, storage), tables, chunk, min_work)

@@ -74,12 +74,12 @@ def set_float_mode(mode):
 
 
 @intrinsic
-def _fork(typing_context, parallel, loop, arrays, chunk, shares, n_shares):
+def _fork(typing_context, parallel, loop, tables, out, chunk, shares, n_shares):
     """Run the loop on all shares by the threads of GOMP_parallel, at that address: whichever is free takes the next share.
 
     All compute in the mode of the thread that calls: else a result would depend on who took a share.
     """
-    types = (nt.voidptr, *arrays.types, nt.intp, nt.intp, nt.intp)
+    types = (nt.voidptr, tables, out, nt.intp, nt.intp, nt.intp)
 
     def build(context, builder, signature, values):
         parallel, *given = values
@@ -93,7 +93,7 @@ def _fork(typing_context, parallel, loop, arrays, chunk, shares, n_shares):
         body.linkage = "internal"
         inner = ir.IRBuilder(body.append_basic_block("entry"))
         own = inner.bitcast(body.args[0], data.type)
-        loop, arrays, chunk, shares, n_shares, mode = (inner.load(cgutils.gep_inbounds(inner, own, 0, n)) for n in range(6))
+        loop, tables, out, chunk, shares, n_shares, mode = (inner.load(cgutils.gep_inbounds(inner, own, 0, n)) for n in range(7))
         shares = inner.inttoptr(shares, WORD.as_pointer())
         function = inner.inttoptr(loop, context.call_conv.get_function_type(nt.none, types).as_pointer())
         take, run, done = (body.append_basic_block(name) for name in ("take", "run", "done"))
@@ -101,12 +101,12 @@ def _fork(typing_context, parallel, loop, arrays, chunk, shares, n_shares):
         _set_mode(inner, mode)
         inner.branch(take)
         inner.position_at_end(take)
-        k = inner.atomic_rmw("add", cgutils.gep_inbounds(inner, own, 0, 6), WORD(1), "monotonic")
+        k = inner.atomic_rmw("add", cgutils.gep_inbounds(inner, own, 0, 7), WORD(1), "monotonic")
         inner.cbranch(inner.icmp_signed("<", k, n_shares), run, done)
         inner.position_at_end(run)
         first, last = (inner.load(inner.gep(shares, [index])) for index in (k, inner.add(k, WORD(1))))
         null = ir.Constant(VOID_P, None)
-        context.call_conv.call_function(inner, function, nt.none, types, [null, *cgutils.unpack_tuple(inner, arrays), chunk, first, last])
+        context.call_conv.call_function(inner, function, nt.none, types, [null, tables, out, chunk, first, last])
         inner.branch(take)
         inner.position_at_end(done)
         _set_mode(inner, before)
@@ -118,29 +118,29 @@ def _fork(typing_context, parallel, loop, arrays, chunk, shares, n_shares):
         )
         return context.get_dummy_value()
 
-    return nt.none(nt.intp, nt.intp, arrays, nt.intp, nt.intp, nt.intp), build
+    return nt.none(nt.intp, nt.intp, tables, out, nt.intp, nt.intp, nt.intp), build
 
 
 @cached_njit(nogil=True)
-def _share(parallel, loop, arrays, chunk, shares, n_shares):
-    _fork(parallel, loop, arrays, chunk, shares, n_shares)
+def _share(parallel, loop, tables, out, chunk, shares, n_shares):
+    _fork(parallel, loop, tables, out, chunk, shares, n_shares)
 
 
 class Loop(NamedTuple):
-    """Machine code of a function of (variant, *tables, out, chunk, first, last): a type without a value, arrays, and three integers."""
+    """Machine code of a function of (variant, tables, out, chunk, first, last): a type without a value, arrays, and three integers."""
 
     variant: Any
     call: Any
     address: int
-    share: Any  # _share() for such arrays
+    share: Any  # _share() for such tables
 
 
-def compile_loop(dispatcher, variant, *arrays) -> Loop:
-    """From the disk cache if it is there; arrays: the Numba types of the tables and of what is written."""
-    signature = (variant, *arrays, nt.intp, nt.intp, nt.intp)
+def compile_loop(dispatcher, variant, tables, out) -> Loop:
+    """From the disk cache if it is there; tables, out: the Numba types of the tables and of what each call brings."""
+    signature = (variant, tables, out, nt.intp, nt.intp, nt.intp)
     call = dispatcher.compile(signature)
     code = dispatcher.overloads[signature]
-    share = _share.compile((nt.intp, nt.intp, nt.Tuple(arrays), nt.intp, nt.intp, nt.intp))
+    share = _share.compile((nt.intp, nt.intp, tables, out, nt.intp, nt.intp, nt.intp))
     return Loop(variant, call, code.library.get_pointer_to_function(code.fndesc.llvm_func_name), share)
 
 
@@ -180,7 +180,7 @@ class Threads:
 
     Args:
         loop: machine code.
-        tables: a tuple of NumPy arrays, launch.Tables or NormTables.
+        tables: Tables or NormTables of NumPy arrays.
         chunk: elements of each.
         min_work: what a thread must have, in elements.
     """
@@ -200,12 +200,12 @@ class Threads:
         if n_threads == 1:
             self._run(out, *self._shares)
         elif address := _parallel():
-            self._loop.share(address, self._loop.address, (*self._tables, out), self._chunk, self._shares_at, n_threads)
+            self._loop.share(address, self._loop.address, self._tables, out, self._chunk, self._shares_at, n_threads)
         else:
             self._by_pool(out)
 
     def _run(self, out: np.ndarray, first: int, last: int) -> None:
-        self._loop.call(self._loop.variant, *self._tables, out, self._chunk, first, last)
+        self._loop.call(self._loop.variant, self._tables, out, self._chunk, first, last)
 
     def _by_pool(self, out: np.ndarray) -> None:
         first, *rest = itertools.pairwise(self._shares)

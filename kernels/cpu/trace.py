@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from llvmlite import ir
 
-from ..lang import is_rule
+from ..lang import constant, is_rule
 
 _FLOATS = {"float64": ir.DoubleType(), "float32": ir.FloatType(), "float16": ir.HalfType()}
 _INTS = {"bool": 1, "uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "bfloat16": 16, "uint32": 32, "int32": 32, "int64": 64}
@@ -145,5 +145,6 @@ _TL = SimpleNamespace(**_FUNCTIONS, **{name: name for name in TYPES})
 def traced(function):
     """The function on Values: tl's names, and the functions that it calls, in their form for them."""
     code = function.fn.__code__
-    scope = {name: traced(value) if is_rule(value) else value for name, value in function.fn.__globals__.items() if name in code.co_names}
+    known = {name: value for name, value in function.fn.__globals__.items() if name in code.co_names}
+    scope = {name: traced(value) if is_rule(value) else constant(value) for name, value in known.items()}
     return types.FunctionType(code, {**scope, "tl": _TL, "BY_BITS": True}, code.co_name)

@@ -1,15 +1,24 @@
 """Triton: typed pointers out of the address table, loads and stores at them.
 
-A value lies in one row of addresses or in two: a 16-bit parameter and its float32 master, a bfloat16 parameter and the
-remainder of its master, the codes of an 8-bit state and their scales. `ptrs` are those of one value, at its first element.
+A value lies in one row of addresses or in two, by its format (storage.py). `ptrs` are those of one value, at its first element.
 """
 
+from .. import quant, storage
 from ..lang import jit, tl
-from ..quant import GROUP, LEAST_SCALE, decoded, encoded
-from ..rounding import joined, master_of, nearest, random_bits, shown, split, stochastic, widened
+from ..quant import dequantize, quantize
+from ..rounding import (
+    master_or_param,
+    merge_remainder,
+    random_bits,
+    round_master,
+    round_stochastically,
+    round_to_nearest,
+    split_master,
+    upcast,
+)
 
-GROUP = tl.constexpr(GROUP)
-LEAST_SCALE = tl.constexpr(LEAST_SCALE)
+GROUP, LEAST_SCALE = tl.constexpr(quant.GROUP), tl.constexpr(quant.LEAST_SCALE)
+PLAIN, MASTER, SPLIT, QUANTIZED = map(tl.constexpr, (storage.PLAIN, storage.MASTER, storage.SPLIT, storage.QUANTIZED))
 
 
 @jit
@@ -20,15 +29,15 @@ def row_pointer(addresses_ptr, row: tl.constexpr, tensor, n_tensors, dtype: tl.c
 
 @jit
 def value_pointers(
-    addresses_ptr, tensor, n_tensors, start, first: tl.constexpr, last: tl.constexpr, DTYPES: tl.constexpr, ALIGN: tl.constexpr
+    addresses_ptr, tensor, n_tensors, start, row: tl.constexpr, FORMAT: tl.constexpr, DTYPES: tl.constexpr, ALIGN: tl.constexpr
 ):
-    """Into the rows from `first` up to `last`, which hold one value."""
-    ptr = row_pointer(addresses_ptr, first, tensor, n_tensors, DTYPES[first], ALIGN)
-    if last - first == 1:
+    """Of a value whose rows begin at `row`, at its element `start`."""
+    ptr = row_pointer(addresses_ptr, row, tensor, n_tensors, DTYPES[row], ALIGN)
+    if FORMAT == PLAIN:
         return (ptr + start,)
     else:
-        beside = row_pointer(addresses_ptr, first + 1, tensor, n_tensors, DTYPES[first + 1], ALIGN)
-        return ptr + start, beside + (start // GROUP if DTYPES[first].primitive_bitwidth == 8 else start)
+        second = row_pointer(addresses_ptr, row + 1, tensor, n_tensors, DTYPES[row + 1], ALIGN)
+        return ptr + start, second + (start // GROUP if FORMAT == QUANTIZED else start)
 
 
 @jit
@@ -67,18 +76,19 @@ def from_groups(x):
 
 
 @jit
-def load(ptrs, first, limit, BLOCK: tl.constexpr, compute: tl.constexpr):
+def load(ptrs, first, limit, FORMAT: tl.constexpr, BLOCK: tl.constexpr, compute: tl.constexpr):
     """The elements from `first` on, those below `limit` if it is not None, as the compute type."""
     offsets = tl.multiple_of(first, BLOCK) + tl.arange(0, BLOCK)
-    value = load_below(ptrs[0], offsets, limit)
-    if len(ptrs) == 1:
-        value = widened(value, compute)
-    elif ptrs[0].dtype.element_ty.primitive_bitwidth == 8:
+    stored = load_below(ptrs[0], offsets, limit)
+    if FORMAT == PLAIN:
+        value = upcast(stored, compute)
+    elif FORMAT == QUANTIZED:
         groups = (first // GROUP + tl.arange(0, BLOCK // GROUP))[:, None]
-        value = from_groups(decoded(in_groups(value), load_below(ptrs[1], groups, limit, GROUP)))
+        value = from_groups(dequantize(in_groups(stored), load_below(ptrs[1], groups, limit, GROUP)))
+    elif FORMAT == SPLIT:
+        value = merge_remainder(stored, load_below(ptrs[1], offsets, limit))
     else:
-        beside = load_below(ptrs[1], offsets, limit)
-        value = joined(value, beside) if ptrs[1].dtype.element_ty == tl.int16 else master_of(value, beside)
+        value = master_or_param(stored, load_below(ptrs[1], offsets, limit))
     return value
 
 
@@ -93,35 +103,44 @@ def store_scales(ptr, first, limit, scale, EACH: tl.constexpr):
     groups = (first // GROUP + tl.arange(0, scale.shape[0]))[:, None]
     thread = tl.arange(0, N)[None, :]
     mask = thread == 0 if limit is None else (thread == 0) & (groups * GROUP < limit)
-    place = (groups * N + thread) // N  # the group
-    tl.store(ptr + place, tl.broadcast_to(scale, [scale.shape[0], N]), mask=mask)
+    index = (groups * N + thread) // N  # the group
+    tl.store(ptr + index, tl.broadcast_to(scale, [scale.shape[0], N]), mask=mask)
 
 
 @jit
-def store(ptrs, first, limit, value, place, keys, EACH: tl.constexpr, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr):
-    """What load() is to read; the element's place, from `place` on, and keys choose its random bits in a stream of its own."""
+def store_quantized(ptrs, first, limit, value, random, EACH: tl.constexpr):
+    """Codes and scales; random: 16 bits for each element, as uint32."""
     offsets = tl.multiple_of(first, value.shape[0]) + tl.arange(0, value.shape[0])
-    index = place.to(tl.uint32) + offsets.to(tl.uint32)
+    size = in_groups(value.to(tl.uint32, bitcast=True) & 0x7FFFFFFF).to(tl.int32)
+    if limit is not None:
+        size = tl.where(in_groups(offsets) < limit, size, 0)
+    peak = tl.max(size, axis=1, keep_dims=True)  # as integers, where a NaN is the largest
+    scale = tl.where(peak > LEAST_SCALE, peak, LEAST_SCALE).to(tl.float32, bitcast=True)
+    codes = quantize(in_groups(value), scale, in_groups(random), ptrs[0].dtype.element_ty)
+    store_below(ptrs[0], offsets, from_groups(codes), limit)
+    store_scales(ptrs[1], first, limit, scale, EACH)
+
+
+@jit
+def store(
+    ptrs, first, limit, value, offset, keys, FORMAT: tl.constexpr, EACH: tl.constexpr, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr
+):
+    """What load() is to read; the elements' offsets in their parameter, from `offset` on, and keys choose their random bits of a stream."""
+    offsets = tl.multiple_of(first, value.shape[0]) + tl.arange(0, value.shape[0])
+    index = offset.to(tl.uint32) + offsets.to(tl.uint32)
     dtype: tl.constexpr = ptrs[0].dtype.element_ty
-    if len(ptrs) == 1:
+    if FORMAT == PLAIN:
         if STOCHASTIC and (dtype == tl.bfloat16 or dtype == tl.float16):
-            stored = stochastic(value, random_bits(index, keys, STREAM), dtype)
+            stored = round_stochastically(value, random_bits(index, keys, STREAM), dtype)
         else:
-            stored = nearest(value, dtype)
+            stored = round_to_nearest(value, dtype)
         store_below(ptrs[0], offsets, stored, limit)
-    elif ptrs[0].dtype.element_ty.primitive_bitwidth == 8:
-        size = in_groups(value.to(tl.uint32, bitcast=True) & 0x7FFFFFFF).to(tl.int32)
-        if limit is not None:
-            size = tl.where(in_groups(offsets) < limit, size, 0)
-        peak = tl.max(size, axis=1, keep_dims=True)  # as integers, where a NaN is the largest
-        scale = tl.where(peak > LEAST_SCALE, peak, LEAST_SCALE).to(tl.float32, bitcast=True)
-        codes = encoded(in_groups(value), scale, in_groups(random_bits(index, keys, STREAM)), dtype)
-        store_below(ptrs[0], offsets, from_groups(codes), limit)
-        store_scales(ptrs[1], first, limit, scale, EACH)
-    elif ptrs[1].dtype.element_ty == tl.int16:
-        param, remainder = split(value)
+    elif FORMAT == QUANTIZED:
+        store_quantized(ptrs, first, limit, value, random_bits(index, keys, STREAM), EACH)
+    elif FORMAT == SPLIT:
+        param, remainder = split_master(value)
         store_below(ptrs[0], offsets, param, limit)
         store_below(ptrs[1], offsets, remainder, limit)
     else:
-        store_below(ptrs[0], offsets, shown(value, dtype), limit)
+        store_below(ptrs[0], offsets, round_master(value, dtype), limit)
         store_below(ptrs[1], offsets, value, limit)

@@ -7,9 +7,13 @@ of the blocks that `step.py` updates, nor how parameters share launches can chan
 
 import triton
 
+from .. import storage, tables
 from ..lang import tl
-from ..rules import normed, unscaled
+from ..rules import Common, normed
 from .memory import load, load_numbers, row_pointer
+
+UNSCALE = tl.constexpr(tables.UNSCALE)
+PLAIN = tl.constexpr(storage.PLAIN)
 
 
 @triton.jit
@@ -22,9 +26,9 @@ def pairwise_sum(x, LEVELS: tl.constexpr):
 
 
 @triton.jit
-def add_squares(squares, ptr, first, limit, common):
+def add_squares(squares, ptr, first, limit, grad_scale, common):
     LANES: tl.constexpr = squares.shape[0]
-    grad = normed(load((ptr,), first, limit, LANES, squares.dtype), common)
+    grad = normed(load((ptr,), first, limit, PLAIN, LANES, squares.dtype), grad_scale, common)
     if limit is not None:
         grad = tl.where(first + tl.arange(0, LANES) < limit, grad, 0.0)
     return tl.fma(grad, grad, squares)
@@ -32,14 +36,14 @@ def add_squares(squares, ptr, first, limit, common):
 
 @triton.jit(do_not_specialize=["n_tensors"])
 def squares_kernel(
-    addresses_ptr,  # int64 [n_rows, n_tensors]: of grad in row 0
-    numels_ptr,  # int64 [n_tensors], elements
-    groups_ptr,  # int32 [n_tensors]: row of hyper_ptr
-    chunk_tensor_ptr,  # int32 [n_chunks]
-    chunk_start_ptr,  # int64 [n_chunks], elements, multiples of CHUNK
-    hyper_ptr,  # compute type [n_groups, N_HYPER]
-    first_sum_ptr,  # int64 [n_tensors]: where the sums of each tensor begin
-    scalars_ptr,  # float64, as in step.py
+    addresses_ptr,  # the tables: see tables.NormTables
+    numels_ptr,
+    groups_ptr,
+    chunk_tensor_ptr,
+    chunk_start_ptr,
+    hyper_ptr,
+    first_sum_ptr,
+    scalars_ptr,
     n_tensors,
     sums_ptr,  # float64: a sum of squares for each chunk of every bucket
     N_COMMON: tl.constexpr,
@@ -50,22 +54,22 @@ def squares_kernel(
     LEVELS: tl.constexpr,
 ):
     LANES: tl.constexpr = 1 << LEVELS
-    chunk = tl.program_id(0)
-    tensor = tl.load(chunk_tensor_ptr + chunk)
-    start = tl.multiple_of(tl.load(chunk_start_ptr + chunk), CHUNK)
-    unscale = tl.load(scalars_ptr + 1).to(hyper_ptr.dtype.element_ty)
-    common = unscaled(load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, N_COMMON), unscale)
+    index = tl.program_id(0)
+    tensor = tl.load(chunk_tensor_ptr + index)
+    start = tl.multiple_of(tl.load(chunk_start_ptr + index), CHUNK)
+    common = Common(*load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, N_COMMON))
+    grad_scale = common.grad_scale * tl.load(scalars_ptr + UNSCALE).to(hyper_ptr.dtype.element_ty)
     ptr = row_pointer(addresses_ptr, 0, tensor, n_tensors, DTYPE, ALIGN) + start
     limit = tl.minimum(tl.load(numels_ptr + tensor) - start, CHUNK).to(tl.int32)
 
     squares = tl.zeros([LANES], hyper_ptr.dtype.element_ty)
-    whole = limit // LANES * LANES
+    unmasked = limit // LANES * LANES
     first = 0
-    while first < whole:
-        squares = add_squares(squares, ptr, first, None, common)
+    while first < unmasked:
+        squares = add_squares(squares, ptr, first, None, grad_scale, common)
         first += LANES
-    if whole < limit:
-        squares = add_squares(squares, ptr, whole, limit, common)
+    if unmasked < limit:
+        squares = add_squares(squares, ptr, unmasked, limit, grad_scale, common)
     tl.store(sums_ptr + tl.load(first_sum_ptr + tensor) + start // CHUNK, pairwise_sum(squares, LEVELS))
 
 

@@ -12,6 +12,7 @@ from fusedrms.kernels import lang, launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.gpu.step import step_kernel
 from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.tables import FIRST_NORM, Tables
 from fusedrms.tools.machine_code import build, target_of
 from fusedrms.tools.variants import RULES, parse_mode, variant
 
@@ -90,14 +91,14 @@ class Launch:
         self.hyper = np.array([self._recipe(g, eps) for g in range(1 if kind == "exact" else 3)], self.compute)
         assert self.hyper.shape[1] == n_hyper
         self.groups = (np.arange(n) % len(self.hyper)).astype(np.int32)
-        self.norm_index = np.array([launch.FIRST_NORM + k % 2 for k in range(n)], np.int32)
+        self.norm_index = np.array([FIRST_NORM + k % 2 for k in range(n)], np.int32)
         words = self.rng.integers(0, 2**32, (n, 3), np.uint32)
         words[:, 2] = self.rng.integers(1, 2**24, n)
-        self.noise = words.view(np.int32)
-        self.origin = self.rng.integers(0, 2**20, n) * 1024 * 16 + (2**32 if kind == "random" else 0)
-        self.origin[0] = 7
+        self.random_key = words.view(np.int32)
+        self.shard_offset = self.rng.integers(0, 2**20, n) * 1024 * 16 + (2**32 if kind == "random" else 0)
+        self.shard_offset[0] = 7
         if wraps:
-            self.origin = 2**32 - self.rng.integers(1, np.maximum(self.numels, 2))
+            self.shard_offset = 2**32 - self.rng.integers(1, np.maximum(self.numels, 2))
         self.scalars = np.array([0.0, 1.0 if kind == "exact" else 1 / 3, 1.7, 0.4])
         with np.errstate(all="ignore"):
             self.memory = [[self._contents(row, int(n)) for n in numels] for row in self.rows]
@@ -122,7 +123,7 @@ class Launch:
             return [*recipe.common, *recipe.args]
 
     def _contents(self, row: Row, n: int) -> np.ndarray:
-        rng, coded = self.rng, row.value in self.storage.coded
+        rng, coded = self.rng, row.value in self.storage.quantized
         if coded and row.which:
             scale = some(rng, -(-n // GROUP), 2**23, -34, -20).astype(np.float32)
             if self.kind != "random":
@@ -157,7 +158,7 @@ class Launch:
                 "mem": [0, 1, 1e-30, 1e10, 1e30, 3e38, np.inf, np.nan],
             }.get(row.name, [0, -0.0, 1e-40, 1e-30, 1e18, 3e38, np.inf, -np.inf, np.nan])
             mixed = rng.random(n) < 0.5
-            if self.storage.coded and row.name in ("grad", "grad_avg", "momentum_buffer"):
+            if self.storage.quantized and row.name in ("grad", "grad_avg", "momentum_buffer"):
                 # an infinity makes a whole group infinite: in some groups only
                 calm = (np.arange(n) // GROUP) % 4 != 0
                 odd = np.array(odd)
@@ -185,9 +186,18 @@ class Launch:
 
     # runs
 
-    def tables(self, addresses: np.ndarray, chunk: int) -> launch.Tables:
-        return launch.Tables(
-            addresses, self.numels, self.groups, *chunks(self.numels, chunk), self.hyper, self.norm_index, self.noise, self.origin
+    def tables(self, addresses: np.ndarray, chunk: int) -> Tables:
+        chunk_tensor, chunk_start = chunks(self.numels, chunk)
+        return Tables(
+            addresses=addresses,
+            numels=self.numels,
+            groups=self.groups,
+            chunk_tensor=chunk_tensor,
+            chunk_start=chunk_start,
+            hyper=self.hyper,
+            norm_index=self.norm_index,
+            random_key=self.random_key,
+            shard_offset=self.shard_offset,
         )
 
     def on_cpu(self, chunk: int = cpu.CHUNK) -> list[list[np.ndarray]]:
@@ -198,7 +208,7 @@ class Launch:
         """The rows after a launch of this process."""
         memory = [[array.copy() for array in row] for row in self.memory]
         addresses = np.array([[array.ctypes.data for array in row] for row in memory], np.int64)
-        tables = launch.Tables(*map(as_table, self.tables(addresses, config.chunk)))
+        tables = Tables(*map(as_table, self.tables(addresses, config.chunk)))
         with np.errstate(all="ignore"):
             launch.prepare(self.rule, self.storage, False, tables, config)(as_table(self.scalars))
         return memory
@@ -209,7 +219,7 @@ class Launch:
         return config._replace(chunk=max(CHUNK, config.block(self.storage)))
 
     def binary(self, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
-        return compiled(self.rule, self.storage, self.hyper.shape[1], config._replace(chunk=0), aligned, target)
+        return compiled(self.rule, self.storage, config._replace(chunk=0), aligned, target)
 
     def on_gpu(
         self,
@@ -257,8 +267,8 @@ def some(rng: np.random.Generator, n: int, least: int, low: int, high: int) -> n
 
 
 @functools.cache
-def compiled(rule: str, storage, n_hyper: int, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
-    return build(step_kernel, launch.constants(rule, storage, aligned, n_hyper, config, 32), target_of(target), storage.compute)
+def compiled(rule: str, storage, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
+    return build(step_kernel, launch.constants(rule, storage, aligned, config, 32), target_of(target), storage.compute)
 
 
 def same(a: np.ndarray, b: np.ndarray, dtype: str) -> np.ndarray:

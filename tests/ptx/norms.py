@@ -3,8 +3,10 @@
 import numpy as np
 
 from fusedrms.engine.buckets import chunks
-from fusedrms.kernels import launch, rules
+from fusedrms.kernels import launch
 from fusedrms.kernels.gpu.norm import norms_kernel, squares_kernel
+from fusedrms.kernels.rules import Common
+from fusedrms.kernels.tables import UNSCALE, NormTables
 from fusedrms.tools.machine_code import build, target_of
 
 from .intervals import WIDE
@@ -31,8 +33,8 @@ class Squares:
         if odd:
             self.grads[3][:] = narrow(np.resize([1e-30, 0, 1e-42, 3e-20], 65), dtype)
             self.grads[6][:3] = narrow(np.array([np.inf, 1e30, 3e38]), dtype)
-        self.hyper = np.ones((2, len(rules.COMMON) + 1), self.compute)
-        self.hyper[:, list(rules.COMMON).index("clip_normed")] = np.inf, 0.5
+        self.hyper = np.ones((2, len(Common._fields) + 1), self.compute)
+        self.hyper[:, Common._fields.index("clip_normed")] = np.inf, 0.5
         self.hyper[1, 1] = -0.75
         self.groups = (np.arange(len(NUMELS)) % 2).astype(np.int32)
         self.scalars = np.array([0.0, 1 / 3, 0.0])
@@ -44,8 +46,16 @@ class Squares:
         )
 
     def tables(self, addresses):
-        return launch.NormTables(
-            addresses, self.numels, self.groups, *chunks(self.numels, launch.norm_chunk_size()), self.hyper, self.first, self.scalars
+        chunk_tensor, chunk_start = chunks(self.numels, launch.norm_chunk_size())
+        return NormTables(
+            addresses=addresses,
+            numels=self.numels,
+            groups=self.groups,
+            chunk_tensor=chunk_tensor,
+            chunk_start=chunk_start,
+            hyper=self.hyper,
+            first_sum=self.first,
+            scalars=self.scalars,
         )
 
     def exact(self) -> np.ndarray:
@@ -53,7 +63,7 @@ class Squares:
         sums = []
         for grad, group in zip(self.grads, self.groups, strict=True):
             row, compute = self.hyper[group], np.dtype(self.compute).type
-            values = np.clip(wide(grad, self.dtype).astype(compute) * (row[1] * compute(self.scalars[1])), -row[5], row[5])
+            values = np.clip(wide(grad, self.dtype).astype(compute) * (row[1] * compute(self.scalars[UNSCALE])), -row[5], row[5])
             size = launch.norm_chunk_size()
             sums += [np.sum(values[k : k + size].astype(WIDE) ** 2) for k in range(0, len(values), size)]
         return np.array(sums)

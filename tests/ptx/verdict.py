@@ -3,6 +3,7 @@
 import numpy as np
 
 from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.tables import UNSCALE
 
 from .expected import step
 from .intervals import WIDE, Interval, Unit
@@ -20,7 +21,7 @@ def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True)
     first = {row.value: r for r, row in reversed(list(enumerate(made.rows)))}
     for t, n in enumerate(made.numels):
         row = made.hyper[made.groups[t]]
-        unscale = made.compute.type(made.scalars[1])
+        unscale = made.compute.type(made.scalars[UNSCALE])
         norm = float(made.compute.type(made.scalars[made.norm_index[t]]))
         with np.errstate(all="ignore"):
             values = [
@@ -44,7 +45,7 @@ def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True)
 
 def _read(made: Launch, unit: Unit, value: int, stored: list[np.ndarray]) -> Interval:
     dtypes = made.storage.dtypes[value]
-    if value in made.storage.coded:
+    if value in made.storage.quantized:
         return decoded(unit, stored[0], np.repeat(stored[1], GROUP)[: len(stored[0])])
     shown = wide(stored[0], dtypes[0])
     if len(dtypes) == 1:
@@ -61,8 +62,8 @@ def _holds(made: Launch, interval: Interval, value: int, now: list[np.ndarray], 
     if dtypes == ("float64",):
         return sure, (interval.low <= now[0]) & (now[0] <= interval.high)
     ends = [np.broadcast_to(to_float32(end, up), n) for end, up in ((interval.low, False), (interval.high, True))]
-    noise = random_bits(made.noise[t, :2], int(made.noise[t, 2]), made.origin[t] + np.arange(n), value - 1)
-    if value in made.storage.coded:
+    noise = random_bits(made.random_key[t, :2], int(made.random_key[t, 2]), made.shard_offset[t] + np.arange(n), value - 1)
+    if value in made.storage.quantized:
         return _codes_hold(interval, sure, now, noise)
     if len(dtypes) == 2:
         master = joined(now) if dtypes[1] == "int16" else now[1]

@@ -1,18 +1,17 @@
 """Launches of Triton's kernels: queued on a stream with nothing but addresses, and run by the CPU driver on the GPU's memory."""
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from fusedrms.kernels import launch
 from fusedrms.kernels.cpu import norm as cpu_norm
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.storage import ITEMSIZE, Storage
+from fusedrms.kernels.tables import FIRST_NORM, SKIP, NormTables, Tables
 
 from .memory import Fault, array_at, memory
 from .streams import state, stream_of
@@ -65,24 +64,25 @@ class _Tables:
 def step(a: Arguments, at: _Tables, n_programs: int) -> None:
     """step_kernel."""
     n_tensors, n_chunks = a["n_tensors"], a["n_chunks"]
-    rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in itertools.pairwise(a["ROWS"]))
+    ends = [*a["ROWS"][1:], len(a["DTYPES"])]
+    rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True))
     storage = Storage(rows, a["STOCHASTIC"], a["VARIANCE"], a["WRAPS"])
     groups, norm_index = at("groups", n_tensors), at("norm_index", n_tensors)
-    tables = launch.Tables(
-        at("addresses", a["ROWS"][-1], n_tensors),
-        at("numels", n_tensors),
-        groups,
-        at("chunk_tensor", n_chunks),
-        at("chunk_start", n_chunks),
-        at("hyper", 1 + int(groups.max()), a["N_COMMON"] + a["N_ARGS"]),
-        norm_index,
-        at("noise", n_tensors, 3),
-        at("origin", n_tensors),
+    tables = Tables(
+        addresses=at("addresses", len(a["DTYPES"]), n_tensors),
+        numels=at("numels", n_tensors),
+        groups=groups,
+        chunk_tensor=at("chunk_tensor", n_chunks),
+        chunk_start=at("chunk_start", n_chunks),
+        hyper=at("hyper", 1 + int(groups.max()), a["N_COMMON"] + a["N_ARGS"]),
+        norm_index=norm_index,
+        random_key=at("random_key", n_tensors, 3),
+        shard_offset=at("shard_offset", n_tensors),
     )
     scalars = at("scalars", 1 + int(norm_index.max()))
     if not a["PERSISTENT"] and n_programs != n_chunks:
         raise Fault(f"{n_programs} programs take {n_chunks} chunks, one each")
-    for first, dtypes in zip(a["ROWS"], rows, strict=False):
+    for first, dtypes in zip(a["ROWS"], rows, strict=True):
         for k, dtype in enumerate(dtypes):
             per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
             at.row(f"row {first + k}", tables.addresses[first + k], tables, a["chunk_size"], dtype, a["ALIGN"], per)
@@ -93,15 +93,15 @@ def squares(a: Arguments, at: _Tables, n_programs: int) -> None:
     """squares_kernel."""
     n_tensors, dtype = a["n_tensors"], _name(a["DTYPE"])
     numels, groups, first = at("numels", n_tensors), at("groups", n_tensors), at("first_sum", n_tensors)
-    tables = launch.NormTables(
-        at("addresses", 1, n_tensors),
-        numels,
-        groups,
-        at("chunk_tensor", n_programs),
-        at("chunk_start", n_programs),
-        at("hyper", 1 + int(groups.max()), a["N_HYPER"]),
-        first,
-        at("scalars", launch.FIRST_NORM),
+    tables = NormTables(
+        addresses=at("addresses", 1, n_tensors),
+        numels=numels,
+        groups=groups,
+        chunk_tensor=at("chunk_tensor", n_programs),
+        chunk_start=at("chunk_start", n_programs),
+        hyper=at("hyper", 1 + int(groups.max()), a["N_HYPER"]),
+        first_sum=first,
+        scalars=at("scalars", FIRST_NORM),
     )
     at.row("gradient", tables.addresses[0], tables, a["CHUNK"], dtype, a["ALIGN"])
     written = first[tables.chunk_tensor] + tables.chunk_start // a["CHUNK"]
@@ -117,13 +117,13 @@ def norms(a: Arguments, at: _Tables, n_programs: int) -> None:
 def count(a: Arguments, at: _Tables, n_programs: int) -> None:
     """count_kernel."""
     n = a["n_tensors"]
-    counted, noise, skipped = at("counted", n), at("noise", n, 3), at("scalars", 1)[0] != 0
+    counted, random_key, skipped = at("counted", n), at("random_key", n, 3), at("scalars", 1)[SKIP] != 0
     for k, (address, double) in enumerate(zip(at("counters", n).tolist(), at("double", n), strict=True)):
         dtype = np.dtype(np.float64 if double else np.float32)
         memory.checked(f"counter {k}", address, dtype.itemsize, at.device)
         counter = array_at(address, 1, dtype)
         counted[k] = counter[0] + dtype.type(1)
-        noise[k, 2] = counted[k]
+        random_key[k, 2] = counted[k]
         if not skipped:
             counter[0] = counted[k]
 

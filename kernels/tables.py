@@ -1,0 +1,35 @@
+"""What launches read: one definition for both drivers. Kernels take each table by its name here."""
+
+from typing import Any, NamedTuple
+
+# Where in the scalars of a step, float64, its numbers are.
+SKIP = 0  # not 0 if nothing may change
+UNSCALE = 1  # what gradients are multiplied by first
+FIRST_NORM = 2  # from here on L2 norms of gradients, 0 where none is limited
+
+
+class Tables(NamedTuple):
+    """Of the launch that updates a bucket: NumPy arrays on the host, tensors on a GPU."""
+
+    addresses: Any  # int64 [n_rows, n_tensors]: of grad, param, state 0, ..., each in one row or two
+    numels: Any  # int64 [n_tensors], elements
+    groups: Any  # int32 [n_tensors]: row of hyper
+    chunk_tensor: Any  # int32 [n_chunks]
+    chunk_start: Any  # int64 [n_chunks], elements, multiples of the chunk size
+    hyper: Any  # compute type [n_groups, n_hyper]: rules.Common, then the rule's arguments
+    norm_index: Any  # int32 [n_tensors]: where among the scalars the norm is that limits this gradient
+    random_key: Any  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
+    shard_offset: Any  # int64 [n_tensors], elements: where in its parameter the tensor begins, if it is a shard
+
+
+class NormTables(NamedTuple):
+    """Of the launch that adds up squares of gradients; its chunks have norm_chunk_size() elements. The first six as in Tables."""
+
+    addresses: Any
+    numels: Any
+    groups: Any
+    chunk_tensor: Any
+    chunk_start: Any
+    hyper: Any
+    first_sum: Any  # int64 [n_tensors]: where the sums of each tensor begin
+    scalars: Any  # float64: those of the step
