@@ -13,7 +13,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed test test-kernels test-integrations test-versions lint fix tune bench gpu gpu-rehearsal sanitize clean
+.PHONY: help install train train-distributed test test-all test-integrations test-versions lint fix tune bench gpu gpu-rehearsal sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -38,20 +38,20 @@ train-distributed: install  ## train in 2 processes (PARALLEL=ddp or fsdp), then
 	$(BIN)/python examples/train_gpt.py $(OPTIONS) --output $(FOLDER)/one
 	$(BIN)/python examples/compare_runs.py $(FOLDER)/$(PARALLEL) $(FOLDER)/one
 
-test: install  ## all tests that need no GPU: natively, then the Triton kernels in the interpreter
+test: install  ## every kind of check that needs no GPU, in minutes: natively, then the Triton kernels in the interpreter
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu and not exhaustive"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "interpret and not gpu and not exhaustive"
 
 # no GPU is simulated where none is tested
-test-kernels: install  ## every rule and mode for sm_80, sm_90 and sm_100, executed on this CPU, and in the interpreter
-	TEST_GPU=cuda $(BIN)/python -m pytest -n $(JOBS) -m exhaustive
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "exhaustive and interpret" tests/test_ptx.py
+test-all: test  ## then every combination of what it samples, and every rule and mode for sm_80, sm_90 and sm_100, executed on this CPU
+	TEST_GPU=cuda $(BIN)/python -m pytest -n $(JOBS) -m "exhaustive and not gpu"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n $(JOBS) -m "exhaustive and interpret and not gpu"
 
 test-integrations: $(VENV)/.installed-integrations  ## the optimizers in other projects' trainers, which it adds to .venv
 	TEST_GPU=cuda $(BIN)/python -m pytest tests/integrations
 
 test-versions: $(VENV)/.installed-versions  ## some tests with older and newer versions, each in its own gigabytes; ARGS=--list
-	$(BIN)/nox --noxfile tests/noxfile.py $(ARGS)
+	$(BIN)/nox --noxfile tests/noxfile.py $(ARGS); worst=$$?; $(BIN)/python -m bench.report --documents && exit $$worst
 
 $(VENV)/.installed-%: $(INSTALLED)
 	$(LOCKED) sh -ec 'test $@ -nt $(INSTALLED) && exit 0; \

@@ -1,6 +1,6 @@
-"""How fast a step is, beside torch's (`make bench`), what precision modes cost, what GPUs that share a model hold.
+"""How fast a step is, beside torch's (`make bench`), what a GPU must show (`make gpu`), and studies behind the documents' figures.
 
-See bench/precision.py, bench/group_size.py, bench/scaling.py, bench/bits.py.
+Rooms, each of which imports from those before it: `common`, `timing`, `studies` and `gpu`, `report`.
 """
 
 import pathlib

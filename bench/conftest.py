@@ -5,9 +5,9 @@ import gc
 import pytest
 import torch
 
-from bench.machine import machine
-from bench.selection import cases, changed
-from bench.store import complete
+from bench.common.machine import machine
+from bench.common.store import complete
+from bench.timing.algorithms import cases
 from fusedrms.kernels import devices
 
 
@@ -24,12 +24,6 @@ def pytest_generate_tests(metafunc):
     if "workload" in metafunc.fixturenames:
         timed = list(cases(_device(metafunc.config), metafunc.config.getoption("--quick")))
         metafunc.parametrize(("workload", "algorithm", "implementation"), timed, ids=["-".join(case) for case in timed])
-    if "tuned" in metafunc.fixturenames:
-        metafunc.parametrize("tuned", changed(_device(metafunc.config)), ids=", ".join)
-
-
-def pytest_collection_modifyitems(items):
-    items[:] = [item for item in items if "NOTSET" not in item.name]  # nothing was tuned, or nothing else than the default is best
 
 
 @pytest.fixture(scope="session")

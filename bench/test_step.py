@@ -1,25 +1,20 @@
-"""The timings. Workload, algorithm and implementation are parameters: --benchmark-group-by=param:workload,param:algorithm."""
+"""The timings, in groups of what computes the same."""
 
 import math
-import statistics
 import time
 
 import pytest
 import torch
 
-from bench.algorithms import ALGORITHMS, Implementation, Unavailable
-from bench.limits import Limits
-from bench.machine import free_bytes
-from bench.measure import extra_bytes, held_and_moved, host_seconds, timed, without_launch
-from bench.selection import configurations
-from bench.store import CACHED, LIMITS
-from bench.workloads import WORKLOADS, Shapes, converted, parameters
+from bench.common.machine import free_bytes
+from bench.common.store import CACHED, LIMITS
+from bench.timing.algorithms import ALGORITHMS, Implementation, Unavailable
+from bench.timing.limits import Limits
+from bench.timing.measure import extra_bytes, held_and_moved, host_seconds, timed, without_launch
+from bench.timing.workloads import WORKLOADS, Shapes, parameters
 from fusedrms import FusedRMSProp
-from fusedrms.engine import configs
 from fusedrms.engine.optimizer import FusedOptimizer
 from fusedrms.kernels import devices
-from fusedrms.tools import variants
-from fusedrms.tools.tune import SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch.compile and of guests are theirs
 FEW = 10  # tensors; compiling a step of so few takes seconds
@@ -42,6 +37,7 @@ def test_limit(benchmark, device, limits, limit):
     """What steps are held against; see Limits."""
     if limit not in limits.runs:
         pytest.skip("on a GPU the copy is the limit")
+    benchmark.group = "what the device can do"
     n_bytes, run = limits.runs[limit]
     limits.rates(rounds=1)
     timed(benchmark, run, device)
@@ -53,6 +49,7 @@ def _first_line(error: Exception) -> str:
 
 
 def test_step(benchmark, device, limits, compiling, workload, algorithm, implementation):
+    benchmark.group = f"{workload}, {algorithm}"
     reason = _step(benchmark, device, limits, compiling, *WORKLOADS[workload], ALGORITHMS[algorithm][implementation])
     if reason:
         pytest.skip(reason)
@@ -116,6 +113,7 @@ def _step(
 @pytest.mark.parametrize("n_tensors", [100, 1000, 10000])
 def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
     """What step() costs the host for tensors of 64 elements, the launch excluded."""
+    benchmark.group = "the host's part of a step"
     without_launch(monkeypatch)
     params = parameters([(64,)] * n_tensors, device)
     optimizer = FusedRMSProp(params)
@@ -129,29 +127,3 @@ def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
         devices.synchronize(device)
 
     benchmark.pedantic(optimizer.step, setup=setup, rounds=100, warmup_rounds=3)
-
-
-def test_tuned(benchmark, device, tuned):
-    """A step with a tuned configuration, in turns with the default one."""
-    rule, mode, size = tuned
-    params = converted(parameters(devices.on(device, SHAPES)[size], device), variants.parse_mode(mode)[0])
-    both = configurations(rule, mode, size, device)
-    optimizers = [variants.make(rule, mode, params) for _ in both]
-    for optimizer, config in zip(optimizers, both, strict=True):
-        with configs.forced(config):  # for as long as gradients stay where they are
-            optimizer.step()
-    seconds = []
-
-    def run(optimizer):
-        optimizer.step()
-        devices.synchronize(device)
-
-    def setup():
-        begin = time.perf_counter()
-        run(optimizers[0])
-        seconds.append(time.perf_counter() - begin)
-
-    benchmark.pedantic(run, args=(optimizers[1],), setup=setup, rounds=51, warmup_rounds=3)
-    default, best = (config._asdict() for config in both)
-    info = dict(rule=rule, mode=mode, size=size, default_ms=1e3 * statistics.median(seconds[3:]))
-    benchmark.extra_info |= info | dict(config={name: value for name, value in best.items() if value != default[name]})

@@ -2,7 +2,8 @@
 
 from . import presets, schedules
 from .backward import apply_in_backward
-from .engine.storage import Memory, export_master
+from .engine.state.masters import export_master
+from .engine.state.usage import Memory
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .smorms3 import FusedSMORMS3
 from .version import __version__

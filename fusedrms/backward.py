@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from .engine.groups import named_parameters
-from .engine.optimizer import FusedOptimizer, Run
+from .engine.optimizer import FusedOptimizer
+from .engine.options.groups import named_parameters
+from .engine.run import Run
+from .engine.step import loss_of
 
 _ATTRIBUTE = "_fusedrms_part"  # of a parameter
 
@@ -26,45 +28,45 @@ def _check(group: dict[str, Any]) -> None:
 
 
 class _Part:
-    """The step of one parameter: that of an optimizer of its own, with the options and the state of the whole."""
+    """The step of one parameter: that of an optimizer of its own, with the options and the state of the owner."""
 
-    def __init__(self, whole: FusedOptimizer):
-        self.whole = whole
-        self._optimizer = type(whole).__new__(type(whole))
-        run = Run(whole._run.ties)
-        whole._run.parts.add(run)
-        self._optimizer.__dict__.update(whole.__dict__, param_groups=[{}], state=type(whole.state)(dict), _run=run)
+    def __init__(self, owner: FusedOptimizer):
+        self.owner = owner
+        self._optimizer = type(owner).__new__(type(owner))
+        run = Run(owner._run.ties)
+        owner._run.parts.add(run)
+        self._optimizer.__dict__.update(owner.__dict__, param_groups=[{}], state=type(owner.state)(dict), _run=run)
 
     def __reduce__(self):
         """A pickled parameter has no optimizer."""
         return OrderedDict, ()
 
     def step(self, param: Tensor) -> None:
-        """Nothing for a parameter that the optimizer no longer has."""
-        whole, one = self.whole, self._optimizer
-        place = _place(whole.param_groups, param, one._first_number)
-        if place is None:
+        """Nothing for a parameter that the owner no longer has."""
+        owner, optimizer = self.owner, self._optimizer
+        found = _find(owner.param_groups, param, optimizer._first_number)
+        if found is None:
             return
-        group, number = place
-        if number != one._first_number:  # others were added or removed, or the order is another
-            one._first_number = number
-            one.release()
+        group, number = found
+        if number != optimizer._first_number:  # others were added or removed, or the order is another
+            optimizer._first_number = number
+            optimizer.release()
         own = {key: value for key, value in group.items() if key != "param_names"}
         _check(own)
-        whole._run.check_copies()
-        one.param_groups[0] = {**own, "params": [param]}
-        if param in whole.state:
-            one.state[param] = whole.state[param]
+        owner._run.check_copies()
+        optimizer.param_groups[0] = {**own, "params": [param]}
+        if param in owner.state:
+            optimizer.state[param] = owner.state[param]
         try:
-            type(whole).step(one)
-            whole.state[param] = one.state[param]
+            type(owner).step(optimizer)
+            owner.state[param] = optimizer.state[param]
         finally:
-            one.state.clear()  # what the whole lets go is not kept alive here
-        whole.__dict__["_opt_called"] = True  # which schedulers look for
+            optimizer.state.clear()  # what the owner lets go is not kept alive here
+        owner.__dict__["_opt_called"] = True  # which schedulers look for
         param.grad = None
 
 
-def _place(groups: list[dict[str, Any]], param: Tensor, guess: int) -> tuple[dict[str, Any], int] | None:
+def _find(groups: list[dict[str, Any]], param: Tensor, guess: int) -> tuple[dict[str, Any], int] | None:
     """The group of a parameter and its number among those of all groups, looked for first where it was."""
     begin = 0
     for group in groups:
@@ -81,11 +83,11 @@ def _place(groups: list[dict[str, Any]], param: Tensor, guess: int) -> tuple[dic
     return None
 
 
-def _part(whole: FusedOptimizer, param: Tensor) -> _Part:
+def _part(owner: FusedOptimizer, param: Tensor) -> _Part:
     """Kept by the parameter, where Python's garbage collector sees it; in torch's hooks it does not."""
     part = getattr(param, _ATTRIBUTE, None)
-    if not isinstance(part, _Part) or part.whole is not whole:
-        part = _Part(whole)
+    if not isinstance(part, _Part) or part.owner is not owner:
+        part = _Part(owner)
         setattr(param, _ATTRIBUTE, part)
     return part
 
@@ -100,10 +102,7 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     """Update what no backward has: parameters of groups that were added since, gradients that were set by hand."""
     if getattr(self, "found_inf", None) is not None:
         raise RuntimeError("a GradScaler cannot unscale gradients that a backward has used already: train in bfloat16, or step() as usual")
-    loss = None
-    if closure is not None:
-        with torch.enable_grad():
-            loss = closure()
+    loss = loss_of(closure)
     for each in named_parameters(self.param_groups):
         if each.param.grad is not None:
             _part(self, each.param).step(each.param)
@@ -140,14 +139,14 @@ def apply_in_backward(
     """
     if isinstance(module, DistributedDataParallel):
         raise ValueError("DistributedDataParallel averages gradients after these steps have used them: use FSDP2's fully_shard, or step()")
-    whole = optimizer_class(module.parameters() if isinstance(module, torch.nn.Module) else module, **options)
-    if not isinstance(whole, FusedOptimizer):
+    optimizer = optimizer_class(module.parameters() if isinstance(module, torch.nn.Module) else module, **options)
+    if not isinstance(optimizer, FusedOptimizer):
         raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
-    for group in whole.param_groups:
+    for group in optimizer.param_groups:
         _check(group)
-    for each in named_parameters(whole.param_groups):
+    for each in named_parameters(optimizer.param_groups):
         if each.param.requires_grad:
-            _part(whole, each.param)
+            _part(optimizer, each.param)
             each.param.register_post_accumulate_grad_hook(_use)
-    whole.step = MethodType(_step, whole)
-    return whole
+    optimizer.step = MethodType(_step, optimizer)
+    return optimizer

@@ -5,8 +5,8 @@ from typing import Any
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.planner import LoadPlan
 
-from .engine.checkpoint import HOW, ours_of, packed
-from .engine.storage import MASTER
+from .engine.checkpoints.carrier import NEVER_LOADED, beyond_torch, pack_group
+from .engine.state.precision import MASTER
 from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
 
@@ -37,15 +37,15 @@ class LoadPlanner(DefaultLoadPlanner):
             del self.state_dict[key]
             *path, name = self.mappings.pop(key, (key,))
             parent: Any = self.original_state_dict
-            for place in path:
-                parent = parent[place]
+            for step in path:
+                parent = parent[step]
             del parent[name]
-        known = ours_of(FusedRMSProp._class_defaults()) - HOW
+        known = beyond_torch(FusedRMSProp._class_defaults()) - NEVER_LOADED
         for key in saved.keys() - self.state_dict.keys():
             group, _, name = key.rpartition(".")
-            beside = self.mappings.get(f"{group}.lr")
-            if name in known and beside and beside[-1] == "lr":
-                self.state_dict[key], self.mappings[key] = None, (*beside[:-1], name)
+            path_to_lr = self.mappings.get(f"{group}.lr")
+            if name in known and path_to_lr and path_to_lr[-1] == "lr":
+                self.state_dict[key], self.mappings[key] = None, (*path_to_lr[:-1], name)
         return super().create_local_plan()
 
 
@@ -58,4 +58,4 @@ def repacked(group: dict[str, Any]) -> dict[str, Any]:
     Returns:
         Those of torch, and the others in the value of foreach, as FusedOptimizer.state_dict() has it.
     """
-    return packed(group, (FusedRMSProp if "alpha" in group else FusedSMORMS3)._class_defaults(rule=True))
+    return pack_group(group, (FusedRMSProp if "alpha" in group else FusedSMORMS3)._class_defaults(rule=True))

@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .engine.naming import check_keywords
 from .engine.optimizer import FusedOptimizer, ParamsT
-from .engine.options import check_at_least_zero, check_choice, check_flags, number
-from .engine.recipe import Recipe, beyond, common, norm_over, precision
+from .engine.options.checks import check_at_least_zero, check_choice, check_flags, number
+from .engine.options.naming import check_keywords
+from .engine.options.recipe import Recipe, beyond, common, norm_over, precision
+from .kernels.rules import RMSPropArgs
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
 NORM_ON = ("gradient", "update")
@@ -175,15 +176,23 @@ class FusedRMSProp(FusedOptimizer):
         alpha, eps = number(group, "alpha"), number(group, "eps")
         inside, outside = EPS[group["eps_placement"]]
         return Recipe(
-            rule,
-            states,
-            norm_over(group),
-            common(group, group["clip_norm_on"] == "update"),
-            (alpha, 1 - alpha, inside * eps, outside * eps, momentum, float(group["lr_in_momentum"]), float(group["nesterov"])),
-            alpha if group["bias_correction"] else 0.0,
-            precision(group),
-            group["skip_nonfinite"],
-            beyond(group),
+            rule=rule,
+            states=states,
+            norm_over=norm_over(group),
+            common=common(group, on_update=group["clip_norm_on"] == "update"),
+            args=RMSPropArgs(
+                alpha=alpha,
+                one_minus_alpha=1 - alpha,
+                eps_inside=inside * eps,
+                eps_outside=outside * eps,
+                momentum=momentum,
+                lr_in_momentum=float(group["lr_in_momentum"]),
+                nesterov=float(group["nesterov"]),
+            ),
+            bias_decay=alpha if group["bias_correction"] else 0.0,
+            precision=precision(group),
+            skip_nonfinite=group["skip_nonfinite"],
+            beyond=beyond(group),
         )
 
 
@@ -221,7 +230,8 @@ class FusedRMSPropGraves(FusedRMSProp):
         **options: Any,
     ):
         check_keywords("FusedRMSPropGraves.__init__()", options, FusedRMSProp._class_defaults())
-        super().__init__(params, lr, alpha, eps, weight_decay, momentum, **{**self._fixed, **options})
+        own = dict(lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, **own, **{**self._fixed, **options})
 
     def check_group(self, group: dict) -> None:
         super().check_group(group)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .engine.optimizer import FusedOptimizer, ParamsT
-from .engine.options import check_at_least_zero, number
-from .engine.recipe import Recipe, beyond, common, norm_over, precision
+from .engine.options.checks import check_at_least_zero, number
+from .engine.options.recipe import Recipe, beyond, common, norm_over, precision
+from .kernels.rules import SMORMS3Args
 
 
 class FusedSMORMS3(FusedOptimizer):
@@ -76,11 +77,11 @@ class FusedSMORMS3(FusedOptimizer):
     def recipe(self, group: dict) -> Recipe:
         states = dict(square_avg=0.0, grad_avg=0.0, mem=1.0)
         return Recipe(
-            "smorms3",
-            states,
-            norm_over(group),
-            common(group),
-            (number(group, "eps"),),
+            rule="smorms3",
+            states=states,
+            norm_over=norm_over(group),
+            common=common(group),
+            args=SMORMS3Args(eps=number(group, "eps")),
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
             beyond=beyond(group),

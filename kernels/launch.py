@@ -109,7 +109,6 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
     limit = dict(maxnreg=config.registers) if config.registers and warp_size == 32 else {}
     return dict(
         RULE=getattr(rules, rule),
-        ARGS=rules.ARGS[rule],
         N_COMMON=len(rules.Common._fields),
         N_ARGS=len(rules.ARGS[rule]._fields),
         FORMATS=storage.formats,
@@ -189,8 +188,8 @@ class _Kernel:
                 # addresses: of tensors Triton asks the driver whose memory they are
                 known = {name: arg.data_ptr() if isinstance(arg, torch.Tensor) else arg for name, arg in self._args.items()}
                 names, known = self._kernel.arg_names, known | self._constants
-                place = names.index(self._given)
-                self._before, self._after = (tuple(known[name] for name in part) for part in (names[:place], names[place + 1 :]))
+                index = names.index(self._given)
+                self._before, self._after = (tuple(known[name] for name in part) for part in (names[:index], names[index + 1 :]))
 
     def _load(self, args: dict) -> None:
         """Compile what the launch will find in memory."""

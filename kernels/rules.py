@@ -1,8 +1,8 @@
 """The update rules: registers in, registers out.
 
 A rule is `(grad, state, lr, correction, args) -> (update, state)` on values of the compute type (float32; float64 for float64
-parameters): `state` is a tuple, `args` the named numbers of ARGS, `update` what the parameter loses. Triton compiles a rule for GPUs,
-Numba the same source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu/language.py` overloads of `tl`.
+parameters): `state` and `args` are tuples, `update` is what the parameter loses; a rule begins by naming their values. Triton compiles
+it for GPUs, Numba the same source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu/language.py` has of `tl`.
 An option that only changes arithmetic is a number here, with a neutral value.
 """
 
@@ -89,6 +89,7 @@ def inside(eps):
 def rmsprop(grad, state, lr, correction, args):
     """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, or both."""
     (square_avg,) = state
+    args = RMSPropArgs(*args)
     square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
     denominator = tl.sqrt(tl.fma(square_avg, correction, inside(args.eps_inside))) + normal(args.eps_outside)
     return quotient(lr * grad, denominator), (square_avg,)
@@ -98,6 +99,7 @@ def rmsprop(grad, state, lr, correction, args):
 def rmsprop_centered(grad, state, lr, correction, args):
     """Graves 2013: the second moment about the mean."""
     square_avg, grad_avg = state
+    args = RMSPropArgs(*args)
     square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
     grad_avg = ema(grad_avg, grad, args.alpha, args.one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
@@ -108,6 +110,7 @@ def rmsprop_centered(grad, state, lr, correction, args):
 @jit
 def with_momentum(momentum_buffer, grad, state, lr, correction, args, RULE: tl.constexpr):
     """The learning rate inside of the buffer or outside; Nesterov's step looks one update ahead, as optax has it."""
+    args = RMSPropArgs(*args)
     lr_inside = tl.where(args.lr_in_momentum == 0.0, 1.0, lr)
     lr_outside = tl.where(args.lr_in_momentum == 0.0, lr, 1.0)
     update, state = RULE(grad, state, lr_inside, correction, args)
@@ -132,6 +135,7 @@ def rmsprop_centered_momentum(grad, state, lr, correction, args):
 def smorms3(grad, state, lr, correction, args):
     """Funk 2015: a memory as long as the gradient's noise asks for, a rate as high as its signal allows."""
     square_avg, grad_avg, mem = state
+    args = SMORMS3Args(*args)
     eps = normal(args.eps)
     r = reciprocal(mem + 1.0)
     square_avg = ema_of_square(square_avg, grad, 1.0 - r, r)
@@ -141,7 +145,7 @@ def smorms3(grad, state, lr, correction, args):
     return update, (square_avg, grad_avg, tl.fma(mem, 1.0 - signal, 1.0))
 
 
-# Of each rule the numbers that it takes as `args`.
+# What each rule takes as `args`.
 ARGS: dict[str, type] = {
     "rmsprop": RMSPropArgs,
     "rmsprop_momentum": RMSPropArgs,
@@ -149,6 +153,11 @@ ARGS: dict[str, type] = {
     "rmsprop_centered_momentum": RMSPropArgs,
     "smorms3": SMORMS3Args,
 }
+
+
+def n_hyper(rule: str) -> int:
+    """Numbers in a row of hyperparameters."""
+    return len(Common._fields) + len(ARGS[rule]._fields)
 
 
 @jit

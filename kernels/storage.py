@@ -19,9 +19,9 @@ def format_of(dtypes: tuple[str, ...]) -> int:
     """Of a value whose rows have these dtypes."""
     if len(dtypes) == 1:
         return PLAIN
-    if dtypes[0] in ("uint8", "int8"):
+    if dtypes[0] in ("uint8", "int8") and dtypes[1:] == ("float32",):
         return QUANTIZED
-    return SPLIT if dtypes[1] == "int16" else MASTER
+    return {("bfloat16", "int16"): SPLIT, ("bfloat16", "float32"): MASTER, ("float16", "float32"): MASTER}[dtypes]
 
 
 class Storage(NamedTuple):

@@ -8,6 +8,28 @@ UNSCALE = 1  # what gradients are multiplied by first
 FIRST_NORM = 2  # from here on L2 norms of gradients, 0 where none is limited
 
 
+# Of each table, and of what else kernels read and write at pointers, the dtype (None: the compute type) and the number of dimensions.
+TYPES: dict[str, tuple[str | None, int]] = {
+    "addresses": ("int64", 2),
+    "numels": ("int64", 1),
+    "groups": ("int32", 1),
+    "chunk_tensor": ("int32", 1),
+    "chunk_start": ("int64", 1),
+    "hyper": (None, 2),
+    "norm_index": ("int32", 1),
+    "random_key": ("int32", 2),
+    "shard_offset": ("int64", 1),
+    "first_sum": ("int64", 1),
+    "scalars": ("float64", 1),
+    "sums": ("float64", 1),
+    "spans": ("int64", 2),
+    "norms": ("float64", 1),
+    "counters": ("int64", 1),
+    "double": ("int32", 1),
+    "counted": ("float64", 1),
+}
+
+
 class Tables(NamedTuple):
     """Of the launch that updates a bucket: NumPy arrays on the host, tensors on a GPU."""
 

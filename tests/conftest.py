@@ -1,14 +1,18 @@
 """Fixtures: devices, seeds, and memory that is never zero by luck."""
 
 import os
+import signal
 
 import pytest
 import torch
 
 import gpu
-from fusedrms.engine import addresses, configs
-from fusedrms.engine.torch_words import Words
+import sample
+from fusedrms import FusedRMSProp
+from fusedrms.engine.ownership import c_api, torch_words
+from fusedrms.engine.tables import configs
 from fusedrms.kernels import lang, launch
+from tools import parameters, params_of, random_grads, step_and_check
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only then
 
@@ -31,7 +35,9 @@ if lang.interpreted():  # a block costs milliseconds there, whatever its size
     InterpretedFunction.__call__ = call
 
 
+@pytest.hookimpl(tryfirst=True)  # before items are selected by their marks
 def pytest_collection_modifyitems(items):
+    sample.mark_the_rest(items)
     if not gpu.EXISTS:
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -47,9 +53,19 @@ def device(request) -> torch.device:
 def reading(request, monkeypatch):
     """All ways of reading addresses."""
     if request.param != "words":  # where torch keeps things otherwise
-        monkeypatch.setattr(addresses, "WORDS", Words())
+        monkeypatch.setattr(torch_words, "WORDS", torch_words.Words())
     if request.param == "python":  # torch before 2.10 has no C interface
-        monkeypatch.setattr(addresses, "FUNCTIONS", addresses.FUNCTIONS._replace(exchange=0))
+        monkeypatch.setattr(c_api, "API", c_api.API._replace(exchange=0))
+
+
+@pytest.fixture
+def optimizer(reading):
+    """One that has made two steps."""
+    made = FusedRMSProp(parameters([(33,), (4, 6), (2000,)]), momentum=0.9, bias_correction=True)
+    for _ in range(2):
+        random_grads(params_of(made))
+        step_and_check(made)
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +89,23 @@ def _poisoned_memory():
     yield
     torch.utils.deterministic.fill_uninitialized_memory = before
     torch.use_deterministic_algorithms(algorithms)
+
+
+@pytest.fixture
+def config_folders(tmp_path, monkeypatch):
+    """Files of configurations are those of this test alone, read anew."""
+    folders = [tmp_path / "own", tmp_path / "user"]
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setattr(configs, "directories", lambda: folders)
+    configs.rows_for.cache_clear()
+    yield
+    configs.rows_for.cache_clear()
+
+
+@pytest.fixture
+def hears_ctrl_c():
+    """Also where the shell has SIGINT ignored in its background, which children inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

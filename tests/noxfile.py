@@ -37,11 +37,12 @@ ROWS = (
     Row("3.14", "2.15.0", "3.9.0", "0.68.1", "2.5.5"),
 )
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest")  # what these tests import of the extra test
-FILES = [
-    f"tests/test_{name}.py"
-    for name in ("codegen", "rounding", "dropin", "checkpoint", "migrating", "stale", "ptx", "ptx_machine", "ptx_optimizer")
-]
-INTERPRETED = ["tests/test_rounding.py", "tests/test_ptx.py"]
+NAMES = (
+    *("codegen", "rounding", "quantize", "dropin", "checkpoint", "migrating", "torch_loaders", "state_dict", "seeds"),
+    *("stale", "inplace", "ptx", "ptx_machine", "ptx_triton", "ptx_optimizer"),
+)
+FILES = [f"tests/test_{name}.py" for name in NAMES]
+INTERPRETED = ["tests/test_rounding.py", "tests/test_quantize.py", "tests/test_ptx.py"]
 ONE_RULE = "not test_codegen.py or rmsprop-"
 
 
@@ -60,7 +61,7 @@ def versions(row: Row) -> Callable[[nox.Session], None]:
         for outcome, (selected, env) in zip(outcomes, runs, strict=True):
             command = ("pytest", "-q", "--tb=short", "-n", "2", "--continue-on-collection-errors", f"--junitxml={outcome}", *selected)
             session.run("python", "-m", *command, env=env, success_codes=(0, 1))
-        session.run("python", "-m", "bench.versions", session.name, *outcomes)  # fails if a test did
+        session.run("python", "-m", "bench.studies.versions", session.name, *outcomes)  # fails if a test did
 
     run.__doc__ = f"Triton {row.triton}, Numba {row.numba}, NumPy {row.numpy}"
     return run

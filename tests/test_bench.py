@@ -13,19 +13,15 @@ import torch
 from fusedrms.tools import files
 from tools import assert_close, on_full_disk, refused, twins
 
-algorithms = pytest.importorskip("bench.algorithms")
-arguments = pytest.importorskip("bench.arguments")
-bits = pytest.importorskip("bench.bits")
-documents = pytest.importorskip("bench.documents")
-first = pytest.importorskip("bench.first")
-gpu = pytest.importorskip("bench.gpu")
-headline = pytest.importorskip("bench.headline")
-report = pytest.importorskip("bench.report")
-selection = pytest.importorskip("bench.selection")
-shards = pytest.importorskip("bench.shards")
-store = pytest.importorskip("bench.store")
-versions = pytest.importorskip("bench.versions")
-workloads = pytest.importorskip("bench.workloads")
+algorithms = pytest.importorskip("bench.timing.algorithms")
+arguments = pytest.importorskip("bench.common.arguments")
+documents = pytest.importorskip("bench.report.documents")
+first = pytest.importorskip("bench.gpu.first")
+gpu = pytest.importorskip("bench.gpu.__main__")
+report = pytest.importorskip("bench.report.__main__")
+store = pytest.importorskip("bench.common.store")
+versions = pytest.importorskip("bench.studies.versions")
+workloads = pytest.importorskip("bench.timing.workloads")
 
 CPU = torch.device("cpu")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -65,7 +61,7 @@ def test_implementations_agree(algorithm):
 @pytest.mark.parametrize(("algorithm", "name"), STEPS)
 def test_bytes(algorithm, name):
     """What is declared for a step is what its parameters, states and gradients come to."""
-    measure = pytest.importorskip("bench.measure")
+    measure = pytest.importorskip("bench.timing.measure")
     implementation = algorithms.ALGORITHMS[algorithm][name]
     step = None if implementation.compiled else made(algorithm, name, workloads.parameters([(64, 64)], CPU))
     if step is None:
@@ -107,16 +103,16 @@ def test_parameters():
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_selection(device):
-    cases = list(selection.cases(torch.device(device), quick=False))
+    cases = list(algorithms.cases(torch.device(device), quick=False))
     assert len(set(cases)) == len(cases)
     assert {(algorithm, name) for _, algorithm, name in cases} == set(STEPS)
     for workload, algorithm, _ in cases:  # ratios can be had, while it runs
         assert next(case for case in cases if case[:2] == (workload, algorithm))[2] == store.BASELINE
-    assert set(selection.cases(torch.device(device), quick=True)) < set(cases)
+    assert set(algorithms.cases(torch.device(device), quick=True)) < set(cases)
 
 
 def test_extra_bytes():
-    measure = pytest.importorskip("bench.measure")
+    measure = pytest.importorskip("bench.timing.measure")
 
     def step():
         first = torch.ones(1000)
@@ -138,7 +134,7 @@ def raw(seconds: float, info: dict, **params) -> dict:
 def results() -> dict:
     """Every step takes a microsecond more than the last."""
     benchmarks = [raw(0.01, {"n_bytes": 10**9}, limit="copy"), raw(0.02, {"n_bytes": 10**9}, limit="stream")]
-    for k, (workload, algorithm, implementation) in enumerate(selection.cases(CPU, quick=False)):
+    for k, (workload, algorithm, implementation) in enumerate(algorithms.cases(CPU, quick=False)):
         family, shapes = workloads.WORKLOADS[workload]
         numel = sum(map(math.prod, shapes))
         info = dict(family=family, n_tensors=len(shapes), numel=numel, n_bytes=20, held=8.0, extra_bytes=1000, others=0.0)
@@ -168,10 +164,9 @@ def test_report(results, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "step.json"
     files.write(path, store.dumped(results))
-    (tmp_path / "host_path.json").write_text('{"rows": [{"what": "1,000 tensors", "before_us": 420, "after_us": 105}], "note": "Noted."}')
     assert report.main([str(path)]) == 0
     text = (tmp_path / "report.md").read_text()
-    for line in ("| 1,000 tensors | 420 | 105 | 4.0× |", "Noted.", "* skipped: no such thing: a-b-c", "each one more costs 1.000 µs"):
+    for line in ("* skipped: no such thing: a-b-c", "each one more costs 1.000 µs"):
         assert line in text
     plots = {name for name in os.listdir(tmp_path) if name.endswith(".png")}
     assert plots == {"scale.png", "tensors.png", "ratios.png", "modes.png"}
@@ -180,7 +175,7 @@ def test_report(results, tmp_path):
 
 def test_tables_are_refilled(results, tmp_path):
     files.write(tmp_path / "results/step.json", store.dumped(results))
-    names = [name for name in documents.TABLES if name not in shards.TABLES | versions.TABLES | bits.TABLES | headline.TABLES]
+    names = list(documents.steps.TABLES)
     empty = "\n".join(["Text", *(f"<!-- from results/step.json: {name} -->\n| old |\n\nmore" for name in names), ""])
     (tmp_path / "README.md").write_text(empty)
     assert documents.refill(tmp_path) == [tmp_path / "README.md"]
@@ -202,11 +197,7 @@ def test_documents_say_what_was_measured():
         text = (ROOT / page).read_text()
         found |= {(page, marker[1]) for line in text.split("\n") if (marker := documents.marked(line))}
         assert documents.filled(text) == text, f"{page} says other figures than its files: python -m bench.report --documents"
-    assert found >= {("README.md", "torch"), ("README.md", "family"), ("docs/precision.md", "modes")}
-    assert found >= {("docs/scaling.md", name) for name in shards.TABLES}
-    assert found >= {("README.md", name) for name in versions.TABLES}
-    assert found >= {("docs/precision.md", name) for name in bits.TABLES}
-    assert found >= {("README.md", name) for name in headline.TABLES}
+    assert {name for _, name in found} == set(documents.TABLES), "a table that no document shows is not needed"
 
 
 def test_versions_are_recorded(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gpu
-from fusedrms.engine import configs
+from fusedrms.engine.tables import configs
 from fusedrms.kernels import devices, lang
 from fusedrms.kernels.launch import CPUConfig, GPUConfig
 from fusedrms.tools import bench, compile, doctor, files

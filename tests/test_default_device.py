@@ -98,7 +98,7 @@ def test_commands():
 
 def test_import_and_step_under_a_default_device():
     code = (
-        "import torch; torch.set_default_device('meta'); from fusedrms import FusedRMSProp, storage\n"
+        "import torch; torch.set_default_device('meta'); from fusedrms import FusedRMSProp\n"
         "p = torch.nn.Parameter(torch.ones(3, device='cpu')); p.grad = torch.ones_like(p)\n"
         "FusedRMSProp([p], lr=0.1).step(); print(p[0].item())"
     )

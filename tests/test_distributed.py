@@ -29,6 +29,12 @@ def check(world: int, folder: pathlib.Path, names: list[str], device: str = "cpu
     assert not any(found.values()), "\n".join(f"{name}: {reason}" for name, reason in found.items() if reason)
 
 
+def test_some_ranks(tmp_path):
+    """The first check of each subject."""
+    check(2, tmp_path, [module.CHECKS[0].__name__ for module in workers.MODULES])
+
+
+@pytest.mark.exhaustive
 def test_ranks(tmp_path):
     """All checks in one start of the processes, which takes longer than they do; four find what two have compiled."""
     found: dict[str, str] = {}

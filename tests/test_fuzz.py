@@ -16,8 +16,7 @@ pytest.importorskip("hypothesis")
 
 import fuzz
 from cuda_library import compiler
-from fusedrms.engine import addresses
-from fusedrms.engine.torch_words import Words
+from fusedrms.engine.ownership import c_api, torch_words
 
 TESTS = pathlib.Path(__file__).parent
 ASKED = int(os.environ.get("FUZZ_STEPS", 0))
@@ -25,13 +24,20 @@ ASKED = int(os.environ.get("FUZZ_STEPS", 0))
 PARTS, STEPS = 8, -(-max(ASKED, 4000) // 8)
 GUARDED_PARTS, GUARDED_STEPS = 4, -(-max(ASKED // 4, 1000) // 4)
 
+
+def parts(n: int) -> list:
+    """The first runs in make test."""
+    return [0, *(pytest.param(part, marks=pytest.mark.exhaustive) for part in range(1, n))]
+
+
 # in place of what compares the tensors of a step with those that its tables were made for: all are taken to lie where they did
 STALE = """
-from fusedrms.kernels.addresses import Owned, Snapshot
+from fusedrms.engine.ownership.facts import Owned
+from fusedrms.engine.ownership.snapshot import Snapshot
 
 def own(self, lists, state):
     params = [param for each in lists for param in each]
-    return Owned(params, [None] * len(self._names), [params[k].grad for k in self._active], [])
+    return Owned(params, [None] * len(self._keys), [params[k].grad for k in self._active], [])
 
 Snapshot.own = own
 """
@@ -64,18 +70,18 @@ def history(done: subprocess.CompletedProcess) -> str:
     return done.stderr[max(done.stderr.rfind("a new optimizer"), 0) :][-20_000:]
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", parts(PARTS))
 def test_steps(part, monkeypatch):
     if part % 2:  # a torch that keeps its tensors otherwise
-        monkeypatch.setattr(addresses, "WORDS", Words())
+        monkeypatch.setattr(torch_words, "WORDS", torch_words.Words())
     if part % 4 == 3:  # torch before 2.10 has no C interface
-        monkeypatch.setattr(addresses, "FUNCTIONS", addresses.FUNCTIONS._replace(exchange=0))
+        monkeypatch.setattr(c_api, "API", c_api.API._replace(exchange=0))
     chosen = seed(part)
     print(f"seed {chosen}")  # which pytest shows if it fails
     assert fuzz.run(chosen, STEPS) >= STEPS
 
 
-@pytest.mark.parametrize("part", range(GUARDED_PARTS))
+@pytest.mark.parametrize("part", parts(GUARDED_PARTS))
 def test_steps_with_guarded_memory(guard, part):
     done = guarded(guard, "import fuzz; fuzz.main()", "--steps", str(GUARDED_STEPS), "--seed", str(seed(PARTS + part)))
     assert done.returncode == 0, history(done)

@@ -7,9 +7,9 @@ import json
 import pytest
 from rich.console import Console
 
-from fusedrms.engine.options import UserError
 from fusedrms.kernels import lang
 from fusedrms.tools import cpu_code, inspect, machine_code, roofline
+from fusedrms.tools.errors import UserError
 from fusedrms.tools.machine_code import Code, read_amdgcn, read_sass, target_of
 from fusedrms.tools.variants import MODES, variant
 

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 import torch
 
-from fusedrms.engine.buckets import chunks
+from fusedrms.engine.tables.buckets import chunks
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.rules import Common, RMSPropArgs
 from fusedrms.kernels.tables import Tables
@@ -74,3 +74,11 @@ def test_first_and_later_launches(launched):
     assert third[5][:-1] == first[5][:-1]
     assert third[5][-1] == scalars[1].data_ptr()
     assert run.spills == 0
+
+
+def test_arguments_that_are_not_the_kernels():
+    from fusedrms.kernels.gpu.norm import norms_kernel
+
+    one = torch.zeros(1, 2, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"^norms_kernel differs in \['offsets_ptr', 'spans_ptr'\] from what is passed to it$"):
+        launch._Kernel(norms_kernel, 1, launch.norms_constants(), dict(offsets_ptr=one, norms_ptr=one), "sums_ptr")

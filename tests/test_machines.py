@@ -1,12 +1,12 @@
 """Two machines: what their ranks compute is what one process computes, and one that dies takes nothing with it."""
 
 import os
-import pathlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ from fusedrms.kernels import lang
 if lang.interpreted() or not torch.distributed.is_available():
     pytest.skip("about processes, which the interpreter only slows down", allow_module_level=True)
 
+import train_tools
 import workers
 from machines import ADDRESSES, PROGRAMS, Machine, Unavailable, two_machines
 from ranks import checkpoints, shards
-from test_train import ROOT, TINY, alone, metrics, one_thread, step_saved, train_gpt, until  # noqa: F401
+from train_tools import ROOT, TINY, alone, losses, metrics, step_saved, until
 
 STEPS = 400  # that the schedule spans; no run here comes so far
 TIMEOUT = 5
@@ -35,6 +36,7 @@ def machines(tmp_path):
         pytest.skip(f"no two machines: {reason}")
 
 
+@pytest.mark.exhaustive
 def test_ranks(machines, tmp_path):
     """What test_distributed.py checks of FSDP2 and checkpoints on one machine."""
     names = [check.__name__ for module in (shards, checkpoints) for check in module.CHECKS]
@@ -44,7 +46,7 @@ def test_ranks(machines, tmp_path):
     assert min(machine.received() for machine in machines) > 100_000  # half a megabyte was measured
 
 
-def train(machines: tuple[Machine, Machine], *options: object) -> list[subprocess.Popen]:
+def train(machines: tuple[Machine, Machine], options: Sequence[object]) -> list[subprocess.Popen]:
     """README's command, the same on both, but for sizes."""
     (line,) = re.findall(r"^torchrun (--nnodes 2 .*)", (ROOT / "README.md").read_text(), re.M)
     words = shlex.split(line.replace("--nproc-per-node 8", "--nproc-per-node 1").replace("HOST", machines[0].name))
@@ -64,11 +66,7 @@ def ended(process: subprocess.Popen) -> str:
     return process.communicate(timeout=BOUND)[0]
 
 
-def losses(folder: pathlib.Path) -> list[float]:
-    return [float(row["train_loss"]) for row in metrics(folder)]
-
-
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.exhaustive
 def test_one_dies(machines, tmp_path):
     """First the second, then the one where they meet, so that nobody is told: the other ends, and all resume from what both had saved.
 
@@ -78,7 +76,7 @@ def test_one_dies(machines, tmp_path):
     one, two = machines
     folder, copy = tmp_path / "run", tmp_path / "copy"
 
-    ours, theirs = train(machines, "--steps", STEPS, "--no-compare", "--save-every", 2, "--timeout", TIMEOUT, "--output", folder)
+    ours, theirs = train(machines, ["--steps", STEPS, "--no-compare", "--save-every", 2, "--timeout", TIMEOUT, "--output", folder])
     until(ours, (folder / "checkpoint").exists)
     two.plug("down")
     two.kill()
@@ -91,7 +89,7 @@ def test_one_dies(machines, tmp_path):
 
     two.plug("up")
     two.give_up_early()
-    ours, theirs = train(machines, "--resume", folder, "--timeout", TIMEOUT)
+    ours, theirs = train(machines, ["--resume", folder, "--timeout", TIMEOUT])
     until(theirs, lambda: len(metrics(folder)) >= first + 4)  # written before each save, so the one before is complete
     one.plug("down")
     one.kill()
@@ -102,12 +100,12 @@ def test_one_dies(machines, tmp_path):
     assert first < second < STEPS - 4
 
     one.plug("up")
-    for process in train(machines, "--resume", folder, "--stop-at", second + 4):
+    for process in train(machines, ["--resume", folder, "--stop-at", second + 4]):
         said = ended(process)
         assert process.returncode == 0, said
     assert losses(folder) == alone([2] * (second + 4), STEPS)[0]
 
-    assert train_gpt.main(["--resume", str(copy), "--stop-at", str(first + 3)]) == 0
+    assert train_tools.train(["--resume", copy, "--stop-at", first + 3]) == 0
     assert losses(copy) == alone([2] * first + [1] * 3, STEPS)[0]
 
 

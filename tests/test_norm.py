@@ -7,7 +7,7 @@ import torch
 import gpu
 from cases import BF16, F16, F32, F64, SHAPES
 from fusedrms import FusedRMSProp, FusedSMORMS3
-from fusedrms.engine.buckets import chunks
+from fusedrms.engine.tables.buckets import chunks
 from fusedrms.kernels import devices, lang, launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.tables import NormTables

@@ -145,7 +145,7 @@ def test_groups_share_a_launch(device, monkeypatch):
         run = launch.prepare(*args)
         return lambda norms: launches.append(args) or run(norms)
 
-    monkeypatch.setattr("fusedrms.engine.buckets.prepare", prepare)
+    monkeypatch.setattr("fusedrms.engine.tables.buckets.prepare", prepare)
     for steps in (1, 2):
         random_grads(params)
         step_and_check(optimizer)
@@ -257,7 +257,7 @@ def test_infinite_values(device, dtype):
 
 def test_beyond_32_bits(device):
     """The last chunk of a tensor of 2**33 elements: real memory for it alone, at the address that the arithmetic must reach."""
-    from fusedrms.engine.buckets import chunks
+    from fusedrms.engine.tables.buckets import chunks
 
     numel, storage = 2**33 + 5, Storage((("float32",),) * 3)
     config = launch.default_config(device, storage)

@@ -7,7 +7,7 @@ import torch
 
 import gpu
 from fusedrms import FusedRMSProp
-from fusedrms.engine.uploads import Uploads
+from fusedrms.engine.tables.uploads import Uploads
 from fusedrms.kernels import devices
 from tools import assert_close, parameters, random_grads, step_and_check
 
@@ -119,11 +119,11 @@ class Unpinned(Uploads):
 
     def _copy(self, names, pinned):
         for name in names:
-            self._there[name].copy_(torch.from_numpy(self._host[name]))
+            self._on_device[name].copy_(torch.from_numpy(self._host[name]))
 
 
 def uploads(planted):
-    return lambda patch: patch.setattr("fusedrms.engine.buckets.Uploads", planted)
+    return lambda patch: patch.setattr("fusedrms.engine.tables.buckets.Uploads", planted)
 
 
 CASES = {

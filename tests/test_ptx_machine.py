@@ -1,24 +1,16 @@
-"""The machine itself: hand-written PTX, Triton's own kernels beside NumPy, and kernels that are broken on purpose."""
-
-import re
+"""The machine itself: hand-written PTX, its numbers and its faults."""
 
 import numpy as np
 import pytest
-import triton
-import triton.language as tl
-from triton.compiler import ASTSource
 
 from fusedrms.kernels import lang
-from fusedrms.tools.machine_code import target_of
 
 if lang.interpreted():
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from ptx.launches import Launch, differing
 from ptx.machine import run
 from ptx.memory import Fault, Memory
 from ptx.opcodes import Approximate, fma
-from ptx.verdict import check
 
 HEAD = """.version 8.7
 .target sm_90a
@@ -66,7 +58,7 @@ def one_by_one(opcode, *columns, result=np.uint32):
     return launched("\n".join(lines), source, np.zeros(n, np.uint32), threads=-(-n // 32) * 32).view(result)
 
 
-def floats(*numbers):
+def floats(numbers):
     return np.array(numbers, np.float32)
 
 
@@ -76,19 +68,23 @@ NAN, INF = np.nan, np.inf
 @pytest.mark.parametrize(
     ("opcode", "columns", "expected"),
     [
-        ("sqrt.approx.ftz.f32", [floats(0, -0.0, 4, 1e-40, -1e-40, -1, INF, NAN)], floats(0, -0.0, 2, 0, -0.0, NAN, INF, NAN)),
-        ("rsqrt.approx.ftz.f32", [floats(0, -0.0, 4, 1e-40, -1e-40, -1, INF, NAN)], floats(INF, -INF, 0.5, INF, -INF, NAN, 0, NAN)),
-        ("div.full.f32", [floats(1, 1, 0, INF, 1), floats(0, -0.0, 0, INF, INF)], floats(INF, -INF, NAN, NAN, 0)),
-        ("min.f32", [floats(NAN, 1, -0.0, 0, NAN), floats(2, NAN, 0, -0.0, NAN)], floats(2, 1, -0.0, -0.0, NAN)),
-        ("max.f32", [floats(NAN, 1, -0.0, 0, 5), floats(2, NAN, 0, -0.0, 6)], floats(2, 1, 0, 0, 6)),
-        ("min.NaN.f32", [floats(NAN, 1, -0.0, 3), floats(2, NAN, 0, 4)], floats(NAN, NAN, -0.0, 3)),
-        ("max.NaN.f32", [floats(NAN, 1, -0.0, 3), floats(2, NAN, 0, 4)], floats(NAN, NAN, 0, 4)),
-        ("min.NaN.xorsign.abs.f32", [floats(NAN, -1, 3, -3, -0.0), floats(2, 2, -2, -4, 1)], floats(NAN, -1, -2, 3, -0.0)),
-        ("div.rn.ftz.f32", [floats(1, 1e-40, 1e-38, 1), floats(3, 1, 8, 1e-40)], floats(1 / 3, 0, 0, INF)),
-        ("cvt.rmi.ftz.f32.f32", [floats(1.5, -1.5, 1e-40, -1e-40, INF, -0.5)], floats(1, -2, 0, -0.0, INF, -1)),
-        ("fma.rn.f32", [floats(1 + 2**-12, 1e30, INF), floats(1 - 2**-12, 1e30, 0), floats(-1, -INF, 1)], floats(-(2.0**-24), -INF, NAN)),
-        ("neg.f32", [floats(0, -0.0, 1e-40)], floats(-0.0, 0, -1e-40)),
-        ("mul.f32", [floats(1e-20, 3e38, 0), floats(1e-20, 2, INF)], floats(1e-40, INF, NAN)),
+        ("sqrt.approx.ftz.f32", [floats([0, -0.0, 4, 1e-40, -1e-40, -1, INF, NAN])], floats([0, -0.0, 2, 0, -0.0, NAN, INF, NAN])),
+        ("rsqrt.approx.ftz.f32", [floats([0, -0.0, 4, 1e-40, -1e-40, -1, INF, NAN])], floats([INF, -INF, 0.5, INF, -INF, NAN, 0, NAN])),
+        ("div.full.f32", [floats([1, 1, 0, INF, 1]), floats([0, -0.0, 0, INF, INF])], floats([INF, -INF, NAN, NAN, 0])),
+        ("min.f32", [floats([NAN, 1, -0.0, 0, NAN]), floats([2, NAN, 0, -0.0, NAN])], floats([2, 1, -0.0, -0.0, NAN])),
+        ("max.f32", [floats([NAN, 1, -0.0, 0, 5]), floats([2, NAN, 0, -0.0, 6])], floats([2, 1, 0, 0, 6])),
+        ("min.NaN.f32", [floats([NAN, 1, -0.0, 3]), floats([2, NAN, 0, 4])], floats([NAN, NAN, -0.0, 3])),
+        ("max.NaN.f32", [floats([NAN, 1, -0.0, 3]), floats([2, NAN, 0, 4])], floats([NAN, NAN, 0, 4])),
+        ("min.NaN.xorsign.abs.f32", [floats([NAN, -1, 3, -3, -0.0]), floats([2, 2, -2, -4, 1])], floats([NAN, -1, -2, 3, -0.0])),
+        ("div.rn.ftz.f32", [floats([1, 1e-40, 1e-38, 1]), floats([3, 1, 8, 1e-40])], floats([1 / 3, 0, 0, INF])),
+        ("cvt.rmi.ftz.f32.f32", [floats([1.5, -1.5, 1e-40, -1e-40, INF, -0.5])], floats([1, -2, 0, -0.0, INF, -1])),
+        (
+            "fma.rn.f32",
+            [floats([1 + 2**-12, 1e30, INF]), floats([1 - 2**-12, 1e30, 0]), floats([-1, -INF, 1])],
+            floats([-(2.0**-24), -INF, NAN]),
+        ),
+        ("neg.f32", [floats([0, -0.0, 1e-40])], floats([-0.0, 0, -1e-40])),
+        ("mul.f32", [floats([1e-20, 3e38, 0]), floats([1e-20, 2, INF])], floats([1e-40, INF, NAN])),
     ],
 )
 def test_floats(opcode, columns, expected):
@@ -101,8 +97,8 @@ def test_floats(opcode, columns, expected):
 @pytest.mark.parametrize(
     ("opcode", "columns", "expected"),
     [
-        ("cvt.rzi.s32.f32", [floats(1.9, -1.9, NAN, 3e9, -3e9, INF).view(np.int32)], [1, -1, 0, 2**31 - 1, -(2**31), 2**31 - 1]),
-        ("cvt.rzi.u32.f32", [floats(1.9, -1.9, NAN, 5e9, 3e9).view(np.int32)], [1, 0, 0, 2**32 - 1, 3000000000]),
+        ("cvt.rzi.s32.f32", [floats([1.9, -1.9, NAN, 3e9, -3e9, INF]).view(np.int32)], [1, -1, 0, 2**31 - 1, -(2**31), 2**31 - 1]),
+        ("cvt.rzi.u32.f32", [floats([1.9, -1.9, NAN, 5e9, 3e9]).view(np.int32)], [1, 0, 0, 2**32 - 1, 3000000000]),
         ("shl.b32", [[1, 1, 1, 3], [31, 32, 2**31, 0]], [2**31, 0, 0, 3]),
         ("shr.u32", [[2**31, 2**31, 7], [31, 32, 1]], [1, 0, 3]),
         ("shr.s32", [[-8, -8, 8], [1, 99, 40]], [-4, -1, 0]),
@@ -114,12 +110,12 @@ def test_floats(opcode, columns, expected):
         ("min.u32", [[-1, 5], [1, 4]], [1, 4]),
         (
             "cvt.rn.bf16x2.f32",
-            [floats(1, NAN, 3.4e38).view(np.int32), floats(1.00390625, 1.01171875, -0.0).view(np.int32)],
+            [floats([1, NAN, 3.4e38]).view(np.int32), floats([1.00390625, 1.01171875, -0.0]).view(np.int32)],
             [0x3F803F80, 0x7FFF3F82, 0x7F808000],
         ),
         (
             "cvt.rn.f16x2.f32",
-            [floats(65504, 65520, 2**-25).view(np.int32), floats(1, NAN, 2**-24).view(np.int32)],
+            [floats([65504, 65520, 2**-25]).view(np.int32), floats([1, NAN, 2**-24]).view(np.int32)],
             [0x7BFF3C00, 0x7C007FFF, 0x00000001],
         ),
     ],
@@ -220,96 +216,3 @@ def test_races_between_blocks():
 	st.global.b32 [ %rd3 + 0 ], { %r10 };"""
     with pytest.raises(Fault, match="write races with a read"):
         launched(body, np.zeros(1, np.int32), np.zeros(64, np.int32), grid=2)
-
-
-# Triton
-
-
-@triton.jit
-def softmax_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr, OFF_BY_ONE: tl.constexpr):
-    row, offsets = tl.program_id(0), tl.arange(0, BLOCK)
-    mask = offsets < n + OFF_BY_ONE
-    x = tl.load(x_ptr + row * n + offsets, mask=mask, other=-float("inf"))
-    x = x - tl.max(x, axis=0)
-    y = x * x + 1.0
-    tl.store(y_ptr + row * n + offsets, tl.sum(tl.where(mask, y, 0.0), axis=0) / y, mask=mask)
-
-
-def softmax(n, warps, off_by_one=0, divisible=False, beyond=0):
-    signature = dict(x_ptr="*fp32", y_ptr="*fp32", n="i32", BLOCK="constexpr", OFF_BY_ONE="constexpr")
-    attributes = {(argument,): [["tt.divisibility", 16]] for argument in range(3)} if divisible else None
-    source = ASTSource(softmax_kernel, signature=signature, constexprs={(3,): 1024, (4,): off_by_one}, attrs=attributes)
-    binary = triton.compile(source, target=target_of("sm_90"), options=dict(num_warps=warps, enable_fp_fusion=False))
-    memory, x = Memory(), np.random.default_rng(0).standard_normal((3, n)).astype(np.float32)
-    args = [memory.add("x", x, beyond), memory.add("y", np.zeros_like(x), written=False), n, 0, 0]
-    run(binary.asm["ptx"], 3, args, memory, binary.metadata.shared)
-    y = (x - x.max(axis=1, keepdims=True)).astype(np.float64) ** 2 + 1
-    return memory.get("y"), y.sum(axis=1, keepdims=True) / y
-
-
-@pytest.mark.parametrize("n", [1, 31, 777, 1024])
-@pytest.mark.parametrize("warps", [1, 4, 8])
-def test_reductions_of_triton(n, warps):
-    found, exact = softmax(n, warps)
-    np.testing.assert_allclose(found, exact, rtol=1e-5)
-
-
-def test_a_mask_that_is_off_by_one():
-    with pytest.raises(Fault, match="out of bounds"):
-        softmax(777, 4, off_by_one=1)
-
-
-def test_a_hint_that_is_wrong():
-    softmax(1024, 1, divisible=True)
-    with pytest.raises(Fault, match="misaligned"):
-        softmax(1024, 1, divisible=True, beyond=4)
-
-
-# The library's kernels, broken
-
-
-def broken(made, pattern, replacement, aligned=True):
-    """What a kernel computes in whose PTX all that matches is replaced."""
-    ptx = made.binary(made.default(), aligned, "sm_90").asm["ptx"]
-    other, n = re.subn(pattern, replacement, ptx)
-    assert n
-    return made.on_gpu(aligned=aligned, ptx=other)
-
-
-@pytest.mark.parametrize("mode", ["float32+8bit", "bfloat16+split+8bit"])
-def test_without_barriers(mode):
-    """Where threads exchange values, as at addresses that are not aligned."""
-    with pytest.raises(Fault, match=r"race|never written|same bytes"):
-        broken(Launch("rmsprop_momentum", mode, "random"), r"\n\tbar.sync \t0;", "", aligned=False)
-
-
-def test_masks():
-    """`<` becomes `<=` in the last block."""
-    with pytest.raises(Fault, match="out of bounds"):
-        broken(Launch("rmsprop", "float32", "random"), r"setp.lt.s32 (\t%p1\d, %r\d+, %r\d+;)", r"setp.le.s32 \1")
-
-
-def test_addresses_that_are_not_aligned():
-    made = Launch("rmsprop", "float32", "random")
-    with pytest.raises(Fault, match="misaligned"):
-        made.on_gpu(aligned=False, ptx=made.binary(made.default(), True, "sm_90").asm["ptx"])
-
-
-def test_a_contraction_the_other_way_round():
-    """In one lane weight * grad * grad is fused instead of alpha * square_avg, as a compiler may like it: no error, but other bits."""
-    made = Launch("rmsprop", "float32", "random")
-    ptx = made.binary(made.default(), True, "sm_90").asm["ptx"]
-    # weight * grad, then that * grad again, in whichever order the factors stand
-    twice = re.compile(
-        r"mul\.rn\.f32 \t(?P<weighted>%r\d+), (?P<a>%r\d+), (?P<b>%r\d+);(?:.|\n)*?"
-        r"mul\.rn\.f32 \t(?P<product>%r\d+), (?:(?P=weighted), (?P<grad>(?P=a)|(?P=b))|(?P<other>(?P=a)|(?P=b)), (?P=weighted));"
-    )
-    found = next(match for start in re.finditer(r"mul\.rn\.f32", ptx) if (match := twice.match(ptx, start.start())))
-    weighted, product, grad = found["weighted"], found["product"], found["grad"] or found["other"]
-    after = broken(
-        made,
-        rf"fma\.rn\.f32 \t(%r\d+), (%r\d+), (%r\d+), {product};",
-        rf"mul.rn.f32 \t\1, \2, \3;\n\tfma.rn.f32 \t\1, {weighted}, {grad}, \1;",
-    )
-    check(made, after, approximate=False)
-    assert differing(made, after, made.on_gpu())["square_avg"]

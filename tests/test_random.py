@@ -97,6 +97,7 @@ def test_random_parameter_lists(groups, seed):
 family_groups = st.lists(st.tuples(hyper, family, st.lists(st.tuples(shapes, dtypes), min_size=1, max_size=3)), min_size=1, max_size=3)
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(family_groups, st.integers(0, 2**32 - 1), st.booleans())
 def test_random_members_of_the_family(groups, seed, smorms3):

@@ -11,13 +11,13 @@ from fusedrms.tools.roofline import limit
 from fusedrms.tools.variants import MODES, RULES, variant
 from tools import refused
 
-shards = pytest.importorskip("bench.shards")
-store = pytest.importorskip("bench.store")
-scaling = pytest.importorskip("bench.scaling")
+shards = pytest.importorskip("bench.studies.shards")
+store = pytest.importorskip("bench.common.store")
+scaling = pytest.importorskip("bench.studies.scaling")
 
 PAGE = (pathlib.Path(__file__).parent.parent / "docs/scaling.md").read_text()
 RESULTS = store.load(scaling.COUNTS)
-AGAIN = "count again: python -m bench.scaling --count"
+AGAIN = "count again: python -m bench.studies.scaling --count"
 
 
 def cells(text: str) -> list[list[str]]:
@@ -92,7 +92,7 @@ def test_words():
 
 
 def test_examples(capsys):
-    commands = re.findall(r"^python -m bench.scaling (.*)$", PAGE, re.M)
+    commands = re.findall(r"^python -m bench.studies.scaling (.*)$", PAGE, re.M)
     assert len(commands) == 2
     for command in commands:
         assert scaling.main(command.split()) == 0

@@ -121,6 +121,7 @@ def test_subnormal_numbers_do_not_depend_on_threads(monkeypatch, options, flush)
         assert all(a is b or torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.exhaustive
 @natively
 def test_without_triton():
     """macOS and Windows have none."""
@@ -128,6 +129,7 @@ def test_without_triton():
     assert run("import sys; sys.modules['triton'] = None\n" + code) == run(code)
 
 
+@pytest.mark.exhaustive
 @natively
 def test_compiled_code_is_kept_on_disk(tmp_path):
     code = STEP + "from fusedrms.kernels.cpu import step as cpu\nprint(sum(cpu._step.stats.cache_hits.values()))"
@@ -243,6 +245,7 @@ def test_capture_is_refused():
         optimizer.step()
 
 
+@pytest.mark.exhaustive
 @natively
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile looks at that of the loss
 def test_torch_compile(monkeypatch):

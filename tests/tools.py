@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from cases import code_error, compute_error, storage_error
-from fusedrms import FusedRMSProp, export_master
-from fusedrms.engine.storage import full, is_variance
+from fusedrms import FusedRMSProp, FusedSMORMS3, export_master
+from fusedrms.engine.state.full_precision import full_precision, is_variance
+from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem")
+
+natively = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
 
 
 def refused(main, arguments: str, said: str, capsys) -> None:
@@ -93,6 +96,15 @@ def step_both(a, b, ours, theirs, steps: int = 1) -> None:
         b.step()
 
 
+def stepped(values, grad=0.0, **options):
+    """An optimizer that has taken a step with the same gradient everywhere, and its parameter."""
+    param = parameter(values.clone())
+    set_grad(param, torch.full_like(param, grad))
+    optimizer = FusedRMSProp([param], **options)
+    optimizer.step()
+    return optimizer, param
+
+
 def exact(tensor: Tensor) -> np.ndarray:
     """Every number of a tensor in float64, complex elements as pairs."""
     tensor = tensor.detach().cpu()
@@ -103,7 +115,7 @@ def exact(tensor: Tensor) -> np.ndarray:
 
 def full_state(optimizer: torch.optim.Optimizer) -> dict:
     """parameter -> its state in full precision."""
-    return {param: full(param, optimizer.state.get(param, {})) for group in optimizer.param_groups for param in group["params"]}
+    return {param: full_precision(param, optimizer.state.get(param, {})) for group in optimizer.param_groups for param in group["params"]}
 
 
 def in_master(state: dict) -> bool:
@@ -122,12 +134,15 @@ def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.nda
     return code_error(value, exact(scale), 255 if codes.dtype == torch.uint8 else 127)
 
 
+REFERENCES = {FusedRMSProp: rmsprop, FusedSMORMS3: smorms3}
+
+
 def step_and_check(optimizer: torch.optim.Optimizer) -> None:
     """One step, held against the float64 reference from the very same parameters, gradients and states.
 
     The bounds follow from the rounding of the operations and of the storage; nothing accumulates, so they hold for any number of steps.
     """
-    rule = rmsprop if isinstance(optimizer, FusedRMSProp) else smorms3
+    (rule,) = (reference for cls, reference in REFERENCES.items() if isinstance(optimizer, cls))
     states, masters = full_state(optimizer), dict(export_master(optimizer))
     found = []  # (parameter, gradient, state, steps, options, what its norm is taken of)
     for group in optimizer.param_groups:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .memory import Named, check_apart, check_memory
+from .ownership.memory import Named, check_apart, check_memory
 
 if TYPE_CHECKING:
-    from .addresses import Owned
-    from .plan import Plan
+    from .ownership.facts import Owned
+    from .tables.plan import Plan
 
 ENVIRONMENT = "FUSEDRMS_DEBUG"
 ON = os.environ.get(ENVIRONMENT, "0") not in ("", "0")

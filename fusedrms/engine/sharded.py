@@ -1,4 +1,4 @@
-"""Shards: what this process holds of a DTensor, and a DTensor of what it holds."""
+"""DTensors: the local shard of one, and one made of a local shard."""
 
 import dataclasses
 import sys
@@ -25,7 +25,7 @@ def is_sharded(tensor: object) -> bool:
 
 
 def local(tensor: Any) -> Any:
-    """What this process holds of a DTensor, sharing its memory; anything else as it is."""
+    """The local shard of a DTensor, sharing its memory; anything else as it is."""
     return tensor._local_tensor if is_sharded(tensor) else tensor
 
 
@@ -34,7 +34,7 @@ def locals_of(values: dict) -> dict:
 
 
 def placed(param: Any, tensor: Any) -> Any:
-    """A DTensor placed as the parameter is, whose memory the tensor is, of what this process holds; another shape stays as it is."""
+    """A DTensor placed as the parameter is, whose local shard the tensor is; one of another shape stays as it is."""
     if not is_sharded(param) or not isinstance(tensor, Tensor) or is_sharded(tensor):
         return tensor
     if tensor.shape != local(param).shape or not tensor.dim():
@@ -44,7 +44,7 @@ def placed(param: Any, tensor: Any) -> Any:
     return _module().DTensor(tensor, dataclasses.replace(param._spec, tensor_meta=meta), requires_grad=False)
 
 
-def finish(params: Iterable[Any]) -> None:
+def wait_for_grads(params: Iterable[Any]) -> None:
     """Wait for gradients that are still under way: their memory is not theirs before."""
     for param in params:
         if hasattr(grad := param.grad, "wait"):
@@ -58,7 +58,7 @@ def sharded(params: Iterable[Any]) -> list[Any]:
 
 
 def placed_grads(params: list[Any]) -> dict[Any, Tensor]:
-    """Of the gradients that are placed otherwise than their parameters what this process holds once they are placed alike.
+    """Of the gradients that are placed otherwise than their parameters the local shards once they are redistributed alike.
 
     Args:
         params: DTensors.
@@ -121,12 +121,12 @@ def process_groups(value: Any) -> ProcessGroups:
     )
 
 
-def place_in(groups: Iterable[Any]) -> int:
-    """The number of this process among those of several process groups, from 0."""
-    place = 0
+def rank_in(groups: Iterable[Any]) -> int:
+    """The rank of this process in several process groups together, from 0."""
+    rank = 0
     for group in groups:
-        place = place * torch.distributed.get_world_size(group) + torch.distributed.get_rank(group)
-    return place
+        rank = rank * torch.distributed.get_world_size(group) + torch.distributed.get_rank(group)
+    return rank
 
 
 def device_of(group: Any) -> torch.device:
@@ -138,15 +138,15 @@ def device_of(group: Any) -> torch.device:
 
 def summed_over(param: Any) -> tuple[Any, ...]:
     """The process groups over which a sum over the parameter's elements must be added up."""
-    if not is_sharded(param) or param.device_mesh.get_coordinate() is None:  # none of it is here
+    if not is_sharded(param) or param.device_mesh.get_coordinate() is None:  # this process has no shard of it
         return ()
     return tuple(param.device_mesh.get_group(dim) for dim, placement in enumerate(param.placements) if not placement.is_replicate())
 
 
-def first_element(param: Any) -> int:
-    """The place in the whole parameter of the first element that is here, if all here lie in a row there; else a place beyond it.
+def shard_offset(param: Any) -> int:
+    """The offset in the whole parameter of the local shard, if that is contiguous there; else one beyond it.
 
-    By the places of elements random bits are drawn: they are those of the whole parameter, or shared with no other part of it.
+    By the offsets of elements random bits are drawn: they are those of the whole parameter, or shared with no other shard of it.
     """
     if not is_sharded(param) or not local(param).numel():
         return 0
@@ -156,10 +156,10 @@ def first_element(param: Any) -> int:
     strides = torch.empty(param.shape, device="meta").stride()
     first = sum(start * stride for start, stride in zip(offset, strides, strict=True))
     split = [dim for dim in range(param.dim()) if shape[dim] != param.shape[dim]]
-    in_a_row = param.is_contiguous() and all(param.shape[dim] == 1 for last in split[-1:] for dim in range(last))
-    if in_a_row:
+    contiguous = param.is_contiguous() and all(param.shape[dim] == 1 for last in split[-1:] for dim in range(last))
+    if contiguous:
         return first
-    part = 0  # its number among all parts
-    for place, size, placement in zip(param.device_mesh.get_coordinate(), param.device_mesh.shape, param.placements, strict=True):
-        part = part if placement.is_replicate() else part * size + place
-    return (1 + part) * param.numel()
+    shard = 0  # its number among all shards
+    for rank, size, placement in zip(param.device_mesh.get_coordinate(), param.device_mesh.shape, param.placements, strict=True):
+        shard = shard if placement.is_replicate() else shard * size + rank
+    return (1 + shard) * param.numel()

@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from ..engine.options import UserError
+from .errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from ..engine.options import UserError
 from ..version import __version__
 from . import bench, compile, doctor, inspect, printing, tune
+from .errors import UserError
 
 
 class Command(NamedTuple):

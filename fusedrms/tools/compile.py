@@ -17,9 +17,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from ..engine import configs
-from ..engine.options import UserError
+from ..engine.tables import configs
 from ..kernels import caches, devices, lang, launch
+from ..kernels.rules import n_hyper
+from ..kernels.tables import TYPES
+from .errors import UserError
 from .variants import MODES, RULES, Variant, check, make, parse_mode, variant, words
 
 USUAL = ["float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit"]
@@ -57,7 +59,7 @@ def _step(rule: str, mode: str, device: torch.device, aligned: bool) -> None:
 
 def here(wanted: list[Variant], device: torch.device) -> Iterator[tuple[str, Callable[[], None]]]:
     """What compiles each variant for a device of this machine, by name."""
-    for rule, mode, storage, _ in wanted:
+    for rule, mode, storage in wanted:
         if device.type == "cpu":  # which runs the same code at any address
             yield f"{rule}, {mode}", lambda rule=rule, mode=mode: _step(rule, mode, device, True)
             continue
@@ -83,16 +85,32 @@ class _Absent:
         self.get_current_stream = lambda device: 0
 
 
-def warm(kernel: Any, arguments: tuple, constants: dict[str, Any], target: Any) -> Any:
-    """What a launch on a GPU of a target compiles, that need not be here; arguments: tensors, dtypes in their place, and integers."""
+def warm(kernel: Any, constants: dict[str, Any], target: Any, arguments: dict[str, Any] | None = None, compute: str = "float32") -> Any:
+    """What a launch on a GPU of a target compiles, that need not be here.
+
+    Args:
+        kernel: of kernels/gpu.
+        constants: what it is compiled for.
+        target: of target_of().
+        arguments: its tensors and integers, by name; by default the dtypes of its tables, and numbers.
+        compute: the dtype of hyperparameters.
+    """
     from triton import runtime
 
+    names = [name for name in kernel.arg_names if name not in constants]
+    values = [_argument(name, compute) if arguments is None else arguments[name] for name in names]
     driver: Any = runtime.driver
     driver.set_active(_Absent(target))
     try:
-        return caches.loaded(kernel, lambda: kernel.warmup(*arguments, grid=(1,), **constants))
+        return caches.loaded(kernel, lambda: kernel.warmup(*values, grid=(1,), **constants))
     finally:
         driver.set_active(None)  # the next launch looks for the real one
+
+
+def _argument(name: str, compute: str) -> Any:
+    """In place of an argument: the dtype of a tensor, or a number."""
+    dtype, _ = TYPES.get(name.removesuffix("_ptr"), ("", 0))
+    return 1024 if dtype == "" else getattr(torch, dtype or compute)
 
 
 def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -104,20 +122,16 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
     from ..kernels.gpu.norm import norms_kernel, squares_kernel
     from ..kernels.gpu.step import step_kernel
 
-    i32, i64, f64 = torch.int32, torch.int64, torch.float64
-    yield "norms", lambda: warm(norms_kernel, (i64, f64, f64), launch.norms_constants(), target)
-    yield "count", lambda: warm(count_kernel, (i64, i32, f64, i32, 1, f64), launch.count_constants(), target)
-    for rule, mode, storage, n_hyper in wanted:
-        hyper = getattr(torch, storage.compute)
+    yield "norms", lambda: warm(norms_kernel, launch.norms_constants(), target)
+    yield "count", lambda: warm(count_kernel, launch.count_constants(), target)
+    for rule, mode, storage in wanted:
         for aligned in (True, False):
-            config = launch.gpu_config(storage)
-            tables = i64, i64, i32, i32, i64, hyper
 
-            def run(rule=rule, storage=storage, aligned=aligned, config=config, n_hyper=n_hyper, tables=tables):
-                constants = launch.constants(rule, storage, aligned, config, target.warp_size)
-                warm(step_kernel, (*tables, i32, i32, i64, 1, 1, config.chunk, f64), constants, target)
-                squares = launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper)
-                warm(squares_kernel, (*tables, i64, f64, 1, f64), squares, target)
+            def run(rule=rule, storage=storage, aligned=aligned):
+                config = launch.gpu_config(storage)
+                warm(step_kernel, launch.constants(rule, storage, aligned, config, target.warp_size), target, compute=storage.compute)
+                squares = launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper(rule))
+                warm(squares_kernel, squares, target, compute=storage.compute)
 
             yield f"{rule}, {mode}, {'aligned' if aligned else 'unaligned'}", run
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numba
 
-from ..engine.options import UserError
 from ..kernels import lang
 from ..kernels.cpu import step as cpu
 from ..kernels.storage import ITEMSIZE, Storage
+from .errors import UserError
 from .machine_code import Instruction, instructions, loops
 
 

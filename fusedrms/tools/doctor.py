@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..engine import configs
-from ..engine.addresses import FUNCTIONS, WORDS
-from ..engine.torch_words import Words
+from ..engine.ownership.c_api import API
+from ..engine.ownership.torch_words import WORDS, Words
+from ..engine.tables import configs
 from ..kernels import caches, devices, lang
 from ..rmsprop import FusedRMSProp
 from ..version import __version__
@@ -71,7 +71,7 @@ def advice(reports: list[dict[str, Any]]) -> list[str]:
         said.append("TRITON_INTERPRET is set, so kernels run in Triton's interpreter, slowly: unset it")
     if torch.version.cuda is None and torch.version.hip is None and os.path.exists("/dev/nvidiactl"):
         said.append("an NVIDIA GPU is there, but this torch is built for CPUs: install one for CUDA, see pytorch.org")
-    if not FUNCTIONS.exchange:
+    if not API.exchange:
         said.append("this torch has no DLPack C interface, which makes step() several times slower on the host: use torch 2.10 or later")
     elif Words() == WORDS:
         said.append("this torch keeps its tensors otherwise than known, so step() asks DLPack about each, which takes the host longer")

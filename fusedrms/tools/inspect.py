@@ -16,9 +16,9 @@ from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
-from ..engine.options import UserError
 from ..kernels.storage import ITEMSIZE, Storage
 from . import cpu_code, files, machine_code
+from .errors import UserError
 from .machine_code import TARGETS, Code, target_of
 from .roofline import Limit, gpus, limit, multiprocessor
 from .variants import MODES, RULES, Variant, check, variant, words
@@ -73,25 +73,41 @@ def _build(one: Variant, name: str, aligned: bool) -> tuple[Any, dict[str, Any],
 
 def row(one: Variant, name: str, aligned: bool) -> Row:
     """What one variant becomes for a target."""
-    known = one.rule, one.mode, name, aligned, one.storage.traffic
-    if name == "cpu":
-        step, signature = cpu_code.build(one.rule, one.storage)
-        width, each, stack = cpu_code.read(step.inspect_asm(signature), one.storage)
-        return Row(*known, each, (width,) if width else (), width != 0, None, stack, None, None, ())
+    known = dict(rule=one.rule, mode=one.mode, target=name, aligned=aligned, n_bytes=one.storage.traffic)
+    return Row(**known, **(_on_cpu(one) if name == "cpu" else _on_gpu(one, name, aligned)))
+
+
+def _on_cpu(one: Variant) -> dict[str, Any]:
+    """The fields of a Row that say what was compiled for this machine's CPU."""
+    step, signature = cpu_code.build(one.rule, one.storage)
+    code = cpu_code.read(step.inspect_asm(signature), one.storage)
+    return dict(
+        instructions=code.per_param,
+        widths=(code.width,) if code.width else (),
+        vectorised=code.width != 0,
+        registers=None,
+        spilled=code.stack,
+        shared=None,
+        occupancy=None,
+        limits=(),
+    )
+
+
+def _on_gpu(one: Variant, name: str, aligned: bool) -> dict[str, Any]:
+    """The same for a GPU's target."""
     binary, constants, target = _build(one, name, aligned)
     code, threads = machine_code.read(binary), constants["num_warps"] * target.warp_size
     n, cores = constants["BLOCK"] // threads, multiprocessor(name)
     each = (cores.issued(code) if cores else len(code.loop)) / n
-    return Row(
-        *known,
-        each,
-        tuple(sorted(set(code.accesses))),
-        is_vectorised(code, one.storage, n, aligned),
-        code.registers,
-        code.spilled,
-        code.shared,
-        cores and cores.resident(code, threads) / cores.warps,
-        tuple(limit(gpu, one.storage.traffic, each) for gpu in gpus(name)),
+    return dict(
+        instructions=each,
+        widths=tuple(sorted(set(code.accesses))),
+        vectorised=is_vectorised(code, one.storage, n, aligned),
+        registers=code.registers,
+        spilled=code.spilled,
+        shared=code.shared,
+        occupancy=cores and cores.resident(code, threads) / cores.warps,
+        limits=tuple(limit(gpu, one.storage.traffic, each) for gpu in gpus(name)),
     )
 
 

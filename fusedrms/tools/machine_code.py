@@ -9,29 +9,13 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..engine.options import UserError
 from ..kernels import lang, launch
 from ..kernels.storage import Storage
+from ..kernels.tables import TYPES
+from .errors import UserError
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
-ARGUMENTS = dict(  # Triton's types of the kernels' arguments, but of hyper_ptr
-    addresses_ptr="*i64",
-    numels_ptr="*i64",
-    groups_ptr="*i32",
-    chunk_tensor_ptr="*i32",
-    chunk_start_ptr="*i64",
-    norm_index_ptr="*i32",
-    random_key_ptr="*i32",
-    shard_offset_ptr="*i64",
-    norms_ptr="*fp64",
-    scalars_ptr="*fp64",
-    n_tensors="i32",
-    n_chunks="i32",
-    chunk_size="i32",
-    first_sum_ptr="*i64",
-    sums_ptr="*fp64",
-    spans_ptr="*i64",
-)
+INTEGERS = "n_tensors", "n_chunks", "chunk_size"  # arguments of the kernels that are no pointers
 
 
 class Code(NamedTuple):
@@ -103,6 +87,16 @@ def _run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def _type(name: str, compute: str) -> str:
+    """What Triton calls the type of an argument."""
+    if name in INTEGERS:
+        return "i32"
+    if not name.endswith("_ptr"):
+        return "constexpr"
+    dtype = TYPES[name.removesuffix("_ptr")][0] or compute
+    return "*" + dtype.replace("int", "i").replace("float", "fp")
+
+
 def build(kernel: Any, constants: dict[str, Any], target: Any, compute: str = "float32") -> Any:
     """A kernel compiled for a target, from Triton's disk cache if it is there.
 
@@ -120,11 +114,10 @@ def build(kernel: Any, constants: dict[str, Any], target: Any, compute: str = "f
 
     constants = dict(constants)
     options = {name: constants.pop(name) for name in ("num_warps", "maxnreg", "enable_fp_fusion") if name in constants}
-    types = {**ARGUMENTS, "hyper_ptr": "*fp64" if compute == "float64" else "*fp32"}
     names = kernel.arg_names
     source = ASTSource(
         kernel,
-        signature={name: types.get(name, "constexpr") for name in names},
+        signature={name: _type(name, compute) for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
     )
     try:

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..engine.options import UserError, check_precision
-from ..engine.plan import Plan
-from ..engine.storage import counter, fit
+from ..engine.state.storage import fit
+from ..engine.state.tensor_checks import check_precision
+from ..engine.tables.layout import storage_of
 from ..kernels import devices
 from ..kernels.storage import Storage
 from ..rmsprop import FusedRMSProp
 from ..smorms3 import FusedSMORMS3
+from .errors import UserError
 
 RULES: dict[str, tuple[type[FusedRMSProp] | type[FusedSMORMS3], dict[str, Any]]] = {
     "rmsprop": (FusedRMSProp, {}),
@@ -56,7 +57,6 @@ class Variant(NamedTuple):
     rule: str
     mode: str
     storage: Storage
-    n_hyper: int  # numbers in a row of hyperparameters
 
 
 def parse_mode(mode: str) -> tuple[torch.dtype, dict[str, Any]]:
@@ -96,8 +96,8 @@ def variant(rule: str, mode: str) -> Variant:
     check_precision("params[0]", param, recipe.precision)
     # a whole Plan would compile the launch on this machine's CPU
     tensors = fit(param, {}, recipe.states, recipe.precision)
-    layout = Plan._member(0, 0, 0, param, param.grad, counter(None, 0.0), 0.0, 0, recipe, tensors).layout()
-    return Variant(rule, mode, layout.storage, len(recipe.common + recipe.args))
+    storage = storage_of(param, param.grad, tensors, recipe.precision)
+    return Variant(rule=rule, mode=mode, storage=storage)
 
 
 def words(text: str) -> list[str]:

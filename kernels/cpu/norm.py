@@ -15,7 +15,7 @@ from ..storage import Storage
 from ..tables import UNSCALE, NormTables
 from .language import compile_rule
 from .memory import Variant, load_row
-from .step import MIN_WORK, array, column, common_of
+from .step import MIN_WORK, array, column, common_of, named_tuple
 from .threads import Loop, Threads, compile_loop
 
 LEVELS = 10
@@ -99,17 +99,7 @@ def _norms(sums, spans, norms):
 @functools.cache
 def _compiled_squares(dtype: str, compute: nt.Float) -> Loop:
     variant = Variant("normed", Storage(((dtype,),)), compute)
-    types = NormTables(
-        addresses=array(nt.int64, 2),
-        numels=array(nt.int64),
-        groups=array(nt.int32),
-        chunk_tensor=array(nt.int32),
-        chunk_start=array(nt.int64),
-        hyper=array(compute, 2),
-        first_sum=array(nt.int64),
-        scalars=array(nt.float64),
-    )
-    return compile_loop(_squares, variant, nt.NamedTuple(types, NormTables), array(nt.float64))
+    return compile_loop(_squares, variant, named_tuple(NormTables, compute), array("sums"))
 
 
 def prepare_squares(dtype: str, tables) -> Threads:
@@ -120,7 +110,7 @@ def prepare_squares(dtype: str, tables) -> Threads:
 
 @functools.cache
 def _compiled_norms():
-    return _norms.compile((array(nt.float64), array(nt.int64, 2), array(nt.float64)))
+    return _norms.compile((array("sums"), array("spans"), array("norms")))
 
 
 def norms(sums: np.ndarray, spans: np.ndarray, out: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from ..caches import cached_njit
 from ..quant import GROUP, LEAST_SCALE
 from ..rules import ARGS, NEUTRAL, Common
 from ..storage import Storage
-from ..tables import SKIP, UNSCALE, Tables
+from ..tables import SKIP, TYPES, UNSCALE, Tables
 from .language import compile_rule
 from .memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_quantized, store_row
 from .threads import Loop, Threads, compile_loop
@@ -49,9 +49,8 @@ def _args_of(variant, hyper, group):
 
 @overload(_args_of)
 def _(variant, hyper, group):
-    args = ARGS[variant.rule]
-    n_args = len(args._fields)
-    return lambda variant, hyper, group: args(*to_fixed_tuple(hyper[group, N_COMMON:], n_args))
+    n_args = len(ARGS[variant.rule]._fields)
+    return lambda variant, hyper, group: to_fixed_tuple(hyper[group, N_COMMON:], n_args)
 
 
 def _changes_nothing(variant, common):
@@ -179,27 +178,22 @@ def _step(variant, tables, scalars, chunk, first, last):
             begin = stop
 
 
-def array(dtype: nt.Type, ndim: int = 1) -> nt.Array:
+def array(name: str, compute: nt.Float = nt.float64) -> nt.Array:
     """The type of a table."""
-    return nt.Array(dtype, ndim, "C")
+    dtype, ndim = TYPES[name]
+    return nt.Array(getattr(nt, dtype) if dtype else compute, ndim, "C")
+
+
+def named_tuple(kind: type, compute: nt.Float) -> nt.NamedTuple:
+    """The type of Tables or NormTables."""
+    return nt.NamedTuple([array(name, compute) for name in kind._fields], kind)
 
 
 @functools.cache
 def compiled(rule: str, storage: Storage) -> Loop:
     """Machine code for one rule and Storage."""
     variant = Variant(rule, storage, getattr(nt, storage.compute))
-    types = Tables(
-        addresses=array(nt.int64, 2),
-        numels=array(nt.int64),
-        groups=array(nt.int32),
-        chunk_tensor=array(nt.int32),
-        chunk_start=array(nt.int64),
-        hyper=array(variant.compute, 2),
-        norm_index=array(nt.int32),
-        random_key=array(nt.int32, 2),
-        shard_offset=array(nt.int64),
-    )
-    return compile_loop(_step, variant, nt.NamedTuple(types, Tables), array(nt.float64))
+    return compile_loop(_step, variant, named_tuple(Tables, variant.compute), array("scalars"))
 
 
 def prepare(rule: str, storage: Storage, tables: Tables, chunk: int, min_work: int) -> Threads:

@@ -30,9 +30,9 @@ def _intrinsic(builder: ir.IRBuilder, name: str, type_: ir.FunctionType, *args):
 def _mode(builder: ir.IRBuilder):
     """How this thread rounds, and whether it takes subnormal numbers for 0: a register of its own; 0 on machines that are not known."""
     if MACHINE in ("x86_64", "amd64"):
-        place = cgutils.alloca_once(builder, INT)
-        _intrinsic(builder, "x86.sse.stmxcsr", ir.FunctionType(VOID, [VOID_P]), builder.bitcast(place, VOID_P))
-        return builder.zext(builder.load(place), WORD)
+        slot = cgutils.alloca_once(builder, INT)
+        _intrinsic(builder, "x86.sse.stmxcsr", ir.FunctionType(VOID, [VOID_P]), builder.bitcast(slot, VOID_P))
+        return builder.zext(builder.load(slot), WORD)
     if MACHINE in ("aarch64", "arm64"):
         return _intrinsic(builder, "aarch64.get.fpcr", ir.FunctionType(WORD, []))
     return WORD(0)
@@ -41,8 +41,8 @@ def _mode(builder: ir.IRBuilder):
 def _set_mode(builder: ir.IRBuilder, mode) -> None:
     """Let this thread compute as the one that _mode() was read in."""
     if MACHINE in ("x86_64", "amd64"):
-        place = cgutils.alloca_once_value(builder, builder.trunc(mode, INT))
-        _intrinsic(builder, "x86.sse.ldmxcsr", ir.FunctionType(VOID, [VOID_P]), builder.bitcast(place, VOID_P))
+        slot = cgutils.alloca_once_value(builder, builder.trunc(mode, INT))
+        _intrinsic(builder, "x86.sse.ldmxcsr", ir.FunctionType(VOID, [VOID_P]), builder.bitcast(slot, VOID_P))
     elif MACHINE in ("aarch64", "arm64"):
         _intrinsic(builder, "aarch64.set.fpcr", ir.FunctionType(VOID, [WORD]), mode)
 

@@ -77,7 +77,6 @@ def step_kernel(
     chunk_size,  # elements, a multiple of BLOCK
     scalars_ptr,  # float64: see tables.py
     RULE: tl.constexpr,
-    ARGS: tl.constexpr,  # names of the rule's numbers
     N_COMMON: tl.constexpr,
     N_ARGS: tl.constexpr,
     FORMATS: tl.constexpr,  # of grad, param, state 0, ..., as in storage.py
@@ -105,7 +104,7 @@ def step_kernel(
             grad_scale=common.grad_scale * tl.load(scalars_ptr + UNSCALE).to(compute),
             norm=tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute),
             common=common,
-            args=ARGS(*load_numbers(row_ptr + N_COMMON, N_ARGS)),
+            args=load_numbers(row_ptr + N_COMMON, N_ARGS),
         )
         ptrs = ()
         for v in tl.static_range(len(FORMATS)):

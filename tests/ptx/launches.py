@@ -7,38 +7,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fusedrms.engine.buckets import chunks
+from fusedrms.engine.tables.buckets import chunks
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.gpu.step import step_kernel
 from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.rules import n_hyper
 from fusedrms.kernels.tables import FIRST_NORM, Tables
 from fusedrms.tools.machine_code import build, target_of
-from fusedrms.tools.variants import RULES, parse_mode, variant
+from fusedrms.tools.variants import variant
 
 from .machine import run
 from .memory import Memory
-from .stored import narrow, nearest, wide
+from .options import hyperparameters
+from .stored import narrow, nearest
 
 NUMELS = (1, 63, 64, 65, 0, 70, 1000, 1541, 4 * 1024 + 3)
 CHUNK = 2048  # elements, of the default configuration: several to the largest tensor
 STATES = dict(rmsprop=["square_avg"], rmsprop_momentum=["square_avg", "momentum_buffer"], rmsprop_centered=["square_avg", "grad_avg"])
 STATES |= dict(rmsprop_centered_momentum=["square_avg", "grad_avg", "momentum_buffer"], smorms3=["square_avg", "grad_avg", "mem"])
 LEAST = np.float32(2.0**-100)
-# options of the parameter groups, beside the rule's own
-GROUPS = (
-    dict(lr=1e-2),
-    dict(lr=3e-3, weight_decay=0.1, clip_grad_value=2.0, clip_grad_norm=1.0, rescale_grad=0.5),
-    dict(
-        lr=0.5, weight_decay=0.05, decoupled_weight_decay=True, clip_weights=1.5, maximize=True, clip_grad_value=1.0, clip_after_decay=True
-    ),
-)
-FURTHER = (
-    dict(),
-    dict(eps_placement="both", eps=1e-3, alpha=0.9),
-    dict(eps_placement="inside", eps=1e-4, clip_grad_norm=1.0, clip_norm_on="update"),
-)
-MOMENTUM = (dict(), dict(nesterov=True, lr_in_momentum=True, momentum=0.5), dict(lr_in_momentum=True))
 
 
 class Row(NamedTuple):
@@ -73,7 +61,7 @@ class Launch:
         wraps: bool = False,
     ):
         self.rule, self.mode, self.kind, self.rng = rule, mode, kind, np.random.default_rng(0)
-        _, _, self.storage, n_hyper = variant(rule, mode)
+        self.storage = variant(rule, mode).storage
         if grad_dtype:
             self.storage = self.storage._replace(dtypes=((grad_dtype,), *self.storage.dtypes[1:]))
         self.storage = self.storage._replace(wraps=wraps)
@@ -88,8 +76,8 @@ class Launch:
         ]
         self.numels = np.array(numels, np.int64)
         n = len(numels)
-        self.hyper = np.array([self._recipe(g, eps) for g in range(1 if kind == "exact" else 3)], self.compute)
-        assert self.hyper.shape[1] == n_hyper
+        self.hyper = np.array([hyperparameters(rule, mode, kind, g, eps) for g in range(1 if kind == "exact" else 3)], self.compute)
+        assert self.hyper.shape[1] == n_hyper(rule)
         self.groups = (np.arange(n) % len(self.hyper)).astype(np.int32)
         self.norm_index = np.array([FIRST_NORM + k % 2 for k in range(n)], np.int32)
         words = self.rng.integers(0, 2**32, (n, 3), np.uint32)
@@ -103,24 +91,6 @@ class Launch:
         with np.errstate(all="ignore"):
             self.memory = [[self._contents(row, int(n)) for n in numels] for row in self.rows]
             self._finish()
-
-    def _recipe(self, group: int, eps: float | None):
-        options = dict(RULES[self.rule][1])
-        if self.kind == "exact":
-            # nothing enters the averages, and the parameter shrinks by a power of two
-            options |= dict(lr=2.0**-9, weight_decay=1.0, decoupled_weight_decay=True)
-            options |= dict(alpha=1.0) if self.rule != "smorms3" else {}
-            options |= dict(momentum=1.0) if "momentum" in self.rule else {}
-        else:
-            options |= GROUPS[group]
-            options |= (FURTHER[group] | MOMENTUM[group] if "momentum" in self.rule else FURTHER[group]) if self.rule != "smorms3" else {}
-        options |= {} if eps is None else dict(eps=eps)
-        param = torch.nn.Parameter(torch.zeros(1, dtype=parse_mode(self.mode)[0]))
-        optimizer = RULES[self.rule][0]([param], **options, **parse_mode(self.mode)[1])
-        recipe = optimizer.recipe(optimizer.param_groups[0])
-        assert recipe.rule == self.rule
-        with np.errstate(over="ignore"):
-            return [*recipe.common, *recipe.args]
 
     def _contents(self, row: Row, n: int) -> np.ndarray:
         rng, coded = self.rng, row.value in self.storage.quantized
@@ -269,33 +239,3 @@ def some(rng: np.random.Generator, n: int, least: int, low: int, high: int) -> n
 @functools.cache
 def compiled(rule: str, storage, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
     return build(step_kernel, launch.constants(rule, storage, aligned, config, 32), target_of(target), storage.compute)
-
-
-def same(a: np.ndarray, b: np.ndarray, dtype: str) -> np.ndarray:
-    """Bit for bit, but for what kind of NaN it is."""
-    bits = np.dtype(f"u{a.itemsize}")
-    equal = a.view(bits) == b.view(bits)
-    return equal | (np.isnan(wide(a, dtype)) & np.isnan(wide(b, dtype))) if "float" in dtype else equal
-
-
-def differing(made: Launch, a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> dict[str, int]:
-    """Elements of each row whose bits are others in two runs."""
-    found = {row.name: sum(int((~same(x, y, row.dtype)).sum()) for x, y in zip(a[r], b[r], strict=True)) for r, row in enumerate(made.rows)}
-    return {name: n for name, n in found.items() if n}
-
-
-def of_other_classes(made: Launch, a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> dict[str, int]:
-    """Elements of each row that are finite, infinite or NaN in one run and something else in the other."""
-    found = {}
-    for r, row in enumerate(made.rows):
-        for before, x, y in zip(made.memory[r], a[r], b[r], strict=True):
-            if "float" in row.dtype:
-                other = classes(wide(x, row.dtype)) != classes(wide(y, row.dtype))
-                if row.name == "mem":  # an infinite one is multiplied by what may round to 0
-                    other &= ~np.isinf(before)
-                found[row.name] = found.get(row.name, 0) + int(other.sum())
-    return {name: n for name, n in found.items() if n}
-
-
-def classes(values: np.ndarray) -> np.ndarray:
-    return np.select([np.isnan(values), values == np.inf, values == -np.inf], [3, 2, 1], 0)

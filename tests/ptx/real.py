@@ -23,14 +23,17 @@ def use(monkeypatch, tensors: Callable[[], Iterable[Tensor]], launched: list[str
 
         spills = 0
 
-        def __init__(self, kernel, n_programs, constants, *args):
-            self._kernel, self._n_programs, self._constants, self._args = kernel, n_programs, constants, args
+        def __init__(self, kernel, n_programs, constants, args, given):
+            self._kernel, self._n_programs, self._constants, self._args, self._given = kernel, n_programs, constants, args, given
 
-        def __call__(self, *last):
-            args = *self._args, *last
-            binary = warm(self._kernel, args, self._constants, target_of(target))
+        def __call__(self, tensor):
+            args = {**self._args, self._given: tensor}
+            binary = warm(self._kernel, self._constants, target_of(target), args)
             memory, values = Memory(), []
-            for name, arg in zip(self._kernel.arg_names, args, strict=False):
+            for name in self._kernel.arg_names:
+                if name in self._constants:
+                    continue
+                arg = args[name]
                 if isinstance(arg, Tensor):
                     memory.add_real(name, arg.data_ptr(), arg.nbytes)
                 values.append(arg.data_ptr() if isinstance(arg, Tensor) else arg)

@@ -27,7 +27,17 @@ def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True)
             values = [
                 _read(made, unit, v, [made.memory[first[v] + w][t] for w in range(len(d))]) for v, d in enumerate(made.storage.dtypes)
             ]
-            new = step(made.rule, unit, values[0], values[1], values[2:], norm, unscale, row.tolist(), made.storage.variance)
+            new = step(
+                made.rule,
+                unit,
+                grad=values[0],
+                param=values[1],
+                state=values[2:],
+                norm=norm,
+                unscale=unscale,
+                row=row.tolist(),
+                variance=made.storage.variance,
+            )
             for v, interval in enumerate(new, start=1):
                 now = [after[first[v] + w][t] for w in range(len(made.storage.dtypes[v]))]
                 sure, fine = _holds(made, interval, v, now, t)

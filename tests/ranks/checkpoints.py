@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from fusedrms import FusedRMSProp
 from fusedrms.engine.sharded import local
-from fusedrms.engine.storage import whole
+from fusedrms.engine.state.full_precision import export_state
 
 from . import models
 from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, part, sharded, tensor_parallel
@@ -79,7 +79,7 @@ def every_mode(rank: int, world: int) -> None:
         for key, values in complete["state"].items():
             param = model.get_parameter(key)
             assert all(isinstance(value, torch.Tensor) and value.shape in ((), param.shape) for value in values.values())
-            ours = whole(param, optimizer.state[param], optimizer._run.ties)
+            ours = export_state(param, optimizer.state[param], optimizer._run.ties)
             assert torch.equal(part(values["square_avg"], param), local(ours["square_avg"]))
 
 

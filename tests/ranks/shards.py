@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fusedrms import FusedRMSProp, FusedSMORMS3
-from fusedrms.engine.sharded import first_element, local
+from fusedrms.engine.sharded import local, shard_offset
 
 from . import models
 from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, sharded, tensor_parallel
@@ -88,7 +88,7 @@ def fsdp_8bit(rank: int, world: int) -> None:
             shard.grad = local(param.grad).clone()
         optimizer.step()
         expected.step()
-    begins = [param for param in model.parameters() if local(param).numel() and first_element(param) == 0]
+    begins = [param for param in model.parameters() if local(param).numel() and shard_offset(param) == 0]
     assert len(begins) == len(shards) if rank == 0 else not begins
     again = FusedRMSProp(model.parameters(), state_dtype="8bit", momentum=0.9)
     again.load_state_dict(optimizer.state_dict())

@@ -85,7 +85,8 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
     for first, dtypes in zip(a["ROWS"], rows, strict=True):
         for k, dtype in enumerate(dtypes):
             per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
-            at.row(f"row {first + k}", tables.addresses[first + k], tables, a["chunk_size"], dtype, a["ALIGN"], per)
+            row = tables.addresses[first + k]
+            at.row(f"row {first + k}", row, tables, size=a["chunk_size"], dtype=dtype, align=a["ALIGN"], per=per)
     cpu.prepare(a["RULE"].__name__, storage, tables, a["chunk_size"], cpu.MIN_WORK)(scalars)
 
 

@@ -62,7 +62,7 @@ class StandIn:
     def __getitem__(self, grid: tuple):
         def runner(*args: Any, stream: int | None = None) -> None:
             stream = driver.active.get_current_stream(driver.active.get_current_device()) if stream is None else stream
-            self.run(*grid, stream, self.function, self.packed_metadata, None, None, None, *args)
+            self.run(*grid, stream, *(self.function, self.packed_metadata, None, None, None), *args)
 
         return runner
 

@@ -1,0 +1,1 @@
+"""What all commands need: arguments, the machine, result files, how figures are written. Imports fusedrms only."""

@@ -1,0 +1,104 @@
+"""The plots of a report."""
+
+import io
+import pathlib
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.common.store import BASELINE, BIG, COMPILED, OURS, Row, rows
+from bench.report.steps import MODES
+from fusedrms.tools.files import write
+
+COLORS = {
+    OURS: "tab:blue",
+    BASELINE: "tab:orange",
+    "torch single": "tab:brown",
+    COMPILED: "tab:red",
+    "torch AdamW fused": "tab:green",
+}
+
+
+def _lines(axes: Axes, found: list[Row], x: str) -> None:
+    for name, color in COLORS.items():
+        points = [(row[x], row["ms"]) for row in found if row["implementation"] == name]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=3, label=name)
+    axes.set(xscale="log", yscale="log", ylabel="ms a step")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3)
+
+
+def scale(axes: Axes, results: dict) -> bool:
+    found = [row for row in rows(results) if row["family"] == "scale"]
+    _lines(axes, found, "numel")
+    best = {row["limit"]: row["gb_per_s"] for row in rows(results, "limit")}
+    for name, rate in best.items():
+        sizes = sorted({row["numel"] for row in found})
+        label = f"20 bytes a parameter at {rate:,.0f} GB/s ({'copy' if name == 'copy' else 'streaming loop'})"
+        axes.plot(sizes, [20 * size / rate / 1e6 for size in sizes], ":" if name == "copy" else "--", color="black", label=label)
+    axes.set(xlabel="parameters, in one tensor", title="A plain step against the number of parameters")
+    return bool(found)
+
+
+def tensors(axes: Axes, results: dict) -> bool:
+    found = [row for row in rows(results) if row["family"] == "count"]
+    _lines(axes, found, "n_tensors")
+    axes.set(xlabel="tensors of 64 elements", title="A plain step against the number of tensors")
+    return bool(found)
+
+
+def ratios(axes: Axes, results: dict) -> bool:
+    found = [row for row in rows(results) if row["family"] == "model" and row["algorithm"] == "plain" and "ratio" in row]
+    found = [row for row in found if row["implementation"] in COLORS and row["implementation"] != BASELINE]
+    names = list(dict.fromkeys(row["workload"] for row in found))
+    kinds = [name for name in COLORS if any(row["implementation"] == name for row in found)]
+    for k, kind in enumerate(kinds):
+        own = [row for row in found if row["implementation"] == kind]
+        places = [names.index(row["workload"]) + (k - (len(kinds) - 1) / 2) * 0.8 / len(kinds) for row in own]
+        bars = axes.barh(places, [row["ratio"] - 1 for row in own], 0.8 / len(kinds), left=1, color=COLORS[kind], label=kind)
+        axes.bar_label(bars, [f"{row['ratio']:.1f}" for row in own], fontsize=6, padding=2)
+    axes.axvline(1, color=COLORS[BASELINE], label=BASELINE)
+    axes.set(xscale="log", xlabel=f"times as fast as {BASELINE}", title="A plain step, float32")
+    if found:
+        least, most = (choose(row["ratio"] for row in found) for choose in (min, max))
+        ticks = [4.0**k for k in range(-3, 5) if least / 4 <= 4.0**k <= most * 4]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    return bool(found)
+
+
+def modes(axes: Axes, results: dict) -> bool:
+    found = {row["implementation"]: row for row in rows(results) if (row["workload"], row["algorithm"]) == (BIG, "plain")}
+    chosen = {name: found[OURS + mode] for mode, name in MODES.items() if OURS + mode in found}
+    places = range(len(chosen))
+    for offset, key, color, label in (
+        (-0.2, "held", "tab:blue", "held: parameter and state"),
+        (0.2, "n_bytes", "tab:cyan", "moved by a step"),
+    ):
+        bars = axes.barh([place + offset for place in places], [row[key] for row in chosen.values()], 0.4, color=color, label=label)
+        axes.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
+    axes.set(xlabel="bytes a parameter", title="Precision modes, plain", yticks=places, yticklabels=chosen)
+    axes.invert_yaxis()
+    return len(chosen) > 1
+
+
+PLOTS: dict[str, Callable[[Axes, dict], bool]] = {"scale.png": scale, "tensors.png": tensors, "ratios.png": ratios, "modes.png": modes}
+
+
+def draw(results: dict, folder: pathlib.Path) -> list[str]:
+    """Write those that there are figures for; their names."""
+    drawn = []
+    for name, plot in PLOTS.items():
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.subplots()
+        if plot(axes, results):
+            axes.legend(fontsize=7)
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=110, metadata={"Software": None})  # else it changes with matplotlib's version
+            write(folder / name, image.getvalue())
+            drawn.append(name)
+    return drawn

@@ -1,0 +1,1 @@
+"""What is timed and how: implementations, workloads, clocks, counts. Imports bench.common and fusedrms."""

@@ -1,0 +1,84 @@
+"""How a step is measured: its time, the host's part of it, its memory."""
+
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from bench.common.machine import taken_by_others
+from fusedrms.kernels import devices
+
+Step = Callable[[], object]
+SECONDS = {"cpu": 0.7, "gpu": 0.15}  # of rounds, but at least 5 of them
+HOST_ROUNDS = 20
+
+
+def timed(benchmark, step: Step, device: torch.device) -> float:
+    """Time a step that has run before, until the device is done; the share of the cores that other programs had meanwhile."""
+
+    def run():
+        step()
+        devices.synchronize(device)
+
+    begin = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - begin
+    iterations = max(1, int(1e-3 / seconds))
+    rounds = min(200, max(5, int(devices.on(device, SECONDS) / (seconds * iterations))))
+    begin, others = time.perf_counter(), taken_by_others()
+    benchmark.pedantic(run, rounds=rounds, iterations=iterations)
+    return max(0.0, taken_by_others() - others) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
+
+
+def extra_bytes(step: Step, device: torch.device) -> int:
+    """The most that a steady-state step has allocated at a time beyond what was there before."""
+    if devices.is_gpu(device):
+        return devices.peak_bytes(device, step)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events: Any = profiler.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(itertools.accumulate((n_bytes for _, n_bytes in changes), initial=0))
+
+
+def without_launch(patch: pytest.MonkeyPatch) -> None:
+    """Leave of the steps of our optimizers, from their next plan on, what the host does."""
+
+    def prepare(*args):
+        return lambda *args: None
+
+    for name in ("buckets.prepare", "buckets.prepare_squares", "norms.prepare_norms"):
+        patch.setattr(f"fusedrms.engine.tables.{name}", prepare)
+
+
+def host_seconds(step: Step, device: torch.device) -> float:
+    """Median time until step() returns, with nothing else under way on the device."""
+    seconds = []
+    for _ in range(HOST_ROUNDS):
+        devices.synchronize(device)
+        begin = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def held_and_moved(step: Step) -> tuple[float, float] | None:
+    """Bytes a parameter that parameters and states take up, and that a step moves: these read and written, the gradient read.
+
+    None if the step is not an optimizer's.
+    """
+    optimizer = getattr(step, "__self__", None)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return None
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    numel = sum(param.numel() for param in params)
+    states = [value for state in optimizer.state.values() for key, value in state.items() if isinstance(value, Tensor) and key != "step"]
+    held = sum(tensor.nbytes for tensor in (*params, *states)) / numel
+    return held, 2 * held + sum(param.grad.nbytes for param in params) / numel

@@ -1,0 +1,94 @@
+"""Processes that train together, as torchrun starts them. One alone is a group of one, so that all else is written once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from gpt import GPT
+
+T = TypeVar("T")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """The group of all processes, which ends before Python does: a thread of its own that still lets go of a tensor aborts the process.
+
+    Only after an error in one of several is it left to the end of the process: the others may not answer any more.
+    """
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    else:
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    together = True
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):  # SystemExit is for all at once, see decided_by_first
+        together = dist.get_world_size() == 1
+        raise
+    finally:
+        if together:
+            dist.destroy_process_group()
+
+
+def set_timeout(seconds: int) -> None:
+    """For the others: a machine that has died says nothing, and gloo would wait for half an hour."""
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
+
+
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """What `decide` returns to the first process, for all of them; if it exits, having said why, all exit; an OSError is for all, too."""
+    box: list = [None]
+    if dist.get_rank() == 0:
+        try:
+            box = [decide()]
+        except (SystemExit, OSError) as error:
+            box = [error]
+    dist.broadcast_object_list(box)
+    if isinstance(box[0], (SystemExit, OSError)):
+        raise box[0]
+    return box[0]
+
+
+def shard(rows: Tensor) -> Tensor:
+    """The rows that this process takes; all processes together take each once."""
+    return rows[dist.get_rank() :: dist.get_world_size()]
+
+
+def all_gather(values: list[float]) -> Tensor:
+    """The values of all processes, in one row each."""
+    rows = [torch.empty(len(values), dtype=torch.float64) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, torch.tensor(values, dtype=torch.float64))
+    return torch.stack(rows)
+
+
+def local_device(name: str) -> torch.device:
+    """That of this process: of several on a machine, each has the GPU of its number there."""
+    device = torch.device(name)
+    if device.type == "cuda" and dist.is_torchelastic_launched():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def parallelize(model: GPT, parallel: str | None, device: torch.device) -> nn.Module:
+    """The model as each process holds it: all of it, with averaged gradients ("ddp"), or in parts ("fsdp"), block by block."""
+    if parallel == "ddp":
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    if parallel == "fsdp":
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        for part in (*model.blocks, model):
+            fully_shard(part, mesh=mesh)
+    return model

@@ -1,0 +1,116 @@
+"""state_dict, load_state_dict, pickles and copies of an optimizer."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.optim.optimizer import ParamsT
+from torch.utils.hooks import RemovableHandle
+
+from .checkpoints.copies import Copies
+from .checkpoints.dcp import Group
+from .checkpoints.groups import mend
+from .checkpoints.states import from_checkpoint, restore_states, to_checkpoint
+from .grouped import GroupedOptimizer
+from .options.checks import plain
+from .options.groups import named_parameters
+from .run import Run
+from .state.state_checks import check_owners
+from .states import begin_missing
+
+
+class CheckpointedOptimizer(GroupedOptimizer):
+    """An optimizer whose checkpoints are those of torch's, however its states are stored."""
+
+    def __init__(self, params: ParamsT, arguments: dict[str, Any]):
+        super().__init__(params, arguments)
+        self._hook()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()  # the first alone would turn gradients on
+    def state_dict(self) -> dict[str, Any]:
+        """The state in full precision, with torch's names, however it is stored, so that any optimizer of the same rule can load it.
+
+        Returns:
+            What torch's has, and no other key; options that torch's lacks stand in that of foreach, if they differ from their defaults.
+            8-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
+            ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
+            stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
+            copied, on its device.
+
+        Raises:
+            ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
+        """
+        groups = self._mended()
+        named = list(named_parameters(groups))
+        check_owners([each.param for each in named], self.state)
+        begin_missing(named, self.state, cache(lambda g: self.recipe(groups[g]).states))
+        return super().state_dict()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of an optimizer of this class or, where it has the same states, of torch's.
+
+        Args:
+            state_dict: what state_dict() returned. Its tensors are copied: the two optimizers share none. However states are
+                stored in the checkpoint, they come to be stored as the options of this optimizer say, on the parameter's device.
+                Options of which it says nothing stay as they are.
+
+        Raises:
+            ValueError: other groups, a missing state or one of another shape or unit; nothing has changed then, here and below.
+            RuntimeError: a parameter that cannot be stored as the options of this optimizer say.
+        """
+        super().load_state_dict(state_dict)
+
+    def _hook(self) -> None:
+        """Once, since threads may save at the same time: convert what is saved before others see it, and what is loaded after them."""
+        self._ours = (
+            super().register_state_dict_post_hook(CheckpointedOptimizer._to_checkpoint, prepend=True),
+            super().register_load_state_dict_pre_hook(CheckpointedOptimizer._from_checkpoint),
+        )
+
+    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        handle = super().register_state_dict_post_hook(hook, prepend)
+        self._optimizer_state_dict_post_hooks.move_to_end(self._ours[0].id, last=False)
+        return handle
+
+    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        handle = super().register_load_state_dict_pre_hook(hook, prepend)
+        self._optimizer_load_state_dict_pre_hooks.move_to_end(self._ours[1].id)
+        return handle
+
+    def _to_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        run, defaults = self._run, self._class_defaults(rule=True)
+        saved, copies = to_checkpoint(state_dict, self.param_groups, self.state, run.ties, defaults)
+        run.copies = Copies(copies, run.copies)
+        return saved
+
+    def _from_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        return from_checkpoint(state_dict, self._mended(), self.defaults.keys(), self._source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), **({"_source": self._source} if self._source else {})}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what load_state_dict, pickle or deepcopy brings, with states as the kernels read them."""
+        groups, states = state["param_groups"], state["state"]
+        source = state.get("_source", self._source)
+        defaults = self._class_defaults() | (source.options() if source else {}) | state.get("defaults", self.__dict__.get("defaults", {}))
+        saved = "defaults" not in state  # load_state_dict brings none
+        if not saved:
+            state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
+        defaults["seed"] = defaults.get("seed") or 0  # what an old pickle lacks
+        for g, group in enumerate(groups):
+            groups[g] = group = Group(group, defaults)
+            mend(g, group, defaults)
+            group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
+            self._check_values(g, group)
+        recipes = [self.recipe(group) for group in groups]
+        states.update(restore_states(type(self).__name__, groups, recipes, states, saved))
+        super().__setstate__(state)
+        if "_run" not in self.__dict__:
+            self._run = Run()
+            self._hook()
+        self._run.restart()

@@ -1,0 +1,74 @@
+"""The options in a checkpoint: under the keys that torch's has, so that either loads the other's, in each of torch's ways.
+
+torch.distributed.checkpoint looks for every key of the optimizer that loads, a full state_dict may have no other, and a flattened one
+must have what iterating over a parameter group gives. So the options that torch.optim.RMSprop lacks stand in the value of an option
+that it has, and that changes no result, there or here: foreach.
+"""
+
+import inspect
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from ..options.checks import plain
+from ..options.recipe import precision
+
+TORCH_OPTIONS = frozenset(inspect.signature(torch.optim.RMSprop).parameters) - {"params"}
+CARRIER = "foreach"
+MODEL_PARALLEL, LR_IN_MOMENTUM = "model_parallel_group", "lr_in_momentum"
+# how a step runs and how values are stored, not what it computes: never taken from a checkpoint
+NEVER_LOADED = frozenset({"capturable", CARRIER, "differentiable", "stochastic_rounding", "master_weights", "state_dtype", MODEL_PARALLEL})
+_STEPS = "steps"  # after how many steps the carrier was written
+
+
+def beyond_torch(options: Iterable[str]) -> frozenset[str]:
+    """Those of the options that torch lacks."""
+    return frozenset(options) - TORCH_OPTIONS
+
+
+def pack_group(group: Mapping[str, Any], defaults: Mapping[str, Any], steps: float = 0) -> dict[str, Any]:
+    """A parameter group as a checkpoint has it.
+
+    Args:
+        group: the group.
+        defaults: of all options, those of their rule.
+        steps: the most that one of its parameters has had.
+    """
+    ours = beyond_torch(defaults)
+    if not precision({**defaults, **group}).is_noisy:  # a seed of nothing
+        defaults = {**defaults, "seed": group.get("seed")}
+    carried = {name: value for name in sorted(ours - NEVER_LOADED) if (value := plain(group.get(name, defaults[name]))) != defaults[name]}
+    kept = {key: plain(value) for key, value in group.items() if key not in ours}
+    if carried.get(LR_IN_MOMENTUM) and steps:
+        carried[_STEPS] = steps
+    return {**kept, CARRIER: json.dumps(carried, default=float)} if carried else kept
+
+
+def unpack_options(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> tuple[dict[str, Any], float]:
+    """What parameter group g of a checkpoint says of our options: in the carrier or, as in version 0.1, under their own names.
+
+    Returns:
+        The options, and after how many steps the carrier was written, which may be unknown: infinity.
+
+    Raises:
+        ValueError: it says what this version, or this rule, does not know.
+    """
+    carried, steps = {}, math.inf
+    if isinstance(text := saved.get(CARRIER), str):
+        try:
+            carried = dict(json.loads(text))
+            steps = float(carried.pop(_STEPS, steps))
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, no JSON of options: restore the checkpoint"
+            ) from None
+        if unknown := carried.keys() - ours:
+            raise ValueError(
+                f"parameter group {g} of the checkpoint has {', '.join(f'{name}={carried[name]!r}' for name in sorted(unknown))}, which "
+                "this version, or this rule, does not know: load it with the version and the class that have saved it"
+            )
+    carried |= {name: saved[name] for name in ours & saved.keys()}
+    return {name: value for name, value in carried.items() if name not in NEVER_LOADED}, steps

@@ -1,0 +1,139 @@
+"""Parameter groups that take options of a checkpoint: copied into them by hand, or loaded."""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..sharded import process_groups
+from ..state.storage import must_drop
+from .carrier import CARRIER, LR_IN_MOMENTUM, MODEL_PARALLEL, NEVER_LOADED, beyond_torch, unpack_options
+from .dcp import Group
+
+# timm's options, and what they are here
+_TIMMS = {"decoupled_decay": "decoupled_weight_decay", "caution": None, "corrected_weight_decay": None}
+_SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg"}  # options, and what a parameter has only if they are on
+
+States = Sequence[tuple[Tensor, dict]]  # of a group: each parameter that has made steps, with its state in the checkpoint
+
+
+def mend(g: int, group: dict[str, Any], options: Iterable[str]) -> None:
+    """Mend, in parameter group g, what was copied into it from a checkpoint: options as JSON, and process groups, which it lost.
+
+    Raises:
+        TypeError, ValueError: it is wrong.
+    """
+    if isinstance(group.get(CARRIER), str):
+        carried, _ = unpack_options(g, {CARRIER: group[CARRIER]}, beyond_torch(options))
+        group.update({**carried, CARRIER: None})
+    known = group.process_groups if isinstance(group, Group) else None
+    if not isinstance(group.get(MODEL_PARALLEL), set):
+        try:
+            known = process_groups(group.get(MODEL_PARALLEL)) or None
+        except TypeError as error:
+            raise TypeError(f"parameter group {g}: {error}") from None
+    elif not known:
+        return  # an error of the next step
+    if group.get(MODEL_PARALLEL) is not known:
+        group[MODEL_PARALLEL] = known
+    if isinstance(group, Group):
+        group.process_groups = known
+
+
+def unpack_group(g: int, group: dict[str, Any], options: Iterable[str]) -> dict[str, Any]:
+    """A new parameter group g with options that were copied from a checkpoint by their own names; those that it has so already stay."""
+    if not isinstance(group.get(CARRIER), str):
+        return group
+    carried, _ = unpack_options(g, group, beyond_torch(options))
+    return {**group, **carried, CARRIER: None}
+
+
+def load_group(
+    g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: Iterable[str], states: States
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """The options of parameter group g as its checkpoint has them, and mine where it says nothing.
+
+    Args:
+        g: its number.
+        saved: the group in the checkpoint.
+        mine: the group that loads it.
+        options: the names of all options.
+        states: as they are in the checkpoint.
+
+    Returns:
+        The options, and the names of states that must begin anew.
+
+    Raises:
+        ValueError: as of unpack_options(); a momentum buffer without lr, which mine would take for one with it.
+    """
+    ours = beyond_torch(options)
+    carried, steps = unpack_options(g, saved, ours)
+    if LR_IN_MOMENTUM not in saved and _is_outdated(steps, states):
+        carried.pop(LR_IN_MOMENTUM, None)
+    theirs = {key: value for key, value in saved.items() if key not in NEVER_LOADED and key not in ours}
+    _take_timms(g, theirs, carried, ours)
+    _leave_off(g, theirs, carried, mine, states)
+    found = {**{key: value for key, value in mine.items() if key != "params"}, **theirs, **carried}
+    _turn_off_nesterov(g, found, carried)
+    return found, frozenset(["momentum_buffer"] if _is_foreign_buffer(g, found, carried, mine) else [])
+
+
+def _is_outdated(steps: float, states: States) -> bool:
+    """Whether another optimizer, whose buffer is without lr, went on after so many steps, and left the carrier as it was."""
+    return bool(states) and steps < math.inf and all(_steps(values) > steps for _, values in states)
+
+
+def _steps(values: dict) -> float:
+    try:
+        return float(values["step"])
+    except (TypeError, ValueError, RuntimeError):  # refused when it is taken
+        return -math.inf
+
+
+def _take_timms(g: int, theirs: dict[str, Any], carried: dict[str, Any], ours: frozenset[str]) -> None:
+    """Move timm's options, by our names, to those carried; ValueError for one that is on and that no option here is."""
+    for name, option in _TIMMS.items():
+        value = theirs.pop(name, None)
+        if value and option not in ours:
+            raise ValueError(f"parameter group {g} of the checkpoint has {name}={value!r}, which timm's optimizers alone have")
+        if value is not None and option:
+            carried.setdefault(option, value)
+
+
+def _leave_off(g: int, theirs: dict[str, Any], carried: dict[str, Any], mine: Mapping[str, Any], states: Sequence) -> None:
+    """Leave off what is off in mine where the checkpoint has it on but brings no state of it, and warn."""
+    # torch.distributed.checkpoint brings only states that the optimizer has
+    brought = [{key for key, value in values.items() if not must_drop(param, key, value)} for param, values in states]
+    for option, state in _SWITCHES.items():
+        if option not in mine or mine[option] or not theirs.get(option) or not brought or any(state in names for names in brought):
+            continue
+        warnings.warn(
+            f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={theirs[option]!r}: only states "
+            f"that this optimizer has came with it, and {state} is none; to go on with it make the optimizer with "
+            f"{option}={theirs[option]!r}",
+            stacklevel=3,
+        )
+        theirs[option] = mine[option]
+        if option == "momentum":
+            carried.pop("nesterov", None)
+
+
+def _turn_off_nesterov(g: int, found: dict[str, Any], carried: Mapping[str, Any]) -> None:
+    """Leave nesterov off where it is mine alone and the checkpoint has no momentum, and warn."""
+    if found.get("nesterov") and not carried.get("nesterov") and not found.get("momentum"):
+        warnings.warn(f"parameter group {g} has nesterov=False from now on, since the checkpoint has momentum=0", stacklevel=3)
+        found["nesterov"] = False
+
+
+def _is_foreign_buffer(g: int, found: Mapping[str, Any], carried: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
+    """Whether mine has lr in its buffer and the checkpoint has not; ValueError if it has momentum, so that its buffer would be used."""
+    foreign = bool(mine.get(LR_IN_MOMENTUM)) and LR_IN_MOMENTUM not in carried
+    if foreign and found.get("momentum"):
+        raise ValueError(
+            f"parameter group {g} has {LR_IN_MOMENTUM}=True, but the checkpoint, of another class or other options, holds a "
+            f"momentum_buffer without lr: multiply each momentum_buffer in it by lr, and set {LR_IN_MOMENTUM}=True in its param_groups; or "
+            "set momentum=0 there, and the optimizer's own again once it is loaded, which begins a new buffer"
+        )
+    return foreign

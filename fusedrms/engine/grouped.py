@@ -1,0 +1,131 @@
+"""Parameter groups with checked options, and the recipes that they ask for."""
+
+import inspect
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT
+
+from .checkpoints.carrier import MODEL_PARALLEL
+from .checkpoints.dcp import Group
+from .checkpoints.groups import mend, unpack_group
+from .options.checks import check_at_least_zero, check_common, check_present, plain
+from .options.naming import Source, warn_of_unknown
+from .options.recipe import Recipe
+from .run import Run
+from .seeds import default_seed
+from .sharded import process_groups
+
+
+class GroupedOptimizer(Optimizer):
+    """An optimizer whose parameter groups have all options, from wherever they come.
+
+    Args:
+        params: what the subclass was given.
+        arguments: all arguments of its __init__, by name.
+    """
+
+    _source: Source | None = None  # the preset that has made it
+    _seen: frozenset[str] = frozenset({"params", "param_names"})  # keys of groups that are no options, as _check_names has found
+
+    def __init__(self, params: ParamsT, arguments: dict[str, Any]):
+        defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        self._check_new(defaults)
+        defaults[MODEL_PARALLEL] = process_groups(defaults[MODEL_PARALLEL]) or None
+        self._run = Run()
+        super().__init__(params, defaults)
+        if self.defaults.get("seed", 0) is None:
+            self.defaults["seed"] = default_seed(self, self._params())
+            for group in self.param_groups:
+                self._fill_in_seed(group)
+
+    @classmethod
+    @cache
+    def _class_defaults(cls, rule: bool = False) -> dict[str, Any]:
+        """Every option with its default: of the first class with a constructor, the rule's, as the classes made from it change them."""
+        found: dict[str, Any] = {}
+        for base in reversed(cls.__mro__[: cls.__mro__.index(GroupedOptimizer)]):
+            if rule and found:
+                break
+            own = dict(vars(base).get("_fixed", {}))
+            if "__init__" in vars(base):
+                parameters = inspect.signature(base.__init__).parameters.values()
+                own |= {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+            found |= {name: value for name, value in own.items() if not found or name in found}
+        return found
+
+    def _params(self) -> Iterator[Tensor]:
+        return (param for group in self.param_groups for param in group["params"])
+
+    def _recipes(self) -> list[Recipe]:
+        """One for each parameter group."""
+        return self._run.recipes.of(self)
+
+    def _check_new(self, options: dict[str, Any]) -> None:
+        check_at_least_zero(options, lr="learning rate")
+        self.check_group({**options, "seed": 0} if options["seed"] is None else options)
+
+    def _check_names(self, g: int, group: dict[str, Any]) -> None:
+        """Warn of each new key that looks like an option but is none."""
+        if new := group.keys() - self._seen - self.defaults.keys():
+            self._seen |= new
+            warn_of_unknown(f"parameter group {g}", new, type(self).__name__, self.defaults.keys(), self._source)
+
+    def _check_edited(self, g: int, group: dict[str, Any]) -> None:
+        """Mend a group that anybody may have changed, or made by hand; ValueError or TypeError for what is wrong in it."""
+        mend(g, group, self.defaults)
+        check_present(g, group, self.defaults)
+        if isinstance(group[MODEL_PARALLEL], set):
+            raise ValueError(
+                f"parameter group {g} lost its {MODEL_PARALLEL} in a pickle: set optimizer.param_groups[{g}][{MODEL_PARALLEL!r}] again, to "
+                "process groups or to None"
+            )
+        self._check_names(g, group)
+        self._check_values(g, group)
+
+    def _check_values(self, g: int, group: dict[str, Any]) -> None:
+        try:
+            self.check_group(group)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"parameter group {g}: {error}") from None
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError or TypeError for a wrong option; a subclass checks its own as well."""
+        check_common(group)
+
+    @abstractmethod
+    def recipe(self, group: dict[str, Any]) -> Recipe:
+        """What the options of a parameter group, which check_group has passed, ask for."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if isinstance(param_group, dict):
+            if self._source:
+                param_group = self._source.translate(param_group)
+            param_group = unpack_group(len(self.param_groups), param_group, self.defaults)
+            options = {key: plain(value) for key, value in param_group.items() if key in self.defaults}
+            self._check_new({**self.defaults, **param_group, **options})
+            self._check_names(len(self.param_groups), param_group)
+            param_group.update(options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*duplicate parameters")
+            try:
+                super().add_param_group(param_group)
+            except UserWarning:  # two updates of one parameter in one launch would race
+                raise ValueError("a parameter group lists the same parameter twice; list it once") from None
+        group = self.param_groups[-1] = Group(self.param_groups[-1], self.defaults)
+        mend(len(self.param_groups) - 1, group, self.defaults)
+        self._fill_in_seed(group)
+
+    def _mended(self) -> list[dict[str, Any]]:
+        """The parameter groups, which anybody may have changed."""
+        for g, group in enumerate(self.param_groups):
+            mend(g, group, self.defaults)
+        return self.param_groups
+
+    def _fill_in_seed(self, group: dict[str, Any]) -> None:
+        if group["seed"] is None:
+            group["seed"] = self.defaults["seed"]

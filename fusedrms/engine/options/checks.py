@@ -1,0 +1,171 @@
+"""Checks of options, and the wording of their errors: the thing, its value, the remedy."""
+
+import math
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import devices
+from ..sharded import process_groups
+
+# A schedule that ends at 0 may miss it by its last rounding. In a float32 tensor that is 6e-9 of a rate of 0.1, in Python's numbers
+# far less; a rate that is negative by mistake, -1e-5 say, is larger.
+ROUNDED_ZERO = -1e-8
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy's as Python's, which torch.load(weights_only=True) takes; anything else as it is."""
+    if isinstance(value, np.generic | np.ndarray) and value.size == 1:
+        value = value.item()
+    return float(value) if isinstance(value, np.floating) else value  # a longdouble's item() is one
+
+
+def number(group: dict, option: str) -> float:
+    """An option as a number; TypeError if it is none."""
+    try:
+        return float(plain(group[option]))
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{option} is {group[option]!r}; set it to a number") from None
+
+
+def _fits_float(value: Any) -> bool:
+    """Whether a number is none of the integers that are too large for a float."""
+    return not isinstance(value, int) or abs(value) <= sys.float_info.max
+
+
+def _text(value: Any, form: Callable[[Any], str] = repr) -> str:
+    """A value in an error; an integer that no float holds may have more digits than Python prints."""
+    return form(value) if _fits_float(value) else "an integer above 1.8e308"
+
+
+def check_at_least_zero(group: dict, **labels: str) -> None:
+    """ValueError, in torch's words, unless each named option of the group is a finite number >= 0; a learning rate on a GPU is not read."""
+    for option, label in labels.items():
+        _check_number(option, f"Invalid {label}", group[option])
+
+
+def is_scheduled_lr(lr: Any) -> bool:
+    """Whether it is a number that a schedule may set, 0 or more but for a rounding error; a fast answer."""
+    return isinstance(lr, float) and ROUNDED_ZERO <= lr < math.inf
+
+
+def check_scheduled_lr(lr: Any, where: str = "") -> None:
+    """As check_at_least_zero, of a learning rate that a schedule may have set; where: the beginning of an error."""
+    if not is_scheduled_lr(lr):
+        _check_number("lr", f"{where}Invalid learning rate", lr, ROUNDED_ZERO)
+
+
+def _check_number(option: str, label: str, value: Any, least: float = 0.0) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"Tensor {option} must be 1-element, got shape {tuple(value.shape)}; pass a number or torch.tensor(number)")
+        if option == "lr" and devices.is_gpu(value.device):  # read there, at each step
+            return
+    try:
+        valid = bool(least <= value < math.inf) and _fits_float(value)
+    except (TypeError, RuntimeError, ValueError):
+        raise TypeError(f"{label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
+    if not valid:
+        raise ValueError(f"{label}: {_text(value, format)}; it must be a finite number >= 0")
+
+
+def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:
+    """ValueError unless parameter group g has its parameters and every option."""
+    for option in ("params", *defaults):
+        if option not in group:
+            raise ValueError(
+                f"parameter group {g} has no {option!r}: set optimizer.param_groups[{g}][{option!r}], whose default is "
+                f"{defaults.get(option, [])!r}, or add the group with add_param_group(), which fills in what it lacks"
+            )
+
+
+def check_positive(group: dict, *options: str) -> None:
+    """ValueError unless each named option of the group is a finite number > 0."""
+    for option in options:
+        try:
+            valid = bool(0.0 < group[option] < math.inf) and _fits_float(group[option])
+        except (TypeError, RuntimeError, ValueError):
+            valid = False
+        if not valid:
+            raise ValueError(f"{option}={_text(group[option])} is not supported: it must be a finite number > 0")
+
+
+def check_limits(group: dict, *options: str) -> None:
+    """ValueError unless each named option of the group is None or a finite number > 0."""
+    for option in options:
+        if group[option] is not None:
+            try:
+                check_positive(group, option)
+            except ValueError as error:
+                raise ValueError(f"{error}, or None for no limit") from None
+
+
+def check_flags(group: dict, *options: str) -> None:
+    """ValueError unless each named option of the group is True or False: a string, say, would count as True."""
+    for option in options:
+        if not isinstance(group[option], bool | int | np.bool_) or group[option] not in (0, 1):
+            raise ValueError(f"{option}={_text(group[option])} is not supported: it must be True or False")
+
+
+def check_choice(group: dict, option: str, values: Collection[str]) -> None:
+    """ValueError unless the named option of the group is one of some words."""
+    value = group[option]
+    if not isinstance(value, str) or value not in values:
+        raise ValueError(f"{option}={_text(value)} is not supported: it must be {' or '.join(map(repr, values))}")
+
+
+def check_precision_options(group: dict) -> None:
+    """ValueError unless the options that decide how values are stored have values that go together."""
+    check_flags(group, "stochastic_rounding")
+    if group["master_weights"] is not None:
+        try:
+            check_choice(group, "master_weights", ("float32", "split"))
+        except ValueError as error:
+            raise ValueError(f"{error}, or None for none") from None
+        if group["stochastic_rounding"]:
+            raise ValueError(
+                f"stochastic_rounding=True with master_weights={group['master_weights']!r} is not supported: "
+                "the parameter is the nearest to its master; leave one of them out"
+            )
+    state_dtype, seed = group["state_dtype"], group["seed"]
+    if not isinstance(state_dtype, torch.dtype | str) or state_dtype not in (torch.float32, torch.bfloat16, "8bit"):
+        raise ValueError(f"state_dtype={_text(state_dtype)} is not supported: it must be torch.float32, torch.bfloat16 or '8bit'")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed={_text(seed)} is not supported: it must be a whole number from 0 to 2**64 - 1")
+
+
+def check_off(group: dict, **reasons: str) -> None:
+    """ValueError if any of the named options is on; its value here says what to do instead."""
+    for option, reason in reasons.items():
+        if group[option]:
+            raise ValueError(f"{option}={_text(group[option])} is not supported: {reason}")
+
+
+def check_common(group: dict[str, Any]) -> None:
+    """ValueError or TypeError for a wrong value of an option that all rules have."""
+    check_scheduled_lr(group["lr"])
+    check_at_least_zero(group, weight_decay="weight_decay value")
+    check_positive(group, "rescale_grad")
+    check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
+    check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
+    check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
+    check_precision_options(group)
+    process_groups(group["model_parallel_group"])
+    if isinstance(group["foreach"], str):
+        raise ValueError(
+            f"foreach={group['foreach']!r} is not supported: it is what a checkpoint has of options that torch lacks; pass the "
+            "checkpoint to load_state_dict(), or the options by their names"
+        )
+    if group["skip_nonfinite"] and None not in (group["clip_grad_norm"], group["clip_grad_value"]):
+        raise ValueError(
+            f"skip_nonfinite=True with clip_grad_norm={group['clip_grad_norm']} and clip_grad_value={group['clip_grad_value']} is not "
+            "supported: that norm is of clipped gradients, in which an infinity does not show; leave one of the three out"
+        )
+    check_off(
+        group,
+        differentiable="a fused step has no gradient; use torch.optim.RMSprop",
+    )

@@ -1,0 +1,85 @@
+"""From the options of a parameter group to the numbers that a launch reads."""
+
+import math
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ...kernels.rules import Common
+from ..sharded import process_groups
+from ..state.precision import Precision
+from .checks import number
+
+
+class Recipe(NamedTuple):
+    """What a parameter group asks for; the numbers may change at every step."""
+
+    rule: str  # a function of kernels/rules.py
+    states: dict[str, float]  # the names of its states, in its order, and what they start from
+    norm_over: str | None  # whose gradients' norm is limited: that of the "optimizer", of each "parameter", of none
+    common: Common  # lr may be a tensor
+    args: tuple[float, ...]  # the rule's own, in its order
+    bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
+    precision: Precision = Precision()
+    skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
+    beyond: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
+
+    @property
+    def kind(self) -> tuple:
+        """What the tables of a step are made for."""
+        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision, self.skip_nonfinite, self.beyond
+
+
+def with_lr(recipe: Recipe, lr: float | Tensor) -> Recipe:
+    """The same with another learning rate, in half of the time that common._replace(lr=lr) takes."""
+    return recipe._replace(common=Common._make((lr, *recipe.common[1:])))
+
+
+def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
+    """A number as the first or the second of two, of which the other is neutral."""
+    return (neutral, value) if second else (value, neutral)
+
+
+def limit(group: dict, option: str) -> float:
+    return math.inf if group[option] is None else number(group, option)
+
+
+def norm_over(group: dict) -> str | None:
+    """Recipe.norm_over."""
+    return None if group["clip_grad_norm"] is None else group["clip_norm_over"]
+
+
+def beyond(group: dict) -> tuple[Any, ...]:
+    """Recipe.beyond."""
+    return process_groups(group["model_parallel_group"])
+
+
+def precision(group: dict) -> Precision:
+    return Precision(**{option: group[option] for option in Precision._fields})
+
+
+def common(group: dict, on_update: bool = False) -> Common:
+    """The numbers that every rule shares.
+
+    Args:
+        group: a parameter group.
+        on_update: clip_grad_norm scales the update, not the gradient.
+    """
+    clip_grad, clip_decayed = either(group["clip_after_decay"], limit(group, "clip_grad_value"), math.inf)
+    clip_grad_norm, clip_update_norm = either(on_update, limit(group, "clip_grad_norm"), math.inf)
+    # where the norm limits nothing it is taken to find infinities, which clipping would hide
+    unclipped = on_update or (group["skip_nonfinite"] and group["clip_grad_norm"] is None)
+    coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
+    return Common(
+        lr=group["lr"] if isinstance(group["lr"], Tensor) and group["lr"].numel() == 1 else number(group, "lr"),
+        grad_scale=number(group, "rescale_grad") * (-1.0 if group["maximize"] else 1.0),
+        weight_decay=coupled,
+        correction=1.0,
+        clip_grad=clip_grad,
+        clip_normed=math.inf if unclipped else clip_grad,
+        clip_grad_norm=clip_grad_norm,
+        clip_decayed=clip_decayed,
+        decoupled_weight_decay=decoupled,
+        clip_update_norm=clip_update_norm,
+        clip_weights=limit(group, "clip_weights"),
+    )

@@ -1,0 +1,199 @@
+"""What an optimizer's parameters, gradients, states and counters looked like, and where they lie, if they still look so.
+
+A stale address is memory corruption. So before every step all that the tables were made from is reached anew, from the lists and
+dicts of the optimizer, and compared; what was reached is held until the launch has ended, and nothing of it in between.
+"""
+
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..sharded import local
+from . import c_api, torch_words
+from .facts import FACTS, KINDS, MAY_OVERLAP, MOST_KINDS, MOVED, RECOUNTED, UNSURE, Objects, Owned, Record
+from .memory import extent, has_memory
+from .scan import enter_written, prepare, take
+
+_CHANGED = "the optimizer's state changed while step() read it: another thread may be writing it"
+
+
+class StateTensor(NamedTuple):
+    """A tensor in the optimizer's state that a step writes."""
+
+    values: dict[str, Any]  # the state of its parameter
+    key: str
+    tensor: Tensor
+
+
+def held_in(values: dict[str, Any], tensors: dict[str, Tensor]) -> list[StateTensor]:
+    """Tensors as the state of a parameter holds them; of DTensors the local ones are given, whose addresses a launch will read.
+
+    Raises:
+        RuntimeError: it holds others by now: nobody would keep the memory of these.
+    """
+    held = [StateTensor(values=values, key=key, tensor=values[key]) for key in tensors]
+    if any(local(each.tensor) is not tensors[each.key] for each in held):
+        raise RuntimeError(_CHANGED)
+    return held
+
+
+def _ids(values) -> np.ndarray:
+    return np.fromiter(map(id, values), np.int64)
+
+
+def _looks(tensor: Tensor | None) -> tuple | None:
+    """All that decides what a launch would make of it, but for its address."""
+    if tensor is None or tensor.layout is not torch.strided:
+        return None
+    return tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _record_of(tensors: list[Tensor], n_active: int) -> Record:
+    """What is known of the tensors before a scan: active parameters and gradients in turn, states, counters."""
+    n = len(tensors)
+    n_dims = np.array([2 * tensor.dim() for tensor in tensors], np.int64)
+    facts = np.zeros(n, FACTS)
+    facts["object"] = _ids(tensors)
+    facts["itemsize"] = [tensor.itemsize for tensor in tensors]
+    facts["extent"] = [extent(tensor) * tensor.itemsize for tensor in tensors]
+    facts["dims"], facts["kind"] = np.cumsum(n_dims) - n_dims, -1
+    facts["fixed"][2 * n_active : n - n_active] = True  # states: counters are written where they lie
+    facts["bumped"][: 2 * n_active : 2] = True
+    facts["written"] = facts["bumped"]
+    facts["written"][2 * n_active :] = True
+    flags = np.zeros(4, np.bool_)
+    flags[[MOVED, RECOUNTED]] = True
+    return Record(
+        facts=facts,
+        addresses=np.zeros(n, np.int64),
+        kinds=np.zeros(MOST_KINDS, KINDS),
+        dims=np.zeros(n_dims.sum(), np.int64),
+        dlpack=np.zeros((n, 2), np.int64),
+        written=np.zeros(1 << (2 * n).bit_length(), np.int64),
+        flags=flags,
+    )
+
+
+class Snapshot:
+    """What tensors looked like; keeps none of them alive.
+
+    Args:
+        lists: the parameters of each parameter group.
+        active: indices of those that have a gradient, among all of them.
+        grads: their gradients.
+        state: the optimizer's.
+        held: the tensors in it that a step writes, the counters last.
+
+    Attributes:
+        address: int64 [2, n_active], of parameters and of gradients; written by `own`.
+        counter_address: int64 [n_active], likewise.
+    """
+
+    def __init__(self, lists: list[list[Tensor]], active: list[int], grads: list[Tensor], state: dict, held: list[StateTensor]):
+        params = list(chain.from_iterable(lists))
+        if not {id(each.values) for each in held} <= set(map(id, state.values())):  # they are reached through it
+            raise RuntimeError(_CHANGED)
+        self._lengths, self._n_states, self._active = list(map(len, lists)), len(state), active
+        self._idle = sorted(set(range(len(params))) - set(active))
+        self._keys = [each.key for each in held]
+        whole = [tensor for k, grad in zip(active, grads, strict=True) for tensor in (params[k], grad)]
+        whole += [each.tensor for each in held]
+        tensors = [local(tensor) for tensor in whole]
+        self._objects = Objects(
+            params=_ids(params),
+            active=np.array(active, np.int64),
+            idle=np.array(self._idle, np.int64),
+            keys=_ids(state),
+            values=_ids(state.values()),
+            dicts=_ids(each.values for each in held),
+            names=_ids(self._keys),
+            states=_ids(each.tensor for each in held),
+        )
+        self._classes = set(map(type, tensors))  # so that their addresses in Record.kinds stay theirs
+        self._record = _record_of(tensors, len(active))
+        self._record.facts["sharded"] = [tensor is not each for tensor, each in zip(tensors, whole, strict=True)]
+        self._n_shards = len(tensors) if self._record.facts["sharded"].any() else 0
+        self._flags, addresses = self._record.flags, self._record.addresses
+        self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
+        self.counter_address = addresses[len(tensors) - len(active) :]
+        if c_api.API.exchange:
+            if not take(c_api.API, torch_words.WORDS, self._record):
+                raise RuntimeError("DLPack does not tell where a tensor lies")
+            self._scan = prepare(c_api.API, torch_words.WORDS, self._objects, self._record)
+        else:
+            self._looks = list(map(_looks, tensors))
+            addresses[:] = [tensor.data_ptr() for tensor in tensors]
+
+    def own(self, lists: list[list], state: dict) -> Owned | None:
+        """References, if all is as it was and has memory of its own, else None; reads the addresses."""
+        if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
+            return None
+        self._flags[UNSURE] = not c_api.API.exchange
+        owned = self._own_by_scan(lists, state) if c_api.API.exchange else self._own_by_python(lists, state)
+        if owned and self._flags[UNSURE]:  # a storage may be smaller at the same address
+            tensors = self._tensors(owned)
+            if not all(has_memory(tensors[k]) for k in np.flatnonzero(self._record.facts["kind"] < 0)):
+                return None
+        return owned
+
+    def _own_by_scan(self, lists: list[list], state: dict) -> Owned | None:
+        owned = Owned(list(chain.from_iterable(lists)), [], [None] * len(self._active), [None] * self._n_shards)
+        return owned if self._scan(id(state), tuple(map(id, owned))) else None
+
+    def _own_by_python(self, lists: list[list], state: dict) -> Owned | None:
+        params, objects = [param for each in lists for param in each], self._objects
+        values = {id(each): each for each in state.values()}
+        if not all(map(np.array_equal, map(_ids, (params, state, state.values())), (objects.params, objects.keys, objects.values))):
+            return None
+        states = [values[each].get(key) for each, key in zip(objects.dicts, self._keys, strict=True)]
+        if not np.array_equal(_ids(states), objects.states) or any(params[k].grad is not None for k in self._idle):
+            return None
+        owned = Owned(params, states, [params[k].grad for k in self._active], [])
+        tensors = self._tensors(owned)
+        if list(map(_looks, tensors)) != self._looks:
+            return None
+        now, before = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self._record.addresses
+        moved = now != before
+        if moved[self._record.facts["fixed"]].any():
+            return None
+        self._flags[[MOVED, MAY_OVERLAP]] |= moved.any()
+        before[:] = now
+        return owned._replace(shards=tensors)
+
+    def _tensors(self, owned: Owned) -> list[Tensor]:
+        """All of them, local ones of DTensors, in the order of a Record."""
+        pairs = (tensor for k, grad in zip(self._active, owned.grads, strict=True) for tensor in (owned.params[k], grad))
+        return [local(tensor) for tensor in (*pairs, *owned.states)]
+
+    def _asked(self, flag: int) -> bool:
+        """A flag, which is lowered."""
+        raised, self._flags[flag] = bool(self._flags[flag]), False
+        return raised
+
+    def moved(self) -> bool:
+        """Whether an address has changed since this was last asked."""
+        return self._asked(MOVED)
+
+    def recounted(self) -> bool:
+        """Whether a parameter may have another version counter since this was last asked."""
+        return self._asked(RECOUNTED)
+
+    def may_overlap(self) -> bool:
+        """Whether memory of two tensors lies between each other's.
+
+        Looked at only if what a step writes has moved since this was last asked, or a gradient into a storage of that: others have
+        memory of their own, unless they were made over foreign memory.
+        """
+        if not self._asked(MAY_OVERLAP):
+            return False
+        facts = self._record.facts
+        if c_api.API.exchange:
+            enter_written(facts, self._record.written)
+        extents = facts["extent"]
+        begin = self._record.addresses[extents > 0]
+        order = np.argsort(begin)
+        begin, end = begin[order], (begin + extents[extents > 0])[order]
+        return bool((end[:-1] > begin[1:]).any())

@@ -1,0 +1,50 @@
+"""The recipes of an optimizer, kept from step to step."""
+
+from operator import is_not, itemgetter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .options.checks import check_present, is_scheduled_lr
+from .options.recipe import Recipe, with_lr
+from .sharded import ProcessGroups
+
+if TYPE_CHECKING:
+    from .grouped import GroupedOptimizer
+
+_FIXED = (int, float, str, type(None), torch.dtype, ProcessGroups)  # what cannot change in place
+_UNMADE: tuple[tuple[Any, ...], int, Recipe | None] = (), 0, None
+
+
+class Recipes:
+    """One recipe for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
+
+    def __init__(self) -> None:
+        self._options: itemgetter | None = None  # reads those of a parameter group, lr first
+        self._made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each group: options, number of keys, what they make
+
+    def of(self, optimizer: "GroupedOptimizer") -> list[Recipe]:
+        """Those of its parameter groups, which are checked where they have changed."""
+        made = []
+        if self._options is None:
+            self._options = itemgetter("lr", *(name for name in optimizer.defaults if name != "lr"))
+        for g, group in enumerate(optimizer.param_groups):
+            try:
+                values = self._options(group)
+            except KeyError:
+                check_present(g, group, optimizer.defaults)
+                raise
+            before, n_keys, recipe = self._made[g] if g < len(self._made) else _UNMADE
+            changed = sum(map(is_not, values, before)) if len(before) == len(values) and n_keys == len(group) else -1
+            # a schedule sets lr at each step, and nothing else
+            if recipe is not None and changed == 1 and values[0] is not before[0] and is_scheduled_lr(values[0]):
+                recipe = with_lr(recipe, values[0])
+            elif recipe is None or changed:
+                optimizer._check_edited(g, group)
+                recipe, values = optimizer.recipe(group), self._options(group)
+                if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in optimizer.defaults):
+                    values = ()
+            made.append((values, len(group), recipe))
+        self._made = made
+        return [recipe for _, _, recipe in made]

@@ -1,0 +1,69 @@
+"""What the steps of an optimizer leave behind."""
+
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+from . import debug
+from .recipes import Recipes
+from .state.ties import Ties
+
+if TYPE_CHECKING:
+    from .checkpoints.copies import Copies
+    from .tables.plan import Plan
+
+
+class Run:
+    """What steps leave behind, in one object, so that whatever shares the optimizer's attributes has it too (Fabric's wrappers, say)."""
+
+    def __init__(self, ties: Ties | None = None) -> None:
+        self.plan: Plan | None = None
+        self.skipped: Tensor | None = None
+        self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
+        self.recipes = Recipes()
+        self.ties = Ties() if ties is None else ties
+        self.facts: debug.Facts | None = None  # of the last step, if it was watched
+        self.parts: WeakSet[Run] = WeakSet()  # of the parameters that step by themselves, in a backward
+        self.copies: Copies | None = None  # what the last state_dict holds
+
+    def plans(self) -> "list[Plan]":
+        """What the last steps were made with."""
+        return [run.plan for run in (self, *self.parts) if run.plan]
+
+    def grad_norm(self) -> Tensor | None:
+        """L2 norm of all gradients at the last steps; None if nothing limits it."""
+        norms = [norm for plan in self.plans() if (norm := plan.grad_norm()) is not None]
+        if len(norms) < 2:
+            return norms[0] if norms else None
+        return torch.stack([norm.to(norms[0].device) for norm in norms]).sort().values.norm()  # the same bits in any order
+
+    def skipped_steps(self) -> Tensor:
+        """How many steps were left out: a tensor of its own."""
+        return torch.zeros((), dtype=torch.int64, device="cpu") if self.skipped is None else self.skipped.clone()
+
+    def count(self, skipped: Tensor | None) -> None:
+        """A step has been made; skipped: not 0 if it was left out, None if that could not be."""
+        if skipped is not None:
+            if self.skipped is None or self.skipped.device != skipped.device:
+                self.skipped = self.skipped_steps().to(skipped.device)
+            self.skipped += skipped != 0
+        self.ties.end(made=skipped is None or skipped.device.type != "cpu" or not skipped)
+
+    def check_copies(self) -> None:
+        """RuntimeError if someone has written into the last state_dict, and has not loaded it."""
+        if self.copies:
+            self.copies.check()
+            self.copies = None
+
+    def release(self) -> None:
+        """Free all tables."""
+        for run in (self, *self.parts):
+            run.plan = None
+
+    def restart(self) -> None:
+        """Forget what was known of states that others have replaced."""
+        self.release()
+        self.copies = None
+        self.ties.clear()

@@ -1,0 +1,80 @@
+"""Masters of 16-bit parameters: a float32 tensor, or a remainder, the 16 bits that a bfloat16 parameter lacks of a float32."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..sharded import locals_of, placed
+from .precision import MASTER, WIDE, wide_dtype
+from .strides import state_like
+from .ties import Ties, is_remainder
+
+
+def split(master: Tensor) -> tuple[Tensor, Tensor]:
+    """The bfloat16 parameter and the remainder of a float32 master, as rounding.split has it: ties go away from 0."""
+    bits = torch.where(master.isnan(), 0x7FC00000, master.view(torch.int32))
+    return (bits + 0x8000 >> 16).to(torch.int16).view(torch.bfloat16), bits.to(torch.int16)
+
+
+def is_split_of(param: Tensor, master: Tensor) -> bool:
+    """Whether a bfloat16 parameter is that of split(), bit for bit."""
+    return torch.equal(split(state_like(param, master))[0].view(torch.int16), param.detach().view(torch.int16))
+
+
+def _nearest_master(param: Tensor, master: Tensor) -> Tensor:
+    """The master, or the parameter where it is no nearest one to the master, as rounding.master_of has it."""
+    wide = param.to(master.dtype)
+    if param.dtype == torch.bfloat16:  # a tie may have gone either way
+        distance = master.view(torch.int32) - (param.view(torch.int16).int() << 16)
+        near = (distance >= -0x8000) & (distance <= 0x8000)
+    else:
+        near = master.to(param.dtype) == param
+    return torch.where(near, master, wide)
+
+
+def _from_remainder(param: Tensor, remainder: Tensor) -> Tensor:
+    """The float32 whose split() the two are; the parameter itself where they are none's."""
+    upper = param.view(torch.int16).int() << 16
+    bits = upper + remainder.to(param.device).int()
+    invalid = bits.view(torch.float32).isnan() | (bits ^ upper < 0)
+    return torch.where(invalid, upper, bits).view(torch.float32)
+
+
+def master_of(param: Tensor, values: dict) -> Tensor | None:
+    """The float32 master, if there is one; where something else has changed the parameter, what that comes to."""
+    param = param.detach()
+    master = values.get(MASTER)
+    if is_remainder(master):
+        return _from_remainder(param, master) if param.dtype == torch.bfloat16 else None
+    if master is None or param.dtype not in WIDE:
+        return None
+    master = master.to(param.device, WIDE[param.dtype])  # torch's optimizers narrow it
+    if not param.is_complex():
+        return _nearest_master(param, master)
+    return torch.view_as_complex(_nearest_master(torch.view_as_real(param), torch.view_as_real(master)))
+
+
+def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each parameter of an optimizer and its value in full precision: of 16-bit parameters the float32 master, if they have one.
+
+    Args:
+        optimizer: one of this package's.
+
+    Yields:
+        (parameter, value): the value a copy of its shape, placement and on its device, float32 for 16-bit parameters and else of its dtype;
+        copied as it is asked for, so that the memory for one is enough.
+
+    Example: ``masters = {param: value.cpu() for param, value in export_master(optimizer)}``
+    """
+    run: Any = getattr(optimizer, "_run", None)
+    ties = run.ties if run else Ties()
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            values = locals_of(optimizer.state.get(param, {}))
+            rounded = ties.exported(param, values)
+            master = master_of(rounded, values)
+            value = (rounded if master is None else master).to(wide_dtype(param), copy=True)
+            yield param, placed(param, value)

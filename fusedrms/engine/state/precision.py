@@ -1,0 +1,47 @@
+"""How values are stored: the options that decide it, and the names and dtypes of the tensors in a parameter's state."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
+MASTER = "master_param"  # in a state: what a 16-bit parameter is rounded from, or its remainder: the 16 bits that it lacks
+AVERAGES = "square_avg", "grad_avg", "momentum_buffer"  # which may be stored in fewer bits
+SCALE = "_scale"  # ends the names of scales
+LEAN = torch.bfloat16, torch.uint8, torch.int8  # dtypes of averages in fewer bits
+
+
+class Precision(NamedTuple):
+    """The options of a parameter group that decide how its values are stored."""
+
+    stochastic_rounding: bool = False
+    master_weights: str | None = None
+    state_dtype: torch.dtype | str = torch.float32
+    seed: int = 0
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether anything is rounded at random."""
+        return self.stochastic_rounding or self.state_dtype != torch.float32
+
+
+def wide_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of its values in full precision."""
+    return WIDE.get(tensor.dtype, tensor.dtype)
+
+
+def stored(param: Tensor, states: Collection[str], precision: Precision) -> dict[str, torch.dtype]:
+    """Names and dtypes of the tensors in the state of a parameter, in the order of the rows that a launch reads."""
+    found: dict[str, torch.dtype] = {}
+    if precision.master_weights and param.dtype in WIDE:
+        found[MASTER] = torch.int16 if precision.master_weights == "split" else wide_dtype(param)
+    for key in states:
+        if precision.state_dtype == torch.float32 or key == "mem":
+            found[key] = wide_dtype(param)
+        elif precision.state_dtype == torch.bfloat16:
+            found[key] = torch.bfloat16
+        else:
+            found.update({key: torch.uint8 if key == "square_avg" else torch.int8, key + SCALE: torch.float32})
+    return found

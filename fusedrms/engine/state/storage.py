@@ -1,0 +1,142 @@
+"""The state of a parameter as a launch reads it."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from ...kernels.cpu.count import DTYPES
+from ..sharded import is_sharded, local, locals_of, placed
+from .full_precision import full_precision, resolve_variance
+from .masters import is_split_of, split
+from .precision import AVERAGES, LEAN, MASTER, SCALE, Precision, stored
+from .quantized import LARGEST_CODE, n_groups, quantize
+from .strides import is_lazy, lies_like, state_like
+from .ties import is_remainder
+
+COUNTED = tuple(getattr(torch, name) for name in DTYPES)  # what counters may be; on GPUs the first two
+
+
+def _fits(param: Tensor, key: str, dtype: torch.dtype, value: Tensor | None) -> bool:
+    """Whether a launch can read a tensor of the state as it is."""
+    if value is None or not key.endswith(SCALE):
+        return value is not None and lies_like(param, value, dtype)
+    return (value.device, value.dtype, value.shape) == (param.device, dtype, (n_groups(param),)) and value.is_contiguous()
+
+
+def must_drop(param: Tensor, key: str, value: object) -> bool:
+    """Whether a loaded state that is not wanted cannot stay: a master, or an average that is sharded otherwise than its parameter."""
+    return key == MASTER or (key in AVERAGES and is_sharded(param) != is_sharded(value))
+
+
+def _master_differs(param: Tensor, values: dict) -> bool:
+    """Whether there is a float32 master from which the bfloat16 parameter is not rounded: as yet, if it is still to be loaded."""
+    master = values.get(MASTER)
+    return master is not None and not is_remainder(master) and param.dtype == torch.bfloat16 and not is_split_of(param, master)
+
+
+def _make_master(param: Tensor, master: Tensor, previous: Tensor | None, dtype: torch.dtype, loading: bool) -> Tensor:
+    """The master or remainder of a parameter as fit() stores it.
+
+    Args:
+        param: a parameter, to which a master that is split here is rounded.
+        master: its value in full precision.
+        previous: the float32 master of its state so far, which may not fit the parameter; None: there was none.
+        dtype: int16 for a remainder.
+        loading: the parameter may yet be loaded, so it and `previous` stay as they are.
+    """
+    if dtype != torch.int16:
+        return state_like(param, master if previous is None else previous)
+    rounded, remainder = split(state_like(param, master))
+    if previous is not None and not loading:
+        param.detach().copy_(rounded)  # ties may have gone the other way
+    return remainder
+
+
+def _make_average(key: str, known: dict, initial: dict[str, float], dtype: torch.dtype) -> Tensor | float:
+    """A state in full precision, or the number that it starts from; the variance where that is what is stored of square_avg."""
+    value = known.get(key, initial[key])
+    if key == "square_avg" and dtype in LEAN and key in known and "grad_avg" in known and "grad_avg" in initial:
+        return (known[key].double() - known["grad_avg"].double() ** 2).clamp(min=0)
+    return value
+
+
+def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Precision, loading: bool = False) -> dict[str, Tensor]:
+    """The tensors that stored() names: those in `values`, if they are as they must be, or new ones.
+
+    Args:
+        param: a parameter.
+        values: its state so far, stored in whatever way.
+        initial: of each of the rule's states, what it starts from if `values` do not have it.
+        precision: how to store it.
+        loading: the parameter may yet be loaded, so it stays as it is; a float32 master that it is not rounded from is not split
+            before a step.
+    """
+    if loading and precision.master_weights == "split" and _master_differs(param, values):
+        precision = precision._replace(master_weights="float32")
+    wanted = stored(param, initial, precision)
+    if all(_fits(param, key, dtype, values.get(key)) for key, dtype in wanted.items()):
+        return {key: values[key] for key in wanted}
+    known, found = full_precision(param, values), {}
+    previous = None if is_remainder(values.get(MASTER)) else values.get(MASTER)
+    for key, dtype in wanted.items():
+        if key == MASTER:
+            found[key] = _make_master(param, known.get(key, param.detach()), previous, dtype, loading)
+        elif not key.endswith(SCALE):
+            value = _make_average(key, known, initial, dtype)
+            if dtype in LARGEST_CODE:
+                found[key], found[key + SCALE] = quantize(state_like(param, value, torch.float32), dtype)
+            else:
+                found[key] = state_like(param, value, dtype)
+    return found
+
+
+def step_dtype() -> torch.dtype:
+    """What torch counts steps in."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def counter(value: object, steps: float, device: torch.device | None = None) -> Tensor:
+    """What counts the steps of a parameter, in place: value, if it is a tensor that can, else a new one of so many.
+
+    Args:
+        value: what its state has as "step".
+        steps: how many that is.
+        device: where they are counted; None: on the CPU.
+    """
+    home = device or torch.device("cpu")
+    if not isinstance(value, Tensor) or local(value) is not value or value.layout is not torch.strided or is_lazy(value):
+        value = None
+    counted = COUNTED if home.type == "cpu" else COUNTED[:2]
+    if value is not None and value.numel() == 1 and value.device == home and value.dtype in counted:
+        return value
+    return torch.tensor(steps, dtype=step_dtype(), device=home)
+
+
+def rows(tensors: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
+    """Of what fit() gave: the master or remainder, if there is one, and each state, or its codes and their scales."""
+    master = (tensors[MASTER],) if MASTER in tensors else ()
+    states = {key: value for key, value in tensors.items() if key != MASTER and not key.endswith(SCALE)}
+    return master, tuple((value, tensors[key + SCALE]) if key + SCALE in tensors else (value,) for key, value in states.items())
+
+
+def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> list[str]:
+    """Names in a state that stored one of `kept` in another way."""
+    others = {MASTER, *(key + end for key in states for end in ("", SCALE))}
+    return [key for key in values if key in others and key not in kept]
+
+
+def fit_in_place(param: Tensor, values: dict, initial: dict[str, float], precision: Precision) -> dict[str, Tensor]:
+    """Let the state of a parameter, which may be a DTensor, hold what fit() makes of it, and nothing stored in another way.
+
+    Returns:
+        What fit() does, the local tensors of it.
+    """
+    shards = resolve_variance(locals_of(values), initial)
+    tensors = fit(local(param), shards, initial, precision)
+    kept = {**{key: value for key, value in shards.items() if key not in obsolete(shards, initial, tensors)}, **tensors}
+    for key in values.keys() - kept.keys():
+        del values[key]
+    values.update((key, placed(param, value)) for key, value in kept.items() if value is not local(values.get(key)))
+    assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
+    return tensors

@@ -1,0 +1,226 @@
+"""Parameters that share a launch, and the tables it reads."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import devices
+from ...kernels.cpu.count import Counters
+from ...kernels.launch import Config, norm_chunk_size, prepare, prepare_count, prepare_squares
+from ...kernels.rules import Common
+from ...kernels.tables import FIRST_NORM, SKIP, NormTables, Tables
+from ..options.checks import check_scheduled_lr
+from ..options.recipe import Recipe
+from ..ownership.memory import Named
+from ..state.strides import dense_like
+from .configs import choose
+from .layout import ALIGNMENT, Layout, Member
+from .uploads import Uploads
+
+GRAD, PARAM = 0, 1  # rows of addresses; those of states follow, and where steps are counted on the device that of counters
+LR, CORRECTION = (Common._fields.index(name) for name in ("lr", "correction"))  # columns of hyper
+ON_DEVICE = float("-inf")  # for a learning rate that only the device knows: no number equals it, so that the next one is sent
+CHANGING = "addresses", "hyper", "random_key"  # tables that a step may change
+
+
+def on_device(table: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
+    """As the driver of that device reads it."""
+    return torch.from_numpy(table).to(device) if devices.uses_triton(device) else table
+
+
+def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tensor (int32) and first element (int64) of each chunk of at most `size` elements."""
+    counts = -(-numels // size)
+    tensor = np.repeat(np.arange(len(numels), dtype=np.int32), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    return tensor, (np.arange(len(tensor), dtype=np.int64) - first) * size
+
+
+class Bucket:
+    """The parameters of one rule and Layout, and the tables of their launch; counted on their device if that alone knows of a step.
+
+    Holds no tensor of the user's, only what tells where they lie.
+    """
+
+    def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member], count_on_device: bool):
+        self.rule, self.layout = rule, layout
+        self.index = np.array([member.active_index for member in members])
+        self.numels = np.array([member.numel for member in members], np.int64)
+        dtypes = [str(member.counter.dtype).removeprefix("torch.") for member in members]
+        self._counters = None if count_on_device and devices.is_gpu(layout.device) else Counters(dtypes)
+        self._n_rows = 2 + len(members[0].states)
+        self._host = self._make_tables(members, n_args)
+        self._counter_addresses = self._counters.addresses if self._counters else self._host.addresses[self._n_rows]
+        self.norm_index = self._host.norm_index
+        # where the kernels read them: in place on a CPU, else on the device
+        self._tables = Tables(**{name: on_device(table, layout.device) for name, table in self._host._asdict().items()})
+        self._uploads = None
+        self.use(choose(rule, layout.device, layout.storage, layout.aligned, self.numels))
+        if devices.is_gpu(layout.device):
+            self._stream = devices.current_stream(layout.device)
+            host, there = ({name: getattr(tables, name) for name in CHANGING} for tables in (self._host, self._tables))
+            self._uploads = Uploads(host=host, on_device=there, captured=count_on_device)
+        if not self._counters:
+            self._counted = torch.zeros(len(members), dtype=torch.float64, device=layout.device)
+            self._double = on_device(np.array([dtype == "float64" for dtype in dtypes], np.int32), layout.device)
+            self._count = prepare_count(self._tables.addresses[self._n_rows], self._double, self._counted, self._tables.random_key)
+        self._copied = {  # columns of addresses, by the row
+            GRAD: [c for c, member in enumerate(members) if member.copies_grad],
+            PARAM: [c for c, member in enumerate(members) if member.copies_param],
+        }
+        self._copies: dict[tuple[int, int], Tensor] = {}
+        self.uses_copies = any(self._copied.values())  # addresses alone do not tell what to read
+
+    def _make_tables(self, members: list[Member], n_args: int) -> Tables:
+        """On the host, without chunks: those that a launch reads depend on how it is configured."""
+        rows: dict[tuple, int] = {}  # of hyper: parameters of one group, and of one count of steps where the numbers depend on it
+        row = [rows.setdefault((member.group, member.corrected_from), len(rows)) for member in members]
+        self._groups = [group for group, _ in rows]
+        self._first = np.array([row.index(r) for r in range(len(rows))])  # parameter of each row
+        self._corrected = np.flatnonzero([member.corrected_from is not None for member in members])
+        self._counted_with = self._first[np.array(row)[self._corrected]]
+        self._sent: list[tuple | None] = [None] * len(rows)  # the numbers of each row
+        n_counters = 0 if self._counters else 1
+        addresses = np.zeros((self._n_rows + n_counters, len(members)), np.int64)
+        addresses[2 : self._n_rows] = np.array([[tensor.data_ptr() for tensor in member.states] for member in members], np.int64).T
+        chunk_tensor, chunk_start = chunks(self.numels[:0], 1)
+        return Tables(
+            addresses=addresses,
+            numels=self.numels,
+            groups=np.array(row, np.int32),
+            chunk_tensor=chunk_tensor,
+            chunk_start=chunk_start,
+            hyper=np.zeros((len(rows), len(Common._fields) + n_args), self.layout.storage.compute),
+            norm_index=np.array([FIRST_NORM + member.norm for member in members], np.int32),
+            random_key=np.array([(*member.random_key, 0) for member in members], np.uint32).view(np.int32),
+            shard_offset=np.array([member.shard_offset for member in members], np.int64),
+        )
+
+    def use(self, config: Config) -> None:
+        """Launch with this configuration from now on."""
+        chunk_tensor, chunk_start = (on_device(table, self.layout.device) for table in chunks(self.numels, config.chunk))
+        self._tables = self._tables._replace(chunk_tensor=chunk_tensor, chunk_start=chunk_start)
+        self.launch = prepare(self.rule, self.layout.storage, self.layout.aligned, self._tables, config)
+
+    @property
+    def table_bytes(self) -> int:
+        """Of what the launch reads."""
+        return sum(table.nbytes for table in self._tables)
+
+    def counts_hold(self) -> bool:
+        """Whether parameters that share a row of hyper still count the same steps, should its numbers depend on them."""
+        if not self._counters or not self._corrected.size:
+            return True
+        counted = self._counters.after_step()
+        return np.array_equal(counted[self._corrected], counted[self._counted_with])
+
+    def point_at(self, addresses: np.ndarray, counter_addresses: np.ndarray, params: list[Tensor], grads: list[Tensor]) -> bool:
+        """Take this step's addresses; False if they belong to another Layout.
+
+        Args:
+            addresses: int64 [2, n], of all parameters that have a gradient, and of these.
+            counter_addresses: int64 [n].
+            params, grads: their local tensors, where some are read through copies.
+        """
+        rows = self._host.addresses
+        rows[GRAD], rows[PARAM] = addresses[1, self.index], addresses[0, self.index]
+        self._counter_addresses[:] = counter_addresses[self.index]
+        for row, columns in self._copied.items():
+            for c in columns:
+                n = self.index[c]
+                source = (params if row == PARAM else grads)[n]
+                copy = self._copies[row, c] = dense_like(params[n], dtype=source.dtype).copy_(source)
+                rows[row, c] = copy.data_ptr()
+        return self.layout.aligned == (np.bitwise_or.reduce(rows[: self._n_rows], axis=None) % ALIGNMENT == 0)
+
+    def set_hyper(self, recipes: list[Recipe]) -> None:
+        """Take the numbers of every parameter group of the optimizer for the step to come."""
+        is_random, corrects = self.layout.storage.random, self._corrected.size
+        counted = self._counters.after_step() if self._counters and (is_random or corrects) else None
+        if is_random and counted is not None:
+            self._host.random_key[:, 2] = counted
+        self._device_lrs: list[tuple[int, Tensor]] = []  # learning rates that are known there: row, value
+        self._device_corrections: list[tuple[int, float]] = []  # likewise: row, decay
+        for r, group in enumerate(self._groups):
+            recipe = recipes[group]
+            row = recipe.common + recipe.args
+            if isinstance(row[LR], Tensor):
+                row = (*row[:LR], self._lr(r, row[LR], f"parameter group {group}: "), *row[LR + 1 :])
+            if recipe.bias_decay:
+                row = (*row[:CORRECTION], self._correction(r, recipe.bias_decay, counted), *row[CORRECTION + 1 :])
+            if row != self._sent[r]:
+                with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to it
+                    self._host.hyper[r] = row
+                self._sent[r] = row
+
+    def _lr(self, r: int, lr: Tensor, where: str) -> float:
+        """What row r holds for a learning rate that is a tensor."""
+        if self._uploads and devices.is_gpu(lr.device):
+            self._device_lrs.append((r, lr.reshape(())))
+            return ON_DEVICE
+        check_scheduled_lr(number := float(lr), where)  # it may have changed in place
+        return number
+
+    def _correction(self, r: int, decay: float, counted: np.ndarray | None) -> float:
+        """What row r holds for the bias correction; the neutral number, if only the device knows the steps."""
+        if counted is None:
+            self._device_corrections.append((r, decay))
+            return 1.0
+        return 1 / (1 - decay ** float(counted[self._first[r]]))
+
+    def send(self, capturing: bool) -> None:
+        """Bring the tables on the device up to date; capturing: in a graph."""
+        if self._uploads:
+            devices.keep(self._tables, self._stream)
+            self._uploads.send(capturing)
+        for row, lr in self._device_lrs:
+            self._tables.hyper[row, LR].copy_(lr)
+
+    def step(self, scalars: Tensor | np.ndarray, params: list[Tensor]) -> None:
+        """Launch, and count; scalars as for launch.prepare(), params as for point_at()."""
+        if not self._counters:
+            self._count(scalars)
+            for row, decay in self._device_corrections:
+                self._tables.hyper[row, CORRECTION].copy_(1 / (1 - decay ** self._counted[self._first[row]]))
+        self.launch(scalars)
+        if self._counters and (self._uploads or float(scalars[SKIP]) == 0):  # a GPU that may leave steps out counts them itself
+            self._counters.count()
+        for c in self._copied[PARAM]:
+            params[self.index[c]].copy_(self._copies[PARAM, c])
+        self._copies.clear()
+
+    def verify(self, touched: list[Named], n_active: int) -> None:
+        """RuntimeError unless each address is that of a tensor, and no number is NaN; touched as of Plan."""
+        known = {tensor.data_ptr(): name for name, tensor, _ in touched if tensor.numel()}
+        known |= {copy.data_ptr(): "a copy" for copy in self._copies.values()}
+        rows = self._host.addresses[: self._n_rows, self.numels > 0]
+        for address in (*rows.flatten().tolist(), *self._counter_addresses.tolist()):
+            if address not in known:
+                raise RuntimeError(f"a table holds the address {address:#x}, where no tensor of this step lies: please report it")
+        for row, n in enumerate(self.index):
+            ours = self._host.addresses[:2, row] if self.numels[row] and not self.uses_copies else []
+            if len(ours) and list(ours) != [touched[n_active + n].tensor.data_ptr(), touched[n].tensor.data_ptr()]:
+                raise RuntimeError(f"the table of {touched[n].name} holds other addresses than its own: please report it")
+        if np.isnan(self._host.hyper).any():
+            raise RuntimeError("a number that a step is made with is NaN: look at the options of the parameter groups")
+
+    def norm_tables(self, first_sum: np.ndarray, scalars: Tensor | np.ndarray) -> NormTables:
+        """Those of `squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin; scalars as for step()."""
+        chunk_tensor, chunk_start = chunks(self.numels, norm_chunk_size())
+        tables = self._tables
+        return NormTables(
+            addresses=tables.addresses,
+            numels=tables.numels,
+            groups=tables.groups,
+            chunk_tensor=on_device(chunk_tensor, self.layout.device),
+            chunk_start=on_device(chunk_start, self.layout.device),
+            hyper=tables.hyper,
+            first_sum=on_device(first_sum[self.index], self.layout.device),
+            scalars=scalars,
+        )
+
+    def squares(self, tables: NormTables) -> Callable[[Tensor | np.ndarray], None]:
+        """The launch that writes the sum of squares of each chunk of gradients into what it is given."""
+        return prepare_squares(self.layout.storage.dtypes[0][0], self.layout.aligned, tables)

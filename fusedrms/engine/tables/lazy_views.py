@@ -1,0 +1,28 @@
+"""Tensors whose memory may come to hold the conjugates or the negatives of their values."""
+
+from ..ownership.facts import Owned
+from ..ownership.snapshot import StateTensor
+from ..sharded import local
+from ..state.storage import is_lazy
+from .layout import Member
+
+
+class LazyViews:
+    """The tensors of a plan that may become lazy, which a snapshot does not see.
+
+    A dense tensor of several real numbers is no lazy view (short of torch's private functions), a single or complex one may be.
+    """
+
+    def __init__(self, active: list[int], members: list[Member], states: list[StateTensor]):
+        self._active = active
+        self._grads = [m.active_index for m in members if not m.copies_grad and (m.param.is_complex() or m.param.numel() == 1)]
+        self._params = [m.active_index for m in members if m.param.is_complex()]
+        self._states = [k for k, each in enumerate(states) if each.tensor.is_complex()]
+
+    def appeared(self, owned: Owned) -> bool:
+        """Whether one is lazy now."""
+        return (
+            any(is_lazy(local(owned.grads[n])) for n in self._grads)
+            or any(is_lazy(local(owned.params[self._active[n]])) for n in self._params)
+            or any(is_lazy(local(owned.states[k])) for k in self._states)
+        )

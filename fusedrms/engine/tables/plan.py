@@ -1,0 +1,253 @@
+"""Which parameter is updated by which bucket, and whether that still holds."""
+
+from collections import defaultdict
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ...kernels.launch import Config
+from ..options.groups import NamedParameter, named_parameters
+from ..options.recipe import Recipe
+from ..ownership.facts import Owned
+from ..ownership.memory import Named, check_apart
+from ..ownership.snapshot import Snapshot, StateTensor, held_in
+from ..ownership.versions import Versions
+from ..sharded import is_sharded, local, wait_for_grads
+from ..state.storage import counter, fit_in_place
+from .active import Active, find_active, steps_before
+from .buckets import Bucket
+from .layout import Layout, Member, member_of
+from .lazy_views import LazyViews
+from .norms import Scalars, number_norms
+
+
+def _lists(groups: list[dict]) -> list[list[Tensor]]:
+    return [group["params"] if isinstance(group["params"], list) else list(group["params"]) for group in groups]
+
+
+def _indices(params: list[Tensor], found: dict[Tensor, Tensor]) -> list[int]:
+    """Indices of those that are found."""
+    return [k for k, param in enumerate(params) if param in found]
+
+
+class _State(NamedTuple):
+    """The state of a parameter that has a gradient."""
+
+    tensors: dict[str, Tensor]  # the local ones that a step writes, but for the counter
+    held: list[StateTensor]  # the same as the optimizer holds them
+    counter: StateTensor
+    steps: float  # before this one
+
+
+class Plan:
+    """The buckets of an optimizer, for as long as its parameters, gradients and states look as they did; keeps none of these alive.
+
+    Args:
+        name: the optimizer's, for errors.
+        groups: its parameter groups.
+        recipes: one for each.
+        state: the optimizer's, which gets what is missing.
+        redistributed: placed_grads() of all parameters.
+        count_on_device: steps of parameters on GPUs are counted there.
+        first_number: of the parameters, by which their random bits differ.
+
+    Raises:
+        RuntimeError: a parameter or gradient that cannot be updated; nothing has changed then.
+        ValueError: a state of another shape than its parameter's, or a step that is no number of steps; likewise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        groups: list[dict],
+        recipes: list[Recipe],
+        state: defaultdict,
+        redistributed: dict[Tensor, Tensor],
+        count_on_device: bool = False,
+        first_number: int = 0,
+    ):
+        self.counts_on_device = count_on_device
+        named = list(named_parameters(groups))
+        params = [each.param for each in named]
+        wait_for_grads(params)
+        self._kinds = [recipe.kind for recipe in recipes]
+        self._redistributed = _indices(params, redistributed)
+        self._sharded = [k for k, param in enumerate(params) if is_sharded(param)]
+
+        active = find_active(name, named, recipes, state, redistributed)
+        self._active, self.names = [each.number for each in active], [each.name for each in active]
+        states = self._make_states(active, recipes, state)
+        norms = number_norms(named, recipes)
+        members = [
+            member_of(
+                each,
+                recipes[each.group],
+                its.tensors,
+                active_index=k,
+                counter=its.counter.tensor,
+                steps=its.steps,
+                norm=norms[each.param],
+                first_number=first_number,
+                redistributed=each.param in redistributed,
+            )
+            for k, (each, its) in enumerate(zip(active, states, strict=True))
+        ]
+        self._buckets = self._make_buckets(members, recipes)
+        self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
+        self._scalars = self._make_scalars(named, recipes, norms)
+        self._record(named, active, states, state, members)
+
+    def _make_states(self, active: list[Active], recipes: list[Recipe], state: defaultdict) -> list[_State]:
+        """Let the optimizer's state hold all that a step writes, as the kernels read it."""
+        made = []
+        for each, steps in zip(active, steps_before(active, state), strict=True):
+            recipe, values = recipes[each.group], state.setdefault(each.param, {})
+            tensors = fit_in_place(each.param, values, recipe.states, recipe.precision)
+            device = local(each.param).device if self.counts_on_device else None
+            values["step"] = counted = counter(values.get("step"), steps, device)
+            # at once, since another thread may replace them: the snapshot must be of what the tables point at
+            held, own = held_in(values, tensors), StateTensor(values=values, key="step", tensor=counted)
+            made.append(_State(tensors=tensors, held=held, counter=own, steps=steps))
+        return made
+
+    def _make_buckets(self, members: list[Member], recipes: list[Recipe]) -> list[Bucket]:
+        """One for each rule and Layout."""
+        alike: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
+        for member in members:
+            alike[recipes[member.group].rule, member.layout].append(member)
+        n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
+        return [
+            Bucket(rule=rule, n_args=n_args[rule], layout=layout, members=group, count_on_device=self.counts_on_device)
+            for (rule, layout), group in alike.items()
+        ]
+
+    def _make_scalars(self, named: list[NamedParameter], recipes: list[Recipe], norms: dict[Tensor, int]) -> Scalars:
+        return Scalars(
+            buckets=self._buckets,
+            active=[named[k].param for k in self._active],
+            norms=norms,
+            limits=any(recipe.norm_over for recipe in recipes),
+            skips=any(recipe.skip_nonfinite for recipe in recipes),
+            model_parallel={each.param: recipes[each.group].beyond for each in named},
+            all_model_parallel=[recipe.beyond for recipe in recipes if recipe.beyond],  # also of groups without parameters
+        )
+
+    def _record(
+        self, named: list[NamedParameter], active: list[Active], states: list[_State], state: defaultdict, members: list[Member]
+    ) -> None:
+        """Take down how everything looks that the tables are made from."""
+        held, counters = [one for its in states for one in its.held], [its.counter for its in states]
+        self._state_names = [f"the {key} of {each.name}" for each, its in zip(active, states, strict=True) for key in its.tensors]
+        self._lazy_views = LazyViews(self._active, members, held)
+        lists: list[list[Tensor]] = [[] for _ in self._kinds]
+        for each in named:
+            lists[each.group].append(each.param)
+        grads = [each.own_grad for each in active]
+        self._snapshot = Snapshot(lists=lists, active=self._active, grads=grads, state=state, held=[*held, *counters])
+
+    def sharded(self, groups: list[dict]) -> list[Tensor]:
+        """The DTensors among the parameters, if they are those that they were."""
+        if not self._sharded:
+            return []
+        params = [param for group in groups for param in group["params"]]
+        return [params[k] for k in self._sharded if k < len(params) and is_sharded(params[k])]
+
+    def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, redistributed: dict[Tensor, Tensor]) -> Owned | None:
+        """References to all that a step reads and writes, to be held until it has ended, if the tables can be used for it, else None.
+
+        Reads all addresses; redistributed as for a Plan. RuntimeError if parameters that have moved share memory now.
+        """
+        if [recipe.kind for recipe in recipes] != self._kinds:
+            return None
+        owned = self._snapshot.own(_lists(groups), state)
+        if owned is None or self._lazy_views.appeared(owned):
+            return None
+        if (redistributed or self._redistributed) and _indices(owned.params, redistributed) != self._redistributed:
+            return None
+        if self._snapshot.may_overlap():
+            check_apart(self.touched(owned))
+        moved = self._snapshot.moved()
+        if self._snapshot.recounted():
+            self._versions = Versions(self._bumped(owned))
+        return owned if self._point(owned, redistributed, moved) and all(bucket.counts_hold() for bucket in self._buckets) else None
+
+    def _point(self, owned: Owned, redistributed: dict[Tensor, Tensor], moved: bool) -> bool:
+        """Let the tables say where all lies now; False if they cannot."""
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        if self._uses_copies:
+            whole = [owned.params[k] for k in self._active]
+            params = [local(param) for param in whole]
+            grads = [redistributed[k] if k in redistributed else local(grad) for k, grad in zip(whole, owned.grads, strict=True)]
+        addresses, counters = self._snapshot.address, self._snapshot.counter_address
+        return all(bucket.point_at(addresses, counters, params, grads) for bucket in self._buckets if moved or bucket.uses_copies)
+
+    def _bumped(self, owned: Owned) -> list[Tensor]:
+        """What autograd must know to have changed: parameters, and the local tensors of DTensors."""
+        params = [owned.params[k] for k in self._active]
+        return [*params, *(local(param) for param in params if is_sharded(param))]
+
+    def _send(self, recipes: list[Recipe], capturing: bool = False) -> None:
+        for bucket in self._buckets:
+            bucket.set_hyper(recipes)
+        for bucket in self._buckets:
+            bucket.send(capturing)
+
+    def launches(self, recipes: list[Recipe], config: Config) -> list[partial]:
+        """The launch of each bucket by itself, configured thus, to be timed; `holds` must have been true just before."""
+        self._send(recipes)
+        for bucket in self._buckets:
+            bucket.use(config)
+        return [partial(bucket.launch, self._scalars.on[bucket.layout.device]) for bucket in self._buckets]
+
+    def step(
+        self,
+        recipes: list[Recipe],
+        owned: Owned,
+        grad_scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
+        capturing: bool = False,
+    ) -> Tensor | None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            recipes: one for each parameter group.
+            owned: what `holds` has returned just before.
+            grad_scale, found_inf: as for Scalars.compute().
+            capturing: it is recorded in a graph.
+
+        Returns:
+            0-d: not 0 if nothing has changed; None if that cannot be.
+        """
+        self._send(recipes, capturing)
+        self._scalars.compute(grad_scale, found_inf)
+        # the kernels write behind autograd's back; it must know that saved values are gone, also where an interrupt comes in between
+        self._versions.increment(lambda: self._bumped(owned))
+        params = [local(owned.params[k]) for k in self._active] if self._uses_copies else []
+        for bucket in self._buckets:
+            bucket.step(self._scalars.on[bucket.layout.device], params)
+        return self._scalars.skipped()
+
+    def touched(self, owned: Owned) -> list[Named]:
+        """The local tensors that a step reads and writes: parameters, then gradients, states and counters."""
+        params = [owned.params[k] for k in self._active]
+        names = [*self._state_names, *(f"the step of {name}" for name in self.names)]
+        return [
+            *(Named(name, local(param)) for name, param in zip(self.names, params, strict=True)),
+            *(Named(f"{name}.grad", local(grad), written=False) for name, grad in zip(self.names, owned.grads, strict=True)),
+            *(Named(name, local(tensor)) for name, tensor in zip(names, owned.states, strict=True)),
+        ]
+
+    def verify(self, touched: list[Named]) -> None:
+        """RuntimeError unless the tables say where all lies that touched() has told, and no number in them is NaN."""
+        for bucket in self._buckets:
+            bucket.verify(touched, len(self._active))
+
+    def table_bytes(self) -> int:
+        """Bytes of what the launches read."""
+        return sum(bucket.table_bytes for bucket in self._buckets) + self._scalars.table_bytes
+
+    def grad_norm(self) -> Tensor | None:
+        """L2 norm of all gradients at the last step; None if no recipe limits one."""
+        return self._scalars.total()

@@ -1,0 +1,69 @@
+"""What other threads do during steps."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from .draws import change
+from .steps import Steps
+
+
+class Threads(Steps):
+    """Rules about threads."""
+
+    @contextlib.contextmanager
+    def beside(self, act: Callable[[], Any]) -> Iterator[None]:
+        """While two other threads do something all the time."""
+        stop, errors = threading.Event(), []
+
+        def run():
+            try:
+                while not stop.is_set():
+                    act()
+            except Exception as error:
+                errors.append(error)
+
+        threads, interval = [threading.Thread(target=run) for _ in range(2)], sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+            sys.setswitchinterval(interval)
+        if errors:
+            raise errors[0]
+
+    @change(n_steps=st.integers(1, 50))
+    def grads_from_a_thread(self, n_steps):
+        """Which gradients a step takes is nobody's to say, but they are gradients."""
+
+        def set_grads():
+            for param in self.params:
+                param.grad = torch.ones_like(param)
+
+        set_grads()
+        with self.beside(set_grads):
+            for _ in range(n_steps):
+                with contextlib.suppress(RuntimeError):  # that says that another thread writes them
+                    self.optimizer.step()
+        self.set_grads()
+        for key, value in self.visible().items():
+            assert not isinstance(value, Tensor) or (value.abs() < 1e6).all(), f"{key} is {value}"
+
+    @change()
+    def state_dict_from_a_thread(self):
+        self.forget_states()
+        self.step()  # else states are added while the thread reads them, which torch does not allow either
+        with self.beside(self.optimizer.state_dict):
+            for _ in range(3):
+                self.step()

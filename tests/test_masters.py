@@ -1,0 +1,160 @@
+"""Master weights, split and in float32: the same numbers as float32 training, changed and set from outside."""
+
+import numpy as np
+import pytest
+import torch
+
+from cases import BF16, F16, F32, F64
+from fusedrms import FusedRMSProp, export_master
+from mode_tools import FEW, RULES, made, rules
+from tools import copy_grads, parameter, parameters, random_grads, set_grad
+
+
+@pytest.mark.interpret
+@rules
+@pytest.mark.parametrize("state", [{}, dict(state_dtype=BF16), dict(state_dtype="8bit")], ids=str)
+def test_masters_are_float32_training(device, rule, state):
+    """Split and float32 masters equal each other bit for bit, and a float32 parameter that is given the same gradients."""
+    (a, wide), (b, split) = (made(rule, {**state, "master_weights": kind}, FEW, device=device) for kind in ("float32", "split"))
+    for p, q in zip(wide, split, strict=True):
+        q.data.copy_(p)
+    single = [parameter(p.detach().float()) for p in wide]
+    cls, own = rule
+    c = cls(single, **own, **state, seed=0)
+    for _ in range(4):
+        random_grads(wide)
+        copy_grads(wide, split)
+        for p, q in zip(wide, single, strict=True):
+            set_grad(q, p.grad.clone())
+        for optimizer in (a, b, c):
+            optimizer.step()
+    masters = dict(export_master(b))
+    for p, q, r in zip(wide, split, single, strict=True):
+        assert torch.equal(p, q)
+        assert torch.equal(a.state[p]["master_param"], masters[q])
+        assert torch.equal(masters[q], r)
+        worst = (p.float() - r).abs() - 2.0**-8 * r.abs()
+        assert worst.max().item() <= 0 if p.numel() else True
+
+
+@pytest.mark.interpret
+def test_a_float16_master(device):
+    """MXNet's multi_precision: the parameter is the nearest float16 of what float32 training has."""
+    params = parameters(FEW, device, F16)
+    single = [parameter(p.detach().float()) for p in params]
+    a, b = FusedRMSProp(params, master_weights="float32"), FusedRMSProp(single)
+    for _ in range(5):
+        random_grads(params)
+        for p, q in zip(params, single, strict=True):
+            set_grad(q, p.grad.clone())
+        a.step()
+        b.step()
+    for p, q in zip(params, single, strict=True):
+        assert torch.equal(a.state[p]["master_param"], q)
+        assert torch.equal(p, q.half())
+
+
+@pytest.mark.interpret
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
+@pytest.mark.parametrize("kind", ["float32", "split"])
+def test_a_parameter_changed_outside(device, kind):
+    """Goes on from the new value; elements that were left alone keep their masters."""
+    optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(1000,)], device=device, steps=3)
+    ((_, before),) = export_master(optimizer)
+    with torch.no_grad():
+        param.data[::2] = 2.0
+    ((_, after),) = export_master(optimizer)
+    assert torch.equal(after[1::2], before[1::2])
+    torch.testing.assert_close(after[::2], torch.full_like(after[::2], 2.0), rtol=2.0**-8, atol=0)
+    saved = optimizer.state_dict()["state"][0]["master_param"]
+    assert torch.equal(saved, after)
+    set_grad(param, torch.zeros_like(param))
+    optimizer.step()
+    ((_, stepped),) = export_master(optimizer)
+    assert torch.equal(stepped, after)
+    assert torch.equal(param[::2], torch.full_like(param[::2], 2.0))
+    for value in (0.0, -0.0, torch.inf, -torch.inf):  # there the remainder's bits would mean something else
+        optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(1000,)], device=device, steps=3)
+        param.data.fill_(value)
+        ((_, master),) = export_master(optimizer)
+        set_grad(param, torch.zeros_like(param))
+        optimizer.step()
+        assert torch.equal(param, torch.full_like(param, value))
+        assert master.abs().max() < 1e-38 if value == 0 else (master * np.sign(value) > 3.3e38).all()
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+def test_a_complex_master_changed_in_one_part():
+    """The other part keeps its master, to the kernel and to whoever asks."""
+    (param,) = parameters([(100,)], dtype=torch.complex32)
+    optimizer = FusedRMSProp([param], master_weights="float32")
+    for _ in range(3):
+        set_grad(param, torch.randn(100, dtype=torch.complex64).to(torch.complex32))
+        optimizer.step()
+    kept = optimizer.state[param]["master_param"].imag.clone()
+    torch.view_as_real(param.data)[..., 0] = 2.0
+    ((_, master),) = export_master(optimizer)
+    assert torch.equal(master.imag, kept)
+    assert torch.equal(master.real, torch.full((100,), 2.0))
+
+
+@pytest.mark.parametrize("kind", ["float32", "split"])
+@pytest.mark.parametrize("state", [{}, dict(state_dtype="8bit")], ids=str)
+def test_masters_loaded_before_or_after_the_parameters(kind, state):
+    optimizer, (param,) = made(RULES["plain"], {**state, "master_weights": kind}, [(300,)], steps=3)
+    ((_, expected),) = export_master(optimizer)
+    saved, weights = optimizer.state_dict(), param.detach().clone()
+    for parameters_first in (True, False):
+        fresh = parameter(torch.zeros_like(param))
+        again = FusedRMSProp([fresh], master_weights=kind, **state)
+        if parameters_first:
+            fresh.data.copy_(weights)
+        again.load_state_dict(saved)
+        fresh.data.copy_(weights)
+        ((_, master),) = export_master(again)
+        assert torch.equal(master, expected)
+
+
+@pytest.mark.parametrize("kind", ["float32", "split"])
+def test_a_checkpoint_of_a_master_that_has_had_no_step(kind):
+    """Masters are given by hand before the first step; a parameter without gradients keeps its own."""
+    values = torch.randn(2, 100, device="cpu")
+    params = [parameter(value.bfloat16()) for value in values]
+    optimizer = FusedRMSProp(params, master_weights=kind)
+    for param, value in zip(params, values, strict=True):
+        optimizer.state[param]["master_param"] = value.clone()
+    for steps in range(2):
+        loaded = FusedRMSProp(params, master_weights=kind)
+        loaded.load_state_dict(optimizer.state_dict())
+        masters = dict(export_master(loaded))
+        assert torch.equal(masters[params[1]], values[1])
+        assert loaded.state[params[1]]["step"] == 0
+        assert loaded.state[params[0]]["step"] == steps
+        random_grads(params[:1])
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["float32", "split"])
+def test_masters_set_by_hand(kind):
+    """Before the first step, which goes on from them."""
+    optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(300,)])
+    weights = torch.randn(300)
+    param.data.copy_(weights)
+    optimizer.state[param]["master_param"] = weights.clone()
+    set_grad(param, torch.zeros_like(param))
+    optimizer.step()
+    ((_, master),) = export_master(optimizer)
+    assert torch.equal(master, weights)
+    assert (optimizer.state[param]["master_param"].dtype == torch.int16) == (kind == "split")
+
+
+def test_wide_parameters_need_no_master():
+    """Nor stochastic rounding: beside 16-bit ones they are updated as ever."""
+    for mode in (dict(master_weights="split"), dict(master_weights="float32"), dict(stochastic_rounding=True)):
+        for dtype in (F32, F64, torch.complex64):
+            optimizer, params = made(RULES["plain"], mode, dtype=dtype, steps=1)
+            assert optimizer.state[params[3]].keys() == {"square_avg", "step"}
+            for param, value in export_master(optimizer):
+                assert torch.equal(param, value)
+                assert value.dtype == dtype
+                assert not param.numel() or value.data_ptr() != param.data_ptr()

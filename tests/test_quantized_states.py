@@ -1,0 +1,155 @@
+"""8-bit states: their layouts, what is not finite or does not vary, and codes or scales that are damaged."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from cases import F32, MODES
+from fusedrms import FusedRMSProp
+from fusedrms.kernels.quant import GROUP
+from mode_tools import RULES, made
+from tools import parameter, random_grads, set_grad, step_and_check
+
+
+def test_a_scale_with_gaps_is_copied():
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(300,)], steps=1)
+    state = optimizer.state[param]
+    buffer = torch.full((2 * state["square_avg_scale"].numel(),), 7.0)
+    buffer[::2] = state["square_avg_scale"]
+    state["square_avg_scale"] = buffer[::2]
+    random_grads([param])
+    step_and_check(optimizer)
+    assert (buffer[1::2] == 7).all()
+
+
+@pytest.mark.interpret
+def test_layouts_with_codes(device):
+    """Groups follow the order of memory; gaps and other orders of the gradient go through copies."""
+    contiguous = torch.randn(4, 6, 5, 3, device=device).bfloat16()
+    for values, grad in (
+        (contiguous.to(memory_format=torch.channels_last), None),
+        (contiguous, contiguous.clone().to(memory_format=torch.channels_last)),
+        (torch.randn(16, 10, device=device).bfloat16()[:, :7], None),
+        (torch.randn(1000, device=device).bfloat16()[1:334], torch.randn(1000, device=device).bfloat16()[3:336]),
+        (torch.randn(30, 7, device=device).bfloat16().t(), None),
+    ):
+        for mode in (MODES["split, 8-bit state"], MODES["stochastic, 8-bit state"], MODES["master"]):
+            param = parameter(values.clone() if values.is_contiguous() else values)
+            optimizer = FusedRMSProp([param], centered=True, momentum=0.9, **mode)
+            for _ in range(2):
+                set_grad(param, torch.randn_like(param) if grad is None else grad)
+                step_and_check(optimizer)
+
+
+def test_constant_gradient_centered():
+    """The variance is 0 then, and rounding the averages must not make anything of it: no NaN, no step of g / eps."""
+    for mode, rule in itertools.product(MODES.values(), (dict(centered=True), dict(centered=True, momentum=0.9))):
+        single, lean = parameter(torch.zeros(1000)), parameter(torch.zeros(1000))
+        a, b = FusedRMSProp([single], alpha=0.9, eps=1e-3, **rule), FusedRMSProp([lean], alpha=0.9, eps=1e-3, **rule, **mode)
+        grad = torch.randn(1000)
+        noise = torch.randn(300, 1000) * 0.3
+        for k in range(300):
+            for p in (single, lean):
+                set_grad(p, grad + noise[k])
+            a.step()
+            b.step()
+        assert lean.isfinite().all()
+        assert (lean - single).abs().max() < 0.2 * single.abs().max()
+
+
+def test_smorms3_stays_within_its_bounds():
+    """signal = m² / v is at most 1, else mem would turn negative: codes of v and m by themselves would not keep that."""
+    for mode in MODES.values():
+        optimizer, params = made(RULES["SMORMS3"], mode, [(1000,)], dtype=F32)
+        for _ in range(200):
+            set_grad(params[0], torch.randn(1000) * torch.linspace(1e-4, 1, 1000) + 0.1)
+            optimizer.step()
+        mem = optimizer.state[params[0]]["mem"]
+        assert mem.dtype == F32
+        assert mem.min() >= 1
+        assert params[0].isfinite().all()
+
+
+def test_what_is_not_finite_spreads_to_its_group_alone():
+    for value in (torch.nan, torch.inf):
+        optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(4 * GROUP,)], dtype=F32)
+        grad = torch.ones(4 * GROUP)
+        grad[GROUP + 3] = value
+        for _ in range(2):
+            set_grad(param, grad)
+            optimizer.step()
+        inside = torch.arange(4 * GROUP) // GROUP == 1
+        state = optimizer.state_dict()["state"][0]["square_avg"]
+        assert not param[GROUP + 3].isfinite()
+        assert not state[inside].isfinite().any()
+        for values in (param, state):
+            assert values[~inside].isfinite().all()
+
+
+def test_damaged_states():
+    optimizer, params = made(RULES["plain"], dict(state_dtype="8bit"), [(130,)], steps=1)
+    whole = dict(optimizer.state[params[0]])
+    for key, value in (
+        ("square_avg_scale", None),
+        ("square_avg_scale", torch.ones(5)),
+        ("square_avg", torch.ones(7, dtype=torch.uint8)),
+        ("master_param", torch.ones(7, dtype=torch.int16)),
+    ):
+        state = optimizer.state[params[0]]
+        state.clear()
+        state.update(whole)
+        state[key] = value
+        if value is None:
+            del state[key]
+        random_grads(params)
+        before = params[0].detach().clone()
+        with pytest.raises(ValueError, match=f"the {key} of params.0. has"):
+            optimizer.step()
+        assert torch.equal(params[0], before)
+
+
+@pytest.mark.parametrize(("key", "centered"), [("square_avg", False), ("square_avg", True), ("grad_avg", True), ("momentum_buffer", True)])
+@pytest.mark.parametrize(("n", "groups"), [(129, 3), (128, 2), (64, 1), (131, 3), (129, 2)])
+def test_codes_cut_together_with_their_scales(key, centered, n, groups):
+    """As many groups as there are scales, but not as many elements as the parameter has: nobody takes them."""
+    optimizer, (param,) = made((FusedRMSProp, dict(momentum=0.9, centered=centered)), dict(state_dtype="8bit"), [(130,)], steps=1)
+    whole, state = optimizer.state_dict(), optimizer.state[param]
+    state[key], state[key + "_scale"] = (torch.ones(size, dtype=state[k].dtype) for size, k in ((n, key), (groups, key + "_scale")))
+    raw = {"state": {0: dict(state)}, "param_groups": whole["param_groups"]}
+    said = rf"the {key} of params\[0\] has shape \({n},\) but params\[0\] the shape \(130,\)"
+    for grad in (param.grad, None):
+        param.grad = grad
+        with pytest.raises(ValueError, match=said):
+            optimizer.state_dict()
+        with pytest.raises(ValueError, match=said):
+            copy.deepcopy(optimizer)
+        with pytest.raises(ValueError, match=said):
+            optimizer.load_state_dict(raw)
+        if grad is not None:
+            with pytest.raises(ValueError, match=said):
+                optimizer.step()
+    optimizer.load_state_dict(whole)
+    random_grads([param])
+    step_and_check(optimizer)
+
+
+def test_codes_with_gaps():
+    """A view of a larger tensor is read element by element."""
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(10, 12)], steps=2)
+    expected, state = optimizer.state_dict()["state"][0]["square_avg"], optimizer.state[param]
+    state["square_avg"] = torch.nn.functional.pad(state["square_avg"], (0, 5))[:, :12]
+    assert torch.equal(optimizer.state_dict()["state"][0]["square_avg"], expected)
+    random_grads([param])
+    step_and_check(optimizer)
+
+
+def test_numbers_in_the_place_of_codes():
+    """Are taken as they are, whatever scale lies beside them."""
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(130,)], steps=1)
+    optimizer.state[param]["square_avg"] = torch.full((130,), 0.25)
+    assert torch.equal(optimizer.state_dict()["state"][0]["square_avg"], torch.full((130,), 0.25))
+    random_grads([param])
+    step_and_check(optimizer)
+    assert optimizer.state[param]["square_avg"].dtype == torch.uint8
