@@ -19,7 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is determi
 configs.directories, configs.user_directory = lambda: [configs.SHIPPED], lambda: None  # no file of the user's
 
 if lang.interpreted():  # a block costs milliseconds there, whatever its size
-    launch.THREADS, launch.CHUNK, launch.CODED_THREADS = 1024, 16384, 1024
+    launch.THREADS, launch.CHUNK, launch.QUANTIZED_THREADS = 1024, 16384, 1024
 
     from triton.runtime.interpreter import InterpretedFunction
 

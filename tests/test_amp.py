@@ -175,6 +175,7 @@ def test_skip_nonfinite(made, bad, device):
     assert (ours.last_grad_norm is None) == (expected.last_grad_norm is None)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES)
 def test_skip_nonfinite_in_all_modes(options, device):
     """The random bits too are those of a run without the steps that were left out."""

@@ -133,6 +133,7 @@ def test_many_writers(tmp_path):
     assert len(file.rows) == 40
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_killed_writers(tmp_path):

@@ -186,6 +186,7 @@ def test_every_rank_takes_the_same(tmp_path, monkeypatch):
     assert chosen() == CPUConfig(1 << 10, 5)
 
 
+@pytest.mark.exhaustive
 def test_steps_where_no_cache_can_be_read():
     """A home that is none takes nothing from a step."""
     code = (

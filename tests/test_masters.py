@@ -10,6 +10,7 @@ from mode_tools import FEW, RULES, made, rules
 from tools import copy_grads, parameter, parameters, random_grads, set_grad
 
 
+@pytest.mark.exhaustive
 @pytest.mark.interpret
 @rules
 @pytest.mark.parametrize("state", [{}, dict(state_dtype=BF16), dict(state_dtype="8bit")], ids=str)

@@ -66,7 +66,7 @@ def test_how_it_is_divided_changes_no_bit(device, mode, monkeypatch):
     results = [run(together=False)]
     for size, threads in ((1 << 12, 256), (1 << 16, 128)):
         monkeypatch.setattr(cpu, "CHUNK", size)
-        for name, value in dict(CHUNK=size, CODED_CHUNK=size, THREADS=threads, CODED_THREADS=threads).items():
+        for name, value in dict(CHUNK=size, QUANTIZED_CHUNK=size, THREADS=threads, QUANTIZED_THREADS=threads).items():
             monkeypatch.setattr(launch, name, value)
         results.append(run())
     for result in results:

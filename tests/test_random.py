@@ -64,6 +64,7 @@ def tensor(choose: random.Random, shape, dtype):
     return memory.as_strided(sizes, strides, offset).permute(inverse)
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(groups, st.integers(0, 2**32 - 1))
 def test_random_parameter_lists(groups, seed):

@@ -12,6 +12,7 @@ from process_tools import ROOT
 pytestmark = pytest.mark.skipif(lang.interpreted(), reason="about commands, which need compiled kernels")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 @pytest.mark.parametrize(("fails", "passed"), [("memcheck", "racecheck"), ("racecheck", "memcheck"), ("none", "both")])
 def test_sanitize(tmp_path, fails, passed):
