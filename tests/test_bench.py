@@ -58,6 +58,7 @@ def test_implementations_agree(algorithm):
         assert_close(results[0], other, steps=20)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("algorithm", "name"), STEPS)
 def test_bytes(algorithm, name):
     """What is declared for a step is what its parameters, states and gradients come to."""

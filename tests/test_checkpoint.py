@@ -70,6 +70,7 @@ def test_exchange_with_torch(device, options, ours_first):
     assert_close(params, resumed, steps=3)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", [BF16, F16])
 def test_state_of_16_bit_parameters(device, dtype):
     """float32, also when it comes from torch's checkpoint, and not rounded to 16 bits on its way."""

@@ -150,6 +150,7 @@ def test_any_encoding(arguments, said, monkeypatch, tmp_path):
     assert said in sys.stdout.buffer.getvalue().decode("ascii")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_stdout_on_a_full_disk():
     with open("/dev/full", "w") as full:

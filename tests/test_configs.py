@@ -28,6 +28,7 @@ GPU_CONFIGS = [GPUConfig(4096, 1024, 1, 0, 0), GPUConfig(8192, 256, 4, 3, 0), GP
 CPU_CONFIGS = [CPUConfig(1 << n, work) for n in (6, 11, 14, 20) for work in (1000, 1 << 40)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.interpret
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def life(made, params, grads, scaled: bool) -> list[torch.Tensor]:
     return values
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 def test_results_do_not_depend_on_it(device, made, scaled):

@@ -30,8 +30,8 @@ def check(world: int, folder: pathlib.Path, names: list[str], device: str = "cpu
 
 
 def test_some_ranks(tmp_path):
-    """One check of each subject."""
-    check(2, tmp_path, ["ddp", "fsdp", "missing_on_one_rank", "stages", "other_numbers_of_ranks", "loaded_in_place"])
+    """A few of all checks."""
+    check(2, tmp_path, ["ddp", "fsdp", "missing_on_one_rank", "other_numbers_of_ranks"])
 
 
 @pytest.mark.exhaustive
@@ -59,6 +59,7 @@ def test_ranks_on_gpu(tmp_path):
     check(world, tmp_path, names, gpu.KIND)
 
 
+@pytest.mark.exhaustive
 def test_killed_in_step(tmp_path):
     assert workers.run(2, str(tmp_path), ["killed_in_step"], dies=1) == {"killed_in_step": ""}
 

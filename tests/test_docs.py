@@ -27,6 +27,7 @@ def test_blocks(page):
     assert run_blocks(page)
 
 
+@pytest.mark.exhaustive
 def test_block_of_several_processes(tmp_path):
     (block,) = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
     (tmp_path / "block.py").write_text(block)

@@ -21,6 +21,7 @@ def test_reference(device, rule, mode):
     check_steps(rule, mode, BF16, device)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.interpret
 @modes
 def test_other_dtypes(device, mode):

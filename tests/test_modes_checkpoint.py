@@ -34,6 +34,7 @@ def test_resume_is_exact(device, rule, mode):
         assert all(same_state(a.state[p], optimizer.state[q]) for p, q in zip(params, others, strict=True))
 
 
+@pytest.mark.exhaustive
 def test_any_mode_into_any_other():
     """Full precision on the way: what a mode holds exactly arrives exactly; a trip into a leaner one and back changes nothing there."""
     kinds = [{}, *MODES.values()]

@@ -88,6 +88,7 @@ def test_configurations(rule, mode, target):
     assert not differing(made, made.on_gpu(config, aligned=number % 2 == 0, target=target), made.on_gpu(target=target)), config
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("rule", "mode", "config"),
     [
@@ -112,6 +113,7 @@ def test_whole_blocks_and_the_last():
         assert len(set(array.view(np.int32).tolist())) == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("rule", RULES)
 def test_masters_give_the_same_run(rule):
     split, whole = (Launch(rule, f"bfloat16+{kind}+8bit", "random") for kind in ("split", "master"))
@@ -178,6 +180,7 @@ def test_an_eps_inside_of_the_root_is_not_flushed(eps):
     np.testing.assert_allclose(made.on_gpu()[1][0], made.on_cpu()[1][0], rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("mode", "grad_dtype"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "bfloat16"), ("float64", "float32")]
 )

@@ -43,6 +43,7 @@ def test_layouts_with_codes(device):
                 step_and_check(optimizer)
 
 
+@pytest.mark.exhaustive
 def test_constant_gradient_centered():
     """The variance is 0 then, and rounding the averages must not make anything of it: no NaN, no step of g / eps."""
     for mode, rule in itertools.product(MODES.values(), (dict(centered=True), dict(centered=True, momentum=0.9))):
@@ -59,6 +60,7 @@ def test_constant_gradient_centered():
         assert (lean - single).abs().max() < 0.2 * single.abs().max()
 
 
+@pytest.mark.exhaustive
 def test_smorms3_stays_within_its_bounds():
     """signal = m² / v is at most 1, else mem would turn negative: codes of v and m by themselves would not keep that."""
     for mode in MODES.values():

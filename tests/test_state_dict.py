@@ -90,6 +90,7 @@ def test_a_users_own_state_stays():
     assert a.state_dict()["state"][0]["ema"].dtype == torch.bfloat16
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_written_but_not_loaded(mode):
     """Whoever writes into a copy is told; reading, saving and loading it is what it is for."""

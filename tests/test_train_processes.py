@@ -55,6 +55,7 @@ def test_refusal_on_a_busy_machine():
         assert process.returncode == 2, process.stderr
 
 
+@pytest.mark.exhaustive
 def test_one_process_speaks(tmp_path):
     folder = copy(stopped_run(), tmp_path)
     out = ended(started(["--resume", folder], processes=2), status=1)

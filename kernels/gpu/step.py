@@ -90,6 +90,7 @@ def step_kernel(
     EACH: tl.constexpr,  # elements of a block that a thread handles
     PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
 ):
+    compute: tl.constexpr = hyper_ptr.dtype.element_ty
     index = tl.program_id(0)
     end = n_chunks if PERSISTENT else index + 1  # as constants, so that a single round leaves no loop behind
     while index < end:
@@ -97,7 +98,6 @@ def step_kernel(
         start = tl.multiple_of(tl.load(chunk_start_ptr + index), BLOCK)
         remaining = tl.where(tl.load(scalars_ptr + SKIP) == 0.0, tl.load(numels_ptr + tensor) - start, 0)
 
-        compute: tl.constexpr = hyper_ptr.dtype.element_ty
         row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS)
         common = Common(*load_numbers(row_ptr, N_COMMON))
         numbers = Numbers(

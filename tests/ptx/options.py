@@ -32,7 +32,8 @@ def hyperparameters(rule: str, mode: str, kind: str, group: int, eps: float | No
         options |= dict(momentum=1.0) if "momentum" in rule else {}
     else:
         options |= GROUPS[group]
-        options |= FURTHER[group] | (MOMENTUM[group] if "momentum" in rule else {})
+        options |= FURTHER[group] if "eps_placement" in known else {}
+        options |= MOMENTUM[group] if "momentum" in rule else {}
     options = {name: value for name, value in options.items() if name in known}
     options |= {} if eps is None else dict(eps=eps)
     param = torch.nn.Parameter(torch.zeros(1, dtype=parse_mode(mode)[0]))
