@@ -259,6 +259,7 @@ def test_compile_for_a_gpu_that_is_not_here(capsys, tmp_path, monkeypatch):
     assert driver._active is None
 
 
+@pytest.mark.exhaustive
 def test_console_script_and_module_are_the_same():
     script = pathlib.Path(sys.executable).parent / "fusedrms"
     commands = [[sys.executable, "-m", "fusedrms"], *([[str(script)]] if script.exists() else [])]

@@ -106,6 +106,7 @@ def test_guard(guard, access):
     assert guarded(guard, f"{begin}\n{code}").returncode == returncode
 
 
+@pytest.mark.exhaustive
 def test_stale_addresses_die(guard):
     """A comparison that always finds everything as it was: the guard shows it, and what was done before."""
     done = guarded(guard, f"{STALE}\nimport fuzz; fuzz.main()", "--steps", "100", "--seed", "0")

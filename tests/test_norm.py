@@ -56,6 +56,7 @@ def test_the_gradient_stays_as_it_is(device):
     assert all(torch.equal(p.grad, grad) for p, grad in zip(params, before, strict=True))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", [F32, BF16, F64], ids=lambda dtype: str(dtype)[6:])
 def test_bits_depend_on_the_gradients_alone(device, dtype, monkeypatch):
     """Not on the block size, the chunk size, the threads, the addresses, or on how parameters share launches."""

@@ -152,6 +152,7 @@ def test_groups_share_a_launch(device, monkeypatch):
         assert len(launches) == steps
 
 
+@pytest.mark.exhaustive
 def test_bitwise_repeatable(device):
     """Whatever the addresses, the number of threads and the neighbours in the bucket."""
     start = parameters([(1 << 18,), (1000,), (77, 3)], device)

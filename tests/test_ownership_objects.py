@@ -40,6 +40,7 @@ class Wrapping(nn.Parameter):
             return result.as_subclass(cls) if isinstance(result, torch.Tensor) else result
 
 
+@pytest.mark.exhaustive
 def test_a_gradient_that_is_a_new_object_each_time(reading):
     param = Wrapping(torch.randn(1000))
     param.grad = torch.ones(1000)

@@ -110,6 +110,7 @@ def test_against_reference(name, options):
     run(name, options, F32, relative(2e-6))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.interpret
 @pytest.mark.parametrize("which", [0, -1])
 @pytest.mark.parametrize("name", PRESETS)

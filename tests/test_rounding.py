@@ -67,6 +67,7 @@ def test_rounded_to_a_neighbour(device, dtype):
     assert (param == other).any()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("dtype", "value"), [(BF16, 1.0), (BF16, -3.0e-39), (BF16, 2.0**100), (F16, 1.0), (F16, -300.0), (F16, 2.0**-16), (F16, -(2.0**-22))]
 )
