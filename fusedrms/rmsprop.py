@@ -4,8 +4,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
-from .engine.optimizer import FusedOptimizer, ParamsT
+from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, number
 from .engine.options.naming import check_keywords
 from .engine.options.recipe import Recipe, beyond, common, norm_over, precision

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
-from .engine.optimizer import FusedOptimizer, ParamsT
+from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, number
 from .engine.options.recipe import Recipe, beyond, common, norm_over, precision
 from .kernels.rules import SMORMS3Args

@@ -30,6 +30,11 @@ TYPES: dict[str, tuple[str | None, int]] = {
 }
 
 
+def dtype_of(name: str, compute: str) -> str:
+    """The dtype of a table, as torch names it."""
+    return TYPES[name][0] or compute
+
+
 class Tables(NamedTuple):
     """Of the launch that updates a bucket: NumPy arrays on the host, tensors on a GPU."""
 

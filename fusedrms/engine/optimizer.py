@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy as is_uninitialized
-from torch.optim.optimizer import ParamsT as ParamsT
 
 from .checkpointed import CheckpointedOptimizer
 from .checkpoints.dcp import only_makes_states

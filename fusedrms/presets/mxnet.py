@@ -1,5 +1,6 @@
 """MXNet 1 and 2."""
 
+import inspect
 from typing import Any
 
 from torch.optim.optimizer import ParamsT
@@ -7,36 +8,6 @@ from torch.optim.optimizer import ParamsT
 from ..engine.options.checks import check_flags
 from ..rmsprop import FusedRMSProp
 from .preset import positive_or_none, preset
-
-
-def _shared(
-    *,
-    learning_rate: float,
-    decay: float,
-    momentum: float,
-    epsilon: float,
-    centered: bool,
-    clip_weights: float | None,
-    wd: float,
-    rescale_grad: float,
-    clip_gradient: float | None,
-    multi_precision: bool,
-) -> dict[str, Any]:
-    """The options that both versions ask for alike: momentum only if centered, the learning rate inside of the momentum."""
-    check_flags(dict(multi_precision=multi_precision), "multi_precision")
-    return dict(
-        lr=learning_rate,
-        alpha=decay,
-        eps=epsilon,
-        weight_decay=wd,
-        momentum=momentum if centered else 0.0,
-        centered=centered,
-        lr_in_momentum=True,
-        rescale_grad=rescale_grad,
-        clip_grad_value=positive_or_none(clip_gradient),
-        clip_weights=positive_or_none(clip_weights),
-        master_weights="float32" if multi_precision else None,
-    )
 
 
 @preset(FusedRMSProp)
@@ -72,18 +43,22 @@ def mxnet_rmsprop(
     Source: MXNet 1.x, src/operator/optimizer_op-inl.h. Not carried over: wd_mult, by which MXNet takes wd to be 0 for
     parameters whose names end in neither _weight nor _gamma; use a parameter group with weight_decay=0 for them.
     """
-    return _shared(
-        learning_rate=learning_rate,
-        decay=gamma1,
-        momentum=gamma2,
-        epsilon=epsilon,
+    check_flags(dict(multi_precision=multi_precision), "multi_precision")
+    return dict(
+        lr=learning_rate,
+        alpha=gamma1,
+        eps=epsilon,
+        weight_decay=wd,
+        momentum=gamma2 if centered else 0.0,
         centered=centered,
-        clip_weights=clip_weights,
-        wd=wd,
+        eps_placement="inside",
+        lr_in_momentum=True,
         rescale_grad=rescale_grad,
-        clip_gradient=clip_gradient,
-        multi_precision=multi_precision,
-    ) | dict(eps_placement="inside", clip_after_decay=True)
+        clip_grad_value=positive_or_none(clip_gradient),
+        clip_after_decay=True,
+        clip_weights=positive_or_none(clip_weights),
+        master_weights="float32" if multi_precision else None,
+    )
 
 
 @preset(FusedRMSProp)
@@ -118,15 +93,7 @@ def mxnet2_rmsprop(
 
     Source: MXNet 2.x, python/mxnet/optimizer/rmsprop.py. Not carried over: use_fused_step; wd_mult, as in :func:`mxnet_rmsprop`.
     """
-    return _shared(
-        learning_rate=learning_rate,
-        decay=rho,
-        momentum=momentum,
-        epsilon=epsilon,
-        centered=centered,
-        clip_weights=clip_weights,
-        wd=wd,
-        rescale_grad=rescale_grad,
-        clip_gradient=clip_gradient,
-        multi_precision=multi_precision,
-    ) | dict(eps_placement="inside" if centered else "outside")
+    limits = dict(clip_weights=clip_weights, clip_gradient=clip_gradient)
+    others = dict(wd=wd, rescale_grad=rescale_grad, multi_precision=multi_precision)
+    options = inspect.unwrap(mxnet_rmsprop)(None, learning_rate, rho, momentum, epsilon, centered, **limits, **others)
+    return options | dict(eps_placement="inside" if centered else "outside", clip_after_decay=False)

@@ -20,7 +20,7 @@ from rich.progress import track
 from ..engine.tables import configs
 from ..kernels import caches, devices, lang, launch
 from ..kernels.rules import n_hyper
-from ..kernels.tables import TYPES
+from ..kernels.tables import dtype_of
 from .errors import UserError
 from .variants import MODES, RULES, Variant, check, make, parse_mode, variant, words
 
@@ -109,8 +109,7 @@ def warm(kernel: Any, constants: dict[str, Any], target: Any, arguments: dict[st
 
 def _argument(name: str, compute: str) -> Any:
     """In place of an argument: the dtype of a tensor, or a number."""
-    dtype, _ = TYPES.get(name.removesuffix("_ptr"), ("", 0))
-    return 1024 if dtype == "" else getattr(torch, dtype or compute)
+    return getattr(torch, dtype_of(name.removesuffix("_ptr"), compute)) if name.endswith("_ptr") else 1024
 
 
 def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[[], None]]]:

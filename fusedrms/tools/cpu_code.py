@@ -76,7 +76,7 @@ def read(assembly: str, storage: Storage) -> CPUCode:
     if any(width is None for _, width in vectors):
         return CPUCode(None, None, None)
     written = [rows for v, rows in enumerate(storage.dtypes) if v and v not in storage.quantized]
-    # coded values wait as float32 until the largest of their group is known; then a loop for each stores their codes
+    # quantized values wait as float32 until the largest of their group is known; then a loop for each stores their codes
     n_bytes = sum(ITEMSIZE[name] for rows in written for name in rows) + 4 * len(storage.quantized)
     updates, codes = [], []
     for loop, width in vectors:

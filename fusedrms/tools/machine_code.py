@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 from ..kernels import lang, launch
 from ..kernels.storage import Storage
-from ..kernels.tables import TYPES
+from ..kernels.tables import dtype_of
 from .errors import UserError
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
-INTEGERS = "n_tensors", "n_chunks", "chunk_size"  # arguments of the kernels that are no pointers
 
 
 class Code(NamedTuple):
@@ -88,13 +87,10 @@ def _run(*command: str) -> str:
 
 
 def _type(name: str, compute: str) -> str:
-    """What Triton calls the type of an argument."""
-    if name in INTEGERS:
-        return "i32"
+    """What Triton calls the type of an argument that is no constant."""
     if not name.endswith("_ptr"):
-        return "constexpr"
-    dtype = TYPES[name.removesuffix("_ptr")][0] or compute
-    return "*" + dtype.replace("int", "i").replace("float", "fp")
+        return "i32"
+    return "*" + dtype_of(name.removesuffix("_ptr"), compute).replace("int", "i").replace("float", "fp")
 
 
 def build(kernel: Any, constants: dict[str, Any], target: Any, compute: str = "float32") -> Any:
@@ -117,7 +113,7 @@ def build(kernel: Any, constants: dict[str, Any], target: Any, compute: str = "f
     names = kernel.arg_names
     source = ASTSource(
         kernel,
-        signature={name: _type(name, compute) for name in names},
+        signature={name: "constexpr" if name in constants else _type(name, compute) for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
     )
     try:

@@ -103,7 +103,7 @@ def _compiled_squares(dtype: str, compute: nt.Float) -> Loop:
 
 
 def prepare_squares(dtype: str, tables) -> Threads:
-    """What writes the sums of squares of a bucket; dtype is that of the gradients, tables as launch.NormTables of NumPy arrays."""
+    """What writes the sums of squares of a bucket; dtype is that of the gradients, tables: NormTables of NumPy arrays."""
     loop = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype))
     return Threads(loop, tables, CHUNK, MIN_WORK)
 

@@ -12,7 +12,7 @@ from ..caches import cached_njit
 from ..quant import GROUP, LEAST_SCALE
 from ..rules import ARGS, NEUTRAL, Common
 from ..storage import Storage
-from ..tables import SKIP, TYPES, UNSCALE, Tables
+from ..tables import SKIP, TYPES, UNSCALE, Tables, dtype_of
 from .language import compile_rule
 from .memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_quantized, store_row
 from .threads import Loop, Threads, compile_loop
@@ -180,8 +180,7 @@ def _step(variant, tables, scalars, chunk, first, last):
 
 def array(name: str, compute: nt.Float = nt.float64) -> nt.Array:
     """The type of a table."""
-    dtype, ndim = TYPES[name]
-    return nt.Array(getattr(nt, dtype) if dtype else compute, ndim, "C")
+    return nt.Array(getattr(nt, dtype_of(name, compute.name)), TYPES[name][1], "C")
 
 
 def named_tuple(kind: type, compute: nt.Float) -> nt.NamedTuple:

@@ -14,7 +14,7 @@ from .ties import Ties, is_remainder
 
 
 def split(master: Tensor) -> tuple[Tensor, Tensor]:
-    """The bfloat16 parameter and the remainder of a float32 master, as rounding.split has it: ties go away from 0."""
+    """The bfloat16 parameter and the remainder of a float32 master, as rounding.split_master has it: ties go away from 0."""
     bits = torch.where(master.isnan(), 0x7FC00000, master.view(torch.int32))
     return (bits + 0x8000 >> 16).to(torch.int16).view(torch.bfloat16), bits.to(torch.int16)
 
@@ -25,7 +25,7 @@ def is_split_of(param: Tensor, master: Tensor) -> bool:
 
 
 def _nearest_master(param: Tensor, master: Tensor) -> Tensor:
-    """The master, or the parameter where it is no nearest one to the master, as rounding.master_of has it."""
+    """The master, or the parameter where it is no nearest one to the master, as rounding.master_or_param has it."""
     wide = param.to(master.dtype)
     if param.dtype == torch.bfloat16:  # a tie may have gone either way
         distance = master.view(torch.int32) - (param.view(torch.int16).int() << 16)

@@ -11,8 +11,8 @@ from ..options.groups import NamedParameter
 from ..options.recipe import Recipe
 from ..ownership.memory import Named, check_apart, check_memory
 from ..sharded import local, locals_of
+from ..state.precision import stored
 from ..state.state_checks import check_state, check_steps
-from ..state.storage import stored
 from ..state.tensor_checks import check_placement, check_precision, check_tensors
 
 

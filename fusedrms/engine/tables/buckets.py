@@ -9,7 +9,7 @@ from torch import Tensor
 from ...kernels import devices
 from ...kernels.cpu.count import Counters
 from ...kernels.launch import Config, norm_chunk_size, prepare, prepare_count, prepare_squares
-from ...kernels.rules import Common
+from ...kernels.rules import Common, n_hyper
 from ...kernels.tables import FIRST_NORM, SKIP, NormTables, Tables
 from ..options.checks import check_scheduled_lr
 from ..options.recipe import Recipe
@@ -44,14 +44,14 @@ class Bucket:
     Holds no tensor of the user's, only what tells where they lie.
     """
 
-    def __init__(self, rule: str, n_args: int, layout: Layout, members: list[Member], count_on_device: bool):
+    def __init__(self, rule: str, layout: Layout, members: list[Member], count_on_device: bool):
         self.rule, self.layout = rule, layout
         self.index = np.array([member.active_index for member in members])
         self.numels = np.array([member.numel for member in members], np.int64)
         dtypes = [str(member.counter.dtype).removeprefix("torch.") for member in members]
         self._counters = None if count_on_device and devices.is_gpu(layout.device) else Counters(dtypes)
         self._n_rows = 2 + len(members[0].states)
-        self._host = self._make_tables(members, n_args)
+        self._host = self._make_tables(members)
         self._counter_addresses = self._counters.addresses if self._counters else self._host.addresses[self._n_rows]
         self.norm_index = self._host.norm_index
         # where the kernels read them: in place on a CPU, else on the device
@@ -73,7 +73,7 @@ class Bucket:
         self._copies: dict[tuple[int, int], Tensor] = {}
         self.uses_copies = any(self._copied.values())  # addresses alone do not tell what to read
 
-    def _make_tables(self, members: list[Member], n_args: int) -> Tables:
+    def _make_tables(self, members: list[Member]) -> Tables:
         """On the host, without chunks: those that a launch reads depend on how it is configured."""
         rows: dict[tuple, int] = {}  # of hyper: parameters of one group, and of one count of steps where the numbers depend on it
         row = [rows.setdefault((member.group, member.corrected_from), len(rows)) for member in members]
@@ -92,7 +92,7 @@ class Bucket:
             groups=np.array(row, np.int32),
             chunk_tensor=chunk_tensor,
             chunk_start=chunk_start,
-            hyper=np.zeros((len(rows), len(Common._fields) + n_args), self.layout.storage.compute),
+            hyper=np.zeros((len(rows), n_hyper(self.rule)), self.layout.storage.compute),
             norm_index=np.array([FIRST_NORM + member.norm for member in members], np.int32),
             random_key=np.array([(*member.random_key, 0) for member in members], np.uint32).view(np.int32),
             shard_offset=np.array([member.shard_offset for member in members], np.int64),

@@ -10,9 +10,9 @@ from ...kernels.storage import Storage
 from ..options.recipe import Recipe
 from ..sharded import local, rank_in, shard_offset
 from ..state.full_precision import is_variance
-from ..state.precision import WIDE
-from ..state.storage import Precision, is_lazy, rows
-from ..state.strides import dense_like, order
+from ..state.precision import WIDE, Precision
+from ..state.storage import rows
+from ..state.strides import dense_like, is_lazy, order
 from ..state.tensor_checks import STORED
 from .active import Active
 

@@ -3,7 +3,7 @@
 from ..ownership.facts import Owned
 from ..ownership.snapshot import StateTensor
 from ..sharded import local
-from ..state.storage import is_lazy
+from ..state.strides import is_lazy
 from .layout import Member
 
 

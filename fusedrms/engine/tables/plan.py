@@ -116,9 +116,8 @@ class Plan:
         alike: dict[tuple[str, Layout], list[Member]] = defaultdict(list)
         for member in members:
             alike[recipes[member.group].rule, member.layout].append(member)
-        n_args = {recipe.rule: len(recipe.args) for recipe in recipes}
         return [
-            Bucket(rule=rule, n_args=n_args[rule], layout=layout, members=group, count_on_device=self.counts_on_device)
+            Bucket(rule=rule, layout=layout, members=group, count_on_device=self.counts_on_device)
             for (rule, layout), group in alike.items()
         ]
 
