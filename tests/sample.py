@@ -1,9 +1,16 @@
-"""Which cases of a test `make test` runs: as many as have every value of every parameter; `make test-all` runs every combination."""
+"""Which cases of a test `make test` runs: as many as have every value of every parameter, in the interpreter four of these.
+
+`make test-all` runs every combination.
+"""
 
 from collections import defaultdict
 from typing import Any
 
 import pytest
+
+from fusedrms.kernels import lang
+
+MOST = 4 if lang.interpreted() else None  # a case takes a second there
 
 
 def _values(item: Any) -> set[tuple]:
@@ -36,5 +43,5 @@ def mark_the_rest(items: list) -> None:
         if hasattr(item, "callspec") and not item.get_closest_marker("gpu") and not item.get_closest_marker("exhaustive"):
             tests[item.nodeid.partition("[")[0]].append(item)
     for cases in tests.values():
-        for item in set(cases).difference(sampled(cases)):
+        for item in set(cases).difference(sampled(cases)[:MOST]):
             item.add_marker(pytest.mark.exhaustive)

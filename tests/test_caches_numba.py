@@ -13,7 +13,8 @@ from numba.core.caching import CacheImpl
 from numba.core.types import float64, int64
 
 from cache_tools import double, emptied, folder_fixture, garbage, in_new_process, made_a_folder, one, said_fixture, truncated, zeros  # noqa: F401  fixtures
-from fusedrms.kernels import caches
+from fusedrms.kernels import caches, rules
+from fusedrms.kernels.cpu.language import compile_rule
 from fusedrms.tools import compile, doctor
 
 STEP = """
@@ -159,3 +160,8 @@ def test_whole_steps_on_a_full_disk_and_after_a_crash(tmp_path):
     errors = steps(folder)
     assert errors.count("UserWarning") == errors.count("UserWarning: Numba's cache is damaged") == 1
     assert steps(folder) == ""
+
+
+def test_storage_formats_share_a_compiled_rule():
+    """Of a process, in which compiling it anew for each would take more time than all the rest of a loop."""
+    assert compile_rule(rules.apply, float64) is compile_rule(rules.apply, float64)

@@ -179,9 +179,9 @@ def test_bitwise_repeatable(device):
 def test_constant_gradient_makes_no_nan(device, dtype):
     """The centered variance of a constant gradient rounds below 0; torch takes its root."""
     param = parameter(torch.zeros(4096, dtype=dtype, device=device))
-    optimizer = FusedRMSProp([param], centered=True, alpha=0.9)
+    optimizer = FusedRMSProp([param], centered=True, alpha=0.5)
     grad = torch.randn_like(param)
-    for _ in range(200):
+    for _ in range(60):  # so that the averages stand still, in float64 as well
         param.grad = grad.clone()
         optimizer.step()
     assert torch.isfinite(param).all()

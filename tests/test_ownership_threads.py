@@ -1,5 +1,6 @@
 """Threads and interrupts: another thread replaces what a step reads, a step ends halfway, and no address is read that is gone."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -67,9 +68,12 @@ WHAT = {
 }
 
 
+LONG = functools.partial(pytest.param, marks=pytest.mark.exhaustive)
+
+
 @natively
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("what", ["gradients", "states", LONG("state tensors"), LONG("parameters")])
 def test_another_thread_replaces_what_a_launch_reads(what, threads):
     pause, statement = WHAT[what]
     run(THREADS.format(threads=threads, what=statement, pause=pause, may_fail=what != "gradients"))

@@ -21,12 +21,20 @@ from ptx.verdict import check
 
 TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100")
 CASES = list(itertools.product(RULES, (*MODES, "float16+master")))
-ALL = [pytest.param(*case, target, marks=pytest.mark.exhaustive) for target in TARGETS for case in CASES]
-SOME = [
-    (rule, mode, TARGETS[len(TARGETS) // 2])
-    for rule, mode in CASES
-    if rule == "rmsprop_centered_momentum" or mode in ("float32", "float64", "bfloat16+split+8bit")
+SOME = [  # every rule, and every way to store a value
+    ("rmsprop", "float32"),
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit"),
+    ("smorms3", "bfloat16+stochastic+8bit"),
+    ("rmsprop_momentum", "float16+stochastic"),
+    ("rmsprop_centered", "float64"),
+    ("smorms3", "float16+master"),
+    ("rmsprop", "bfloat16+stochastic+bf16"),
+    ("rmsprop_centered", "bfloat16+split+bf16"),
+    ("rmsprop_centered_momentum", "bfloat16+master+8bit"),
 ]
+SOME = [(*case, TARGETS[len(TARGETS) // 2]) for case in SOME]
+OTHERS = [(*case, target) for target in TARGETS for case in CASES if (*case, target) not in SOME]
+STEPS = pytest.mark.parametrize(("rule", "mode", "target"), SOME + [pytest.param(*case, marks=pytest.mark.exhaustive) for case in OTHERS])
 # every way in which a program may be cut to pieces; each rule and mode takes one of them for each target
 CONFIGS = [
     launch.GPUConfig(0, threads, vectors, programs, 0)
@@ -44,7 +52,7 @@ def averages(made: Launch) -> set[str]:
 
 
 @pytest.mark.interpret
-@pytest.mark.parametrize(("rule", "mode", "target"), SOME + ALL)
+@STEPS
 def test_step(rule, mode, target):
     exact, random = Launch(rule, mode, "exact"), Launch(rule, mode, "random")
     cpu_exact, cpu_random = exact.on_cpu(), random.on_cpu()
@@ -62,7 +70,7 @@ def test_step(rule, mode, target):
 
 
 @pytest.mark.interpret
-@pytest.mark.parametrize(("rule", "mode", "target"), SOME if lang.interpreted() else SOME + ALL)
+@STEPS
 def test_odd_values(rule, mode, target):
     """Zeros, infinities, NaN, what overflows or vanishes; and steps that are left out."""
     edge = Launch(rule, mode, "edge")

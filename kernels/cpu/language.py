@@ -1,5 +1,6 @@
 """The language of the rules for Numba: what they call of tl, and how one is compiled."""
 
+import functools
 import types
 
 import numba
@@ -71,6 +72,7 @@ def _compiled(value, compute: nt.Float):
     return np.dtype(compute.name).type(value) if isinstance(value, float) else value
 
 
+@functools.cache  # all storage formats share it: to compile it takes half of a loop's time
 def compile_rule(function, compute: nt.Float):
     """A rule as a Numba function: the rules that it calls compiled too, its float literals of the compute type."""
     if function in _BUILT_IN:
