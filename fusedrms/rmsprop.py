@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, number
 from .engine.options.naming import check_keywords
-from .engine.options.recipe import Recipe, beyond, common, norm_over, precision
+from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision
 from .kernels.rules import RMSPropArgs
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
@@ -193,7 +193,7 @@ class FusedRMSProp(FusedOptimizer):
             bias_decay=alpha if group["bias_correction"] else 0.0,
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
-            beyond=beyond(group),
+            model_parallel=model_parallel(group),
         )
 
 

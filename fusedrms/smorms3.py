@@ -8,7 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, number
-from .engine.options.recipe import Recipe, beyond, common, norm_over, precision
+from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision
 from .kernels.rules import SMORMS3Args
 
 
@@ -85,5 +85,5 @@ class FusedSMORMS3(FusedOptimizer):
             args=SMORMS3Args(eps=number(group, "eps")),
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
-            beyond=beyond(group),
+            model_parallel=model_parallel(group),
         )

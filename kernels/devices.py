@@ -74,7 +74,7 @@ def uses_triton(device: torch.device) -> bool:
 def gpus(kind: str | None = None) -> list[torch.device]:
     """Those of this machine; kind: a name in KINDS, by default all."""
     modules = {name: _module(name) for name in KINDS if kind in (None, name)}
-    return [torch.device(name, n) for name, there in modules.items() if there.is_available() for n in range(there.device_count())]
+    return [torch.device(name, n) for name, module in modules.items() if module.is_available() for n in range(module.device_count())]
 
 
 def find(kind: str | None = None) -> torch.device:

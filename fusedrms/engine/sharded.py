@@ -33,7 +33,7 @@ def locals_of(values: dict) -> dict:
     return {key: local(value) for key, value in values.items()}
 
 
-def placed(param: Any, tensor: Any) -> Any:
+def as_dtensor(param: Any, tensor: Any) -> Any:
     """A DTensor placed as the parameter is, whose local shard the tensor is; one of another shape stays as it is."""
     if not is_sharded(param) or not isinstance(tensor, Tensor) or is_sharded(tensor):
         return tensor

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .options.groups import NamedParameter
 from .options.recipe import Recipe
-from .sharded import local, placed
+from .sharded import as_dtensor, local
 from .state.state_checks import check_state
 from .state.storage import counter, fit_in_place
 from .state.strides import state_like
@@ -48,4 +48,4 @@ def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], in
         if isinstance(values, dict) and "step" in values:
             for key, first in initial_of(each.group).items():
                 if key not in values:
-                    values[key] = placed(each.param, state_like(local(each.param), first))
+                    values[key] = as_dtensor(each.param, state_like(local(each.param), first))

@@ -38,7 +38,7 @@ def pack_group(group: Mapping[str, Any], defaults: Mapping[str, Any], steps: flo
         steps: the most that one of its parameters has had.
     """
     ours = beyond_torch(defaults)
-    if not precision({**defaults, **group}).is_noisy:  # a seed of nothing
+    if not precision({**defaults, **group}).is_stochastic:  # a seed of nothing
         defaults = {**defaults, "seed": group.get("seed")}
     carried = {name: value for name in sorted(ours - NEVER_LOADED) if (value := plain(group.get(name, defaults[name]))) != defaults[name]}
     kept = {key: plain(value) for key, value in group.items() if key not in ours}

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..options.groups import NamedParameter, named_parameters
 from ..options.naming import Source
 from ..options.recipe import Recipe
-from ..sharded import local, locals_of, placed
+from ..sharded import as_dtensor, local, locals_of
 from ..state.full_precision import dequantized, export_state, resolve_variance
 from ..state.precision import MASTER, WIDE
 from ..state.state_checks import check_codes, check_complete, check_shards, check_state, check_steps
@@ -154,4 +154,4 @@ def _restore(optimizer: str, named: NamedParameter, values: dict[str, Any], reci
     step = known.get("step", 0.0)
     check_steps(name, steps := float(step))
     known |= {**others, "step": counter(step, steps), **kept}
-    return {key: placed(param, value) for key, value in known.items()}
+    return {key: as_dtensor(param, value) for key, value in known.items()}

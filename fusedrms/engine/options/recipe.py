@@ -22,12 +22,12 @@ class Recipe(NamedTuple):
     bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
     precision: Precision = Precision()
     skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
-    beyond: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
+    model_parallel: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
 
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
-        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision, self.skip_nonfinite, self.beyond
+        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision, self.skip_nonfinite, self.model_parallel
 
 
 def with_lr(recipe: Recipe, lr: float | Tensor) -> Recipe:
@@ -49,8 +49,8 @@ def norm_over(group: dict) -> str | None:
     return None if group["clip_grad_norm"] is None else group["clip_norm_over"]
 
 
-def beyond(group: dict) -> tuple[Any, ...]:
-    """Recipe.beyond."""
+def model_parallel(group: dict) -> tuple[Any, ...]:
+    """Recipe.model_parallel."""
     return process_groups(group["model_parallel_group"])
 
 

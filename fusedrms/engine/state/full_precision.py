@@ -5,7 +5,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from ..sharded import locals_of, placed
+from ..sharded import as_dtensor, locals_of
 from .masters import master_of
 from .precision import AVERAGES, LEAN, MASTER, SCALE
 from .quantized import dequantize, is_quantized
@@ -55,4 +55,4 @@ def full_precision(param: Tensor, values: dict) -> dict:
 def export_state(param: Tensor, values: dict, ties: Ties) -> dict:
     """As full_precision(), of a parameter that may be a DTensor: states are placed as it is; ties: the optimizer's."""
     shards = locals_of(values)
-    return {key: placed(param, value) for key, value in full_precision(ties.exported(param, shards), shards).items()}
+    return {key: as_dtensor(param, value) for key, value in full_precision(ties.exported(param, shards), shards).items()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..sharded import locals_of, placed
+from ..sharded import as_dtensor, locals_of
 from .precision import MASTER, WIDE, wide_dtype
 from .strides import state_like
 from .ties import Ties, is_remainder
@@ -77,4 +77,4 @@ def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
             rounded = ties.exported(param, values)
             master = master_of(rounded, values)
             value = (rounded if master is None else master).to(wide_dtype(param), copy=True)
-            yield param, placed(param, value)
+            yield param, as_dtensor(param, value)

@@ -22,7 +22,7 @@ class Precision(NamedTuple):
     seed: int = 0
 
     @property
-    def is_noisy(self) -> bool:
+    def is_stochastic(self) -> bool:
         """Whether anything is rounded at random."""
         return self.stochastic_rounding or self.state_dtype != torch.float32
 

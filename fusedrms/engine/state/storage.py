@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.cpu.count import DTYPES
-from ..sharded import is_sharded, local, locals_of, placed
+from ..sharded import as_dtensor, is_sharded, local, locals_of
 from .full_precision import full_precision, resolve_variance
 from .masters import is_split_of, split
 from .precision import AVERAGES, LEAN, MASTER, SCALE, Precision, stored
@@ -137,6 +137,6 @@ def fit_in_place(param: Tensor, values: dict, initial: dict[str, float], precisi
     kept = {**{key: value for key, value in shards.items() if key not in obsolete(shards, initial, tensors)}, **tensors}
     for key in values.keys() - kept.keys():
         del values[key]
-    values.update((key, placed(param, value)) for key, value in kept.items() if value is not local(values.get(key)))
+    values.update((key, as_dtensor(param, value)) for key, value in kept.items() if value is not local(values.get(key)))
     assert all(local(values[key]) is tensor for key, tensor in tensors.items())  # else nobody would keep its memory
     return tensors

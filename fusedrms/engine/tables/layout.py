@@ -73,7 +73,7 @@ def storage_of(param: Tensor, grad: Tensor, tensors: dict[str, Tensor], precisio
 
 def _random_key(precision: Precision, number: int, rank: int) -> tuple[int, int]:
     """Two words that no other parameter of the optimizer, no other seed and no other rank has; 0 where nothing is random."""
-    if not precision.is_noisy:
+    if not precision.is_stochastic:
         return 0, 0
     low, high = precision.seed & 0xFFFFFFFF, precision.seed >> 32
     first, second = np.random.SeedSequence((low, high, number, rank)).generate_state(2)
@@ -124,7 +124,7 @@ def member_of(
         states=updated,
         counter=counter,
         layout=Layout(device=param.device, storage=storage, aligned=aligned),
-        random_key=_random_key(recipe.precision, first_number + active.number, rank_in(recipe.beyond)),
+        random_key=_random_key(recipe.precision, first_number + active.number, rank_in(recipe.model_parallel)),
         shard_offset=first,
         norm=norm,
         corrected_from=steps if recipe.bias_decay else None,

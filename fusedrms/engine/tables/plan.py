@@ -128,8 +128,8 @@ class Plan:
             norms=norms,
             limits=any(recipe.norm_over for recipe in recipes),
             skips=any(recipe.skip_nonfinite for recipe in recipes),
-            model_parallel={each.param: recipes[each.group].beyond for each in named},
-            all_model_parallel=[recipe.beyond for recipe in recipes if recipe.beyond],  # also of groups without parameters
+            model_parallel={each.param: recipes[each.group].model_parallel for each in named},
+            all_model_parallel=[recipe.model_parallel for recipe in recipes if recipe.model_parallel],  # also of groups without parameters
         )
 
     def _record(
