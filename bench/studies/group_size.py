@@ -32,7 +32,6 @@ SIGNED = ("grad_avg", "momentum_buffer")
 TIMED = """
 import time, torch, numba, statistics
 from fusedrms import FusedRMSProp
-from fusedrms.engine import quantized
 from fusedrms.kernels.quant import GROUP
 params = [torch.nn.Parameter(torch.randn(4096, 4096, dtype=torch.bfloat16)) for _ in range(2)]
 for param in params:

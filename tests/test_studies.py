@@ -1,0 +1,63 @@
+"""The studies behind the documents' figures, each as its command runs it, but smaller."""
+
+import functools
+import json
+import sys
+
+import pytest
+
+from fusedrms.kernels import lang
+
+bits = pytest.importorskip("bench.studies.bits")
+group_size = pytest.importorskip("bench.studies.group_size")
+precision = pytest.importorskip("bench.studies.precision")
+
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(lang.interpreted(), reason="they train and compile for minutes there"),
+]
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Runs a study; what it has written, whose table has been printed."""
+
+    def run(study, name: str, *arguments: str) -> dict:
+        monkeypatch.setattr(sys, "argv", [name, *arguments, "--output", str(tmp_path)])
+        assert not study.main()
+        results = json.loads((tmp_path / f"{name}.json").read_text())
+        assert results["command"].startswith(f"python -m bench.studies.{name}")
+        return results
+
+    return run
+
+
+def test_bits(written, monkeypatch):
+    monkeypatch.setattr(bits, "MODES", ("float32", "float32+8bit"))
+    monkeypatch.setattr(bits, "RULES", ("rmsprop", "smorms3"))
+    monkeypatch.setattr(bits, "N", 500)
+    values = written(bits, "bits")["values"]
+    assert {row["value"] for row in values} > {"param", "square_avg", "mem"}
+    assert all(0 <= row["differ"] <= 1 and row["off"] >= 0 for row in values)
+    assert not any(row["off_at_worst"] for row in values if row["mode"] == "float32" and row["value"] == "square_avg")
+
+
+def test_group_size(written, monkeypatch):
+    monkeypatch.setattr(group_size, "SIZES", (64, 256))
+    monkeypatch.setattr(group_size, "states", functools.partial(group_size.states, steps=2))
+    monkeypatch.setattr(group_size, "seconds", functools.cache(lambda size, timed=group_size.seconds: timed(128)))  # it compiles
+    small, large = written(group_size, "group_size")["sizes"].values()
+    assert (small["bytes"], large["bytes"]) == (1.0625, 1.015625)
+    assert all(0 < small[key] < large[key] < 0.1 for key in ("square_avg", *group_size.SIGNED))
+    assert 0 < small["seconds"] < 60
+
+
+def test_precision(written, monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "EVALUATIONS", 2)
+    for name, small in dict(WINDOWS=8, LAYERS=1, WIDTH=32, HEADS=2).items():
+        monkeypatch.setattr(precision, name, small)
+    results = written(precision, "precision", "--steps", "3", "--seeds", "1")
+    assert results["evaluated"] == [1, 2, 3]
+    assert results["runs"].keys() == precision.MODES.keys()
+    assert all(len(losses) == 3 and 2 < losses[-1] < 7 for run in results["runs"].values() for losses in run["losses"])
+    assert (tmp_path / "precision.png").stat().st_size > 1000
