@@ -33,8 +33,16 @@ SOME = [  # every rule, and every way to store a value
     ("rmsprop_centered_momentum", "bfloat16+master+8bit"),
 ]
 SOME = [(*case, TARGETS[len(TARGETS) // 2]) for case in SOME]
-OTHERS = [(*case, target) for target in TARGETS for case in CASES if (*case, target) not in SOME]
-STEPS = pytest.mark.parametrize(("rule", "mode", "target"), SOME + [pytest.param(*case, marks=pytest.mark.exhaustive) for case in OTHERS])
+ALL = [(*case, target) for target in TARGETS for case in CASES]
+ONE_TARGET = [(*case, target) for case, target in zip(CASES, itertools.cycle(TARGETS), strict=False)]
+
+
+def some_of(cases: list[tuple]):
+    """Parameters of a test, of which `make test` takes only SOME."""
+    others = [pytest.param(*case, marks=pytest.mark.exhaustive) for case in cases if case not in SOME]
+    return pytest.mark.parametrize(("rule", "mode", "target"), [*SOME, *others])
+
+
 # every way in which a program may be cut to pieces; each rule and mode takes one of them for each target
 CONFIGS = [
     launch.GPUConfig(0, threads, vectors, programs, 0)
@@ -52,7 +60,7 @@ def averages(made: Launch) -> set[str]:
 
 
 @pytest.mark.interpret
-@STEPS
+@some_of(ALL)
 def test_step(rule, mode, target):
     exact, random = Launch(rule, mode, "exact"), Launch(rule, mode, "random")
     cpu_exact, cpu_random = exact.on_cpu(), random.on_cpu()
@@ -70,7 +78,7 @@ def test_step(rule, mode, target):
 
 
 @pytest.mark.interpret
-@STEPS
+@some_of(ONE_TARGET)
 def test_odd_values(rule, mode, target):
     """Zeros, infinities, NaN, what overflows or vanishes; and steps that are left out."""
     edge = Launch(rule, mode, "edge")
