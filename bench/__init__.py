@@ -1,6 +1,6 @@
 """How fast a step is, beside torch's (`make bench`), what a GPU must show (`make gpu`), and studies behind the documents' figures.
 
-Rooms, each of which imports from those before it: `common`, `timing`, `studies` and `gpu`, `report`.
+May import: nothing.
 """
 
 import pathlib

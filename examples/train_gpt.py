@@ -71,7 +71,7 @@ def train(run: Run) -> None:
             tokens, targets = batch(run.train_text, args.seed, step, args.batch, args.context)
             tokens, targets = shard(tokens).to(device), shard(targets).to(device)
             metrics = []
-            for learner in learners:
+            for learner in run.in_turn():
                 lr = learner.schedule.get_last_lr()[0]
                 loss = learner.model(tokens, targets)
                 (loss * scale).backward()

@@ -1,5 +1,7 @@
 """The RMSProp family for PyTorch as one fused multi-tensor launch."""
 
+# May import: fusedrms.classes, fusedrms.presets, fusedrms.engine.*.
+
 from . import presets, schedules
 from .backward import apply_in_backward
 from .engine.state.masters import export_master

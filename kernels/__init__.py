@@ -1,1 +1,6 @@
-"""The hand-written kernels: update rules, and the two drivers (Triton, Numba) that run them over tables of addresses."""
+"""The hand-written kernels: update rules, and the two drivers (Triton, Numba) that run them over tables of addresses.
+
+`launch.py` alone imports the drivers.
+
+May import: nothing.
+"""

@@ -29,9 +29,9 @@ damaged: dict[str, str] = {}  # by compiler: what was found that has been writte
 
 
 @functools.cache
-def source_hash() -> str:
-    """Of all that kernels are compiled from: what was compiled or tuned with other sources does not count."""
-    files = sorted(path for path in SOURCE.rglob("*.py") if path.name not in NO_KERNELS)
+def source_hash(folder: pathlib.Path = SOURCE) -> str:
+    """Of all that is compiled of a folder, by default of kernels: what was compiled or tuned with other sources does not count."""
+    files = sorted(path for path in folder.rglob("*.py") if path.name not in NO_KERNELS)
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
@@ -168,7 +168,10 @@ class _Kept(FunctionCache):
 
     def __init__(self, function: Callable):
         super().__init__(function)
-        self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+        folder = pathlib.Path(function.__code__.co_filename).resolve().parent
+        # Numba would look at the function's file alone, and not at what is compiled into it from others
+        stamp = self._impl.locator.get_source_stamp(), source_hash(), source_hash(folder)
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
 
 
 class NumbaCache(NullCache):

@@ -119,7 +119,7 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
         WRAPS=storage.wraps,
         ALIGN=16 if aligned else 1,
         BLOCK=config.block(storage),
-        EACH=config.block(storage) // config.threads,
+        PER_THREAD=config.block(storage) // config.threads,
         PERSISTENT=config.programs > 0,
         num_warps=config.threads // warp_size,
         **OPTIONS,

@@ -1,1 +1,4 @@
-"""What all commands need: arguments, the machine, result files, how figures are written. Imports fusedrms only."""
+"""What all commands need: arguments, the machine, result files, how figures are written.
+
+May import: fusedrms.*, kernels.*.
+"""

@@ -13,7 +13,7 @@ import torch
 from bench.common.arguments import ROOT
 from fusedrms.kernels import devices, lang
 
-GUESTS = ("timm",)
+GUESTS = ("bitsandbytes", "timm")
 
 
 def _version(package: str) -> str | None:

@@ -1,1 +1,4 @@
-"""`make gpu`: parts that run whatever happens to the others, and two of them. Imports bench.common, bench.timing, examples, tests."""
+"""`make gpu`: parts that run whatever happens to the others, and two of them.
+
+May import: fusedrms.*, kernels.*, bench.common, bench.timing, examples, tests.helpers.
+"""

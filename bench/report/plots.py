@@ -17,6 +17,7 @@ COLORS = {
     "torch single": "tab:brown",
     COMPILED: "tab:red",
     "torch AdamW fused": "tab:green",
+    "bitsandbytes": "tab:purple",
 }
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from statistics import fmean
 
+from bench.common.machine import GUESTS
 from bench.common.store import BASELINE, Row, load, rows
 from bench.common.text import figure, percent, ratio, size, table
 from bench.report.steps import TABLES
@@ -30,7 +31,7 @@ where the memory is shared with other machines its speed changes from one moment
 beside it. Extra memory is the most that torch has allocated at a time during one step beyond what was there before.
 Host: {host}. Bytes held are those
 of a parameter and its states, without the gradient. AdamW has two states and moves 28 bytes a parameter: it stands for what torch's own
-fused launches take."""
+fused launches take. 8-bit states of bitsandbytes are float32 in tensors of less than 4,096 elements."""
 HOST = {True: "the time until `step()` returns, while the device still works", False: "our steps without their launch"}
 
 
@@ -53,7 +54,7 @@ def _section(title: str, lines: list[str], image: str = "", drawn: list[str] | N
 
 def _machine(results: dict) -> str:
     machine = results["machine_info"]
-    versions = ", ".join(f"{key} {machine[key]}" for key in ("python", "torch", "triton", "numba", "timm") if machine.get(key))
+    versions = ", ".join(f"{key} {machine[key]}" for key in ("python", "torch", "triton", "numba", *GUESTS) if machine.get(key))
     rates = " and ".join(f"{row['limit']} {figure(row['gb_per_s'])} GB/s" for row in rows(results, "limit"))
     commit = machine["commit"][:10] + (" with changes" if results["commit_info"]["dirty"] else "")
     return f"{machine['device']}, {machine['threads']} threads, {versions}; {rates}; commit {commit}, {machine['date']}.{_others(results)}"

@@ -1,1 +1,4 @@
-"""One question each, a command that answers it into bench/results/, and its table. Imports bench.common, bench.timing, examples, tests."""
+"""One question each, a command that answers it into bench/results/, and its table.
+
+May import: fusedrms.*, kernels.*, bench.common, bench.timing, examples, tests.helpers.
+"""

@@ -1,1 +1,4 @@
-"""What is timed and how: implementations, workloads, clocks, counts. Imports bench.common and fusedrms."""
+"""What is timed and how: implementations, workloads, clocks, counts.
+
+May import: fusedrms.*, kernels.*, bench.common.
+"""

@@ -1,5 +1,6 @@
 """What is timed: algorithms, each by several implementations that compute the same and what rivals them, and on which workloads."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -54,12 +55,15 @@ def _compiled(n_held: int, n_bytes: int, **options: Any) -> Implementation:
     return Implementation(make, n_held, n_bytes, guest=True, compiled=True)
 
 
-def _timm(params):
-    try:
-        from timm.optim.rmsprop_tf import RMSpropTF  # pyright: ignore[reportMissingImports]
-    except Exception as error:  # where it cannot run it raises more than ImportError
-        raise Unavailable(f"timm cannot be imported: {error}") from None
-    return RMSpropTF(params, **TF).step
+def _guest(module: str, name: str, n_held: int, n_bytes: int | None = None, agrees: bool = True, **options: Any) -> Implementation:
+    def make(params):
+        try:
+            imported = importlib.import_module(module)
+        except Exception as error:  # some packages raise more than ImportError where they cannot run
+            raise Unavailable(f"{module} cannot be imported: {error}") from None
+        return getattr(imported, name)(params, **options).step
+
+    return Implementation(make, n_held, n_bytes, agrees, guest=True)
 
 
 def _lean(**options: Any) -> Implementation:
@@ -99,6 +103,8 @@ ALGORITHMS: dict[str, dict[str, Implementation]] = {  # the baseline first: rati
         "torch single": _torch(16, 20, foreach=False),
         COMPILED: _compiled(16, 20),
         "torch AdamW fused": Implementation(lambda params: torch.optim.AdamW(params, fused=True).step, 16, 28, agrees=False, guest=True),
+        "bitsandbytes": _guest("bitsandbytes.optim", "RMSprop", 12, 20),
+        "bitsandbytes 8bit": _guest("bitsandbytes.optim", "RMSprop8bit", 12, agrees=False),
         **_modes(),
     },
     "centered+momentum": {
@@ -119,7 +125,7 @@ ALGORITHMS: dict[str, dict[str, Implementation]] = {  # the baseline first: rati
     "RMSpropTF": {
         BASELINE: Implementation(rmsprop_inside(**TF, lr_in_momentum=True, centered=False, initial_square_avg=1.0), 24, 28),
         OURS: _ours(16, 28, timm_rmsprop_tf, **TF),
-        "timm": Implementation(_timm, 28, 28, guest=True),
+        "timm": _guest("timm.optim.rmsprop_tf", "RMSpropTF", 28, 28, **TF),
     },
     "SMORMS3": {
         BASELINE: Implementation(smorms3(**SMORMS3), 40, 36),

@@ -10,5 +10,5 @@ checkpoint        saving and loading; checkpoint_files, checksums and run_json: 
 resume            which checkpoint a run goes on from
 folder, signals   where a run writes; what Ctrl-C does
 progress, report  progress bars; tables, plots and metrics.csv
-stopwatch         the optimizer's time
+stopwatch         the time of a step, and of the optimizer in it
 """

@@ -22,7 +22,9 @@ class Learner:
     schedule: LRScheduler
 
     def __post_init__(self) -> None:
-        self.stopwatch = Stopwatch(next(self.model.parameters()).device)  # of optimizer.step()
+        device = next(self.model.parameters()).device
+        self.stopwatch = Stopwatch(device)  # of optimizer.step()
+        self.turn = Stopwatch(device)  # of all that a step does
 
     def state_dict(self) -> dict:
         model, optimizer = get_state_dict(self.model, self.optimizer)

@@ -76,6 +76,12 @@ class Run:
             self.step += 1
             yield self.step - 1
 
+    def in_turn(self) -> Iterator[Learner]:
+        """Each learner for a step, which lasts until the next one is asked for."""
+        for learner in self.learners:
+            with learner.turn:
+                yield learner
+
     def log(self, metrics: list[dict]) -> None:
         """Add the metrics of each optimizer's step, with the losses averaged over all processes, and learn of signals there."""
         gathered = all_gather([*(row["train_loss"] for row in metrics), self.signals[0] if self.signals else 0])
@@ -90,7 +96,7 @@ class Run:
         return self.rows[self.learners.index(learner) - len(self.learners)]
 
     def progress(self, learner: Learner) -> str:
-        return f"loss {self.row(learner)['train_loss']:.3f} {learner.stopwatch.rate:>6} steps/s"
+        return f"loss {self.row(learner)['train_loss']:.3f} {learner.turn.rate:>6} steps/s"
 
     def evaluation_is_due(self) -> bool:
         return is_evaluated(self.step, self.settings.steps)

@@ -1,1 +1,4 @@
-"""What every optimizer is made of: options, tables, checkpoints. Imports kernels, never tools, presets or the classes."""
+"""What every optimizer is made of: options, tables, checkpoints.
+
+May import: fusedrms.engine.*, kernels.*.
+"""

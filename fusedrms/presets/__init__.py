@@ -7,6 +7,8 @@ schedulers, checkpoints. Gradients are dL/dw, as autograd leaves them. A centere
 as 0, where the sources may give NaN.
 """
 
+# May import: fusedrms.classes, fusedrms.engine.*.
+
 from .graves import graves2013 as graves2013
 from .keras import keras_rmsprop as keras_rmsprop
 from .mxnet import mxnet2_rmsprop as mxnet2_rmsprop

@@ -1,1 +1,4 @@
-"""The command fusedrms and what it reads. Imports anything below; nothing imports it, so that `import fusedrms` loads no rich."""
+"""The command fusedrms and what it reads. `import fusedrms` loads none of it, and no rich.
+
+May import: fusedrms.*, kernels.*.
+"""

@@ -1,1 +1,4 @@
-"""The Numba driver: the same rules over the same tables. Imports what is shared in kernels, nothing of gpu."""
+"""The Numba driver: the same rules over the same tables.
+
+May import: kernels.
+"""

@@ -12,7 +12,6 @@ from numba.core import types as nt
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
 from .. import quant, rounding
-from ..caches import source_hash
 from ..quant import GROUP
 from ..storage import MASTER, PLAIN, QUANTIZED, SPLIT, Storage
 from .trace import TYPES, Value, traced
@@ -33,8 +32,7 @@ class Variant(nt.Opaque):
     """
 
     def __init__(self, rule: str, storage: Storage, compute: nt.Float):
-        # Numba's cache looks at the file of a loop only, and would not see a change in a rule
-        super().__init__(f"Variant({rule}, {storage}, {compute}, {source_hash()})")
+        super().__init__(f"Variant({rule}, {storage}, {compute})")
         self.rule, self.storage, self.compute = rule, storage, compute
         self.rows = list(itertools.accumulate(map(len, storage.dtypes), initial=0))
 

@@ -1,1 +1,4 @@
-"""The Triton driver: one kernel a step, the rule passed in. Imports what is shared in kernels, nothing of cpu."""
+"""The Triton driver: one kernel a step, the rule passed in.
+
+May import: kernels.
+"""

@@ -93,13 +93,13 @@ def load(ptrs, first, limit, FORMAT: tl.constexpr, BLOCK: tl.constexpr, compute:
 
 
 @jit
-def store_scales(ptr, first, limit, scale, EACH: tl.constexpr):
-    """One for each group, by the first of the threads that hold its elements, EACH each.
+def store_scales(ptr, first, limit, scale, PER_THREAD: tl.constexpr):
+    """One for each group, by the first of the threads that hold its elements, PER_THREAD each.
 
     Pointers are as many as these threads, and not seen to rise from group to group: pointers that Triton sees to rise, it hands to
     threads in their order, and scales after them, through shared memory and barriers.
     """
-    N: tl.constexpr = GROUP // EACH
+    N: tl.constexpr = GROUP // PER_THREAD
     groups = (first // GROUP + tl.arange(0, scale.shape[0]))[:, None]
     thread = tl.arange(0, N)[None, :]
     mask = thread == 0 if limit is None else (thread == 0) & (groups * GROUP < limit)
@@ -108,7 +108,7 @@ def store_scales(ptr, first, limit, scale, EACH: tl.constexpr):
 
 
 @jit
-def store_quantized(ptrs, first, limit, value, random, EACH: tl.constexpr):
+def store_quantized(ptrs, first, limit, value, random, PER_THREAD: tl.constexpr):
     """Codes and scales; random: 16 bits for each element, as uint32."""
     offsets = tl.multiple_of(first, value.shape[0]) + tl.arange(0, value.shape[0])
     size = in_groups(value.to(tl.uint32, bitcast=True) & 0x7FFFFFFF).to(tl.int32)
@@ -118,12 +118,12 @@ def store_quantized(ptrs, first, limit, value, random, EACH: tl.constexpr):
     scale = tl.where(peak > LEAST_SCALE, peak, LEAST_SCALE).to(tl.float32, bitcast=True)
     codes = quantize(in_groups(value), scale, in_groups(random), ptrs[0].dtype.element_ty)
     store_below(ptrs[0], offsets, from_groups(codes), limit)
-    store_scales(ptrs[1], first, limit, scale, EACH)
+    store_scales(ptrs[1], first, limit, scale, PER_THREAD)
 
 
 @jit
 def store(
-    ptrs, first, limit, value, offset, keys, FORMAT: tl.constexpr, EACH: tl.constexpr, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr
+    ptrs, first, limit, value, offset, keys, FORMAT: tl.constexpr, PER_THREAD: tl.constexpr, STREAM: tl.constexpr, STOCHASTIC: tl.constexpr
 ):
     """What load() is to read; the elements' offsets in their parameter, from `offset` on, and keys choose their random bits of a stream."""
     offsets = tl.multiple_of(first, value.shape[0]) + tl.arange(0, value.shape[0])
@@ -136,7 +136,7 @@ def store(
             stored = round_to_nearest(value, dtype)
         store_below(ptrs[0], offsets, stored, limit)
     elif FORMAT == QUANTIZED:
-        store_quantized(ptrs, first, limit, value, random_bits(index, keys, STREAM), EACH)
+        store_quantized(ptrs, first, limit, value, random_bits(index, keys, STREAM), PER_THREAD)
     elif FORMAT == SPLIT:
         param, remainder = split_master(value)
         store_below(ptrs[0], offsets, param, limit)

@@ -39,7 +39,7 @@ def update_block(
     limit,
     FORMATS: tl.constexpr,
     BLOCK: tl.constexpr,
-    EACH: tl.constexpr,
+    PER_THREAD: tl.constexpr,
     RULE: tl.constexpr,
     STOCHASTIC: tl.constexpr,
     VARIANCE: tl.constexpr,
@@ -56,9 +56,9 @@ def update_block(
     param, state = apply(grad, param, state, numbers.grad_scale, numbers.norm, numbers.common, numbers.args, RULE)
     if VARIANCE:
         state = (variance_of(state[0], state[1]),) + state[1:]
-    store(chunk.ptrs[1], first, limit, param, chunk.offset, chunk.keys, FORMATS[1], EACH, 0, STOCHASTIC)
+    store(chunk.ptrs[1], first, limit, param, chunk.offset, chunk.keys, FORMATS[1], PER_THREAD, 0, STOCHASTIC)
     for v in tl.static_range(2, len(FORMATS)):
-        store(chunk.ptrs[v], first, limit, state[v - 2], chunk.offset, chunk.keys, FORMATS[v], EACH, v - 1, True)
+        store(chunk.ptrs[v], first, limit, state[v - 2], chunk.offset, chunk.keys, FORMATS[v], PER_THREAD, v - 1, True)
 
 
 @triton.jit(do_not_specialize=["n_tensors", "n_chunks", "chunk_size"])
@@ -87,7 +87,7 @@ def step_kernel(
     WRAPS: tl.constexpr,  # as in Storage
     ALIGN: tl.constexpr,  # bytes that divide every address
     BLOCK: tl.constexpr,
-    EACH: tl.constexpr,  # elements of a block that a thread handles
+    PER_THREAD: tl.constexpr,  # elements of a block that a thread handles
     PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
 ):
     compute: tl.constexpr = hyper_ptr.dtype.element_ty
@@ -117,8 +117,8 @@ def step_kernel(
         unmasked = limit // BLOCK * BLOCK
         first = 0
         while first < unmasked:  # not range(0, unmasked): Triton 3.6's interpreter fails on it with NumPy 2.4
-            update_block(chunk, numbers, first, None, FORMATS, BLOCK, EACH, RULE, STOCHASTIC, VARIANCE)
+            update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
             first += BLOCK
         if unmasked < limit:
-            update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, EACH, RULE, STOCHASTIC, VARIANCE)
+            update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
         index += tl.num_programs(0) if PERSISTENT else 1

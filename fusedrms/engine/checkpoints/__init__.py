@@ -1,1 +1,4 @@
-"""What a checkpoint holds of an optimizer, on its way out and in. Imports what the engine stores and checks, never the optimizer."""
+"""What a checkpoint holds of an optimizer, on its way out and in.
+
+May import: fusedrms.engine.sharded, fusedrms.engine.state, fusedrms.engine.options, fusedrms.engine.tables, kernels.*.
+"""

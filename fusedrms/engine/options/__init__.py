@@ -1,1 +1,4 @@
-"""From the options of parameter groups to the numbers of a launch, and checks of them. Imports kernels, sharded, state.precision."""
+"""From the options of parameter groups to the numbers of a launch, and checks of them.
+
+May import: fusedrms.engine.sharded, fusedrms.engine.state, kernels.*.
+"""

@@ -1,1 +1,4 @@
-"""Who owns the memory that a launch reads and writes, and whether its addresses still hold; imports kernels.caches and sharded alone."""
+"""Who owns the memory that a launch reads and writes, and whether its addresses still hold.
+
+May import: fusedrms.engine.sharded, kernels.*.
+"""

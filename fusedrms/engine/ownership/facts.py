@@ -29,7 +29,7 @@ FACTS = np.dtype(
         ("sharded", np.bool_),  # it is the local tensor of a DTensor
         ("written", np.bool_),  # by a step: memory that is shared until it is written (copy on write) must become its own
         ("fixed", np.bool_),  # other memory takes other tables
-        ("bumped", np.bool_),  # a step bumps its version
+        ("versioned", np.bool_),  # a step bumps its version
     ],
     align=True,
 )
@@ -45,7 +45,7 @@ KINDS = np.dtype(
 )
 MOST_KINDS = 64  # the tensors of others are asked about by DLPack
 
-MOVED, RECOUNTED, UNSURE, MAY_OVERLAP = range(4)  # in Record.flags
+MOVED, VERSION_CHANGED, UNSURE, MAY_OVERLAP = range(4)  # in Record.flags
 
 
 class Record(NamedTuple):

@@ -4,7 +4,6 @@
 the fastest of 300 calls each, for tensors of 64 elements and their states, torch 2.13, CPython 3.11, one core of an AMD EPYC.
 
 A loop asks CPython's C API, and compares torch's own words (torch_words.py) or, where they are not known, DLPack's answers.
-All compiled functions are in this file: Numba's cache on disk does not see that another one has changed.
 """
 
 import functools
@@ -15,7 +14,7 @@ import numpy as np
 
 from ...kernels.caches import cached_njit
 from .c_api import call, peek, prefetch
-from .facts import MAY_OVERLAP, MOVED, RECOUNTED, UNSURE
+from .facts import MAY_OVERLAP, MOVED, UNSURE, VERSION_CHANGED
 from .torch_words import DTYPE_DEVICE, INLINE
 
 AHEAD = 8  # tensors that memory is asked for before they are read: 10,000 fit into no fast cache
@@ -89,9 +88,9 @@ def _object(api, params, active, grads, states, k):
 @cached_njit(inline="always")
 def _take_version(words, row, flags, impl):
     """The TensorImpl, and whether a parameter's version counter may be another than it was."""
-    if row.bumped and (row.impl != impl or row.version != peek(impl + 8 * words.version)):
+    if row.versioned and (row.impl != impl or row.version != peek(impl + 8 * words.version)):
         row.version = peek(impl + 8 * words.version)
-        flags[RECOUNTED] = True
+        flags[VERSION_CHANGED] = True
     row.impl = impl
 
 

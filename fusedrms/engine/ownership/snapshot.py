@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..sharded import local
 from . import c_api, torch_words
-from .facts import FACTS, KINDS, MAY_OVERLAP, MOST_KINDS, MOVED, RECOUNTED, UNSURE, Objects, Owned, Record
+from .facts import FACTS, KINDS, MAY_OVERLAP, MOST_KINDS, MOVED, UNSURE, VERSION_CHANGED, Objects, Owned, Record
 from .memory import extent, has_memory
 from .scan import enter_written, prepare, take
 
@@ -61,11 +61,11 @@ def _record_of(tensors: list[Tensor], n_active: int) -> Record:
     facts["extent"] = [extent(tensor) * tensor.itemsize for tensor in tensors]
     facts["dims"], facts["kind"] = np.cumsum(n_dims) - n_dims, -1
     facts["fixed"][2 * n_active : n - n_active] = True  # states: counters are written where they lie
-    facts["bumped"][: 2 * n_active : 2] = True
-    facts["written"] = facts["bumped"]
+    facts["versioned"][: 2 * n_active : 2] = True
+    facts["written"] = facts["versioned"]
     facts["written"][2 * n_active :] = True
     flags = np.zeros(4, np.bool_)
-    flags[[MOVED, RECOUNTED]] = True
+    flags[[MOVED, VERSION_CHANGED]] = True
     return Record(
         facts=facts,
         addresses=np.zeros(n, np.int64),
@@ -177,9 +177,9 @@ class Snapshot:
         """Whether an address has changed since this was last asked."""
         return self._asked(MOVED)
 
-    def recounted(self) -> bool:
+    def versions_changed(self) -> bool:
         """Whether a parameter may have another version counter since this was last asked."""
-        return self._asked(RECOUNTED)
+        return self._asked(VERSION_CHANGED)
 
     def may_overlap(self) -> bool:
         """Whether memory of two tensors lies between each other's.

@@ -1,1 +1,4 @@
-"""What is kept for each parameter, how it lies in memory, and checks of it. Imports kernels and sharded alone."""
+"""What is kept for each parameter, how it lies in memory, and checks of it.
+
+May import: fusedrms.engine.sharded, kernels.*.
+"""

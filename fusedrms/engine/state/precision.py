@@ -8,7 +8,8 @@ from torch import Tensor
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
 MASTER = "master_param"  # in a state: what a 16-bit parameter is rounded from, or its remainder: the 16 bits that it lacks
-AVERAGES = "square_avg", "grad_avg", "momentum_buffer"  # which may be stored in fewer bits
+AVERAGES = "square_avg", "grad_avg", "momentum_buffer"  # which may be stored in fewer bits; every other state is in full precision
+UNSIGNED = ("square_avg",)  # of these: never negative, so that their codes are, and no value above 0 becomes 0
 SCALE = "_scale"  # ends the names of scales
 LEAN = torch.bfloat16, torch.uint8, torch.int8  # dtypes of averages in fewer bits
 
@@ -38,10 +39,10 @@ def stored(param: Tensor, states: Collection[str], precision: Precision) -> dict
     if precision.master_weights and param.dtype in WIDE:
         found[MASTER] = torch.int16 if precision.master_weights == "split" else wide_dtype(param)
     for key in states:
-        if precision.state_dtype == torch.float32 or key == "mem":
+        if precision.state_dtype == torch.float32 or key not in AVERAGES:
             found[key] = wide_dtype(param)
         elif precision.state_dtype == torch.bfloat16:
             found[key] = torch.bfloat16
         else:
-            found.update({key: torch.uint8 if key == "square_avg" else torch.int8, key + SCALE: torch.float32})
+            found.update({key: torch.uint8 if key in UNSIGNED else torch.int8, key + SCALE: torch.float32})
     return found

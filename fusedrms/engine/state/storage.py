@@ -11,7 +11,7 @@ from .full_precision import full_precision, resolve_variance
 from .masters import is_split_of, split
 from .precision import AVERAGES, LEAN, MASTER, SCALE, Precision, stored
 from .quantized import LARGEST_CODE, n_groups, quantize
-from .strides import is_lazy, lies_like, state_like
+from .strides import is_conj_or_neg, lies_like, state_like
 from .ties import is_remainder
 
 COUNTED = tuple(getattr(torch, name) for name in DTYPES)  # what counters may be; on GPUs the first two
@@ -105,7 +105,7 @@ def counter(value: object, steps: float, device: torch.device | None = None) -> 
         device: where they are counted; None: on the CPU.
     """
     home = device or torch.device("cpu")
-    if not isinstance(value, Tensor) or local(value) is not value or value.layout is not torch.strided or is_lazy(value):
+    if not isinstance(value, Tensor) or local(value) is not value or value.layout is not torch.strided or is_conj_or_neg(value):
         value = None
     counted = COUNTED if home.type == "cpu" else COUNTED[:2]
     if value is not None and value.numel() == 1 and value.device == home and value.dtype in counted:

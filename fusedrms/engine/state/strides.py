@@ -26,7 +26,7 @@ def overlaps(tensor: Tensor) -> bool:
     return False
 
 
-def is_lazy(tensor: Tensor | None) -> bool:
+def is_conj_or_neg(tensor: Tensor | None) -> bool:
     """Whether the memory holds the conjugate or the negative of the values."""
     return tensor is not None and (tensor.is_conj() or tensor.is_neg())
 
@@ -40,7 +40,7 @@ def lies_like(param: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
     """Whether a tensor has a dtype, param's device, and the stride order of dense_like(param)."""
     if (value.device, value.dtype) != (param.device, dtype):
         return False
-    return order(value) == order(dense_like(param, device="meta")) and not is_lazy(value)
+    return order(value) == order(dense_like(param, device="meta")) and not is_conj_or_neg(value)
 
 
 def state_like(param: Tensor, value: Tensor | float, dtype: torch.dtype | None = None) -> Tensor:

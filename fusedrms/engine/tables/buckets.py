@@ -46,7 +46,7 @@ class Bucket:
 
     def __init__(self, rule: str, layout: Layout, members: list[Member], count_on_device: bool):
         self.rule, self.layout = rule, layout
-        self.index = np.array([member.active_index for member in members])
+        self.active_index = np.array([member.active_index for member in members])
         self.numels = np.array([member.numel for member in members], np.int64)
         dtypes = [str(member.counter.dtype).removeprefix("torch.") for member in members]
         self._counters = None if count_on_device and devices.is_gpu(layout.device) else Counters(dtypes)
@@ -125,11 +125,11 @@ class Bucket:
             params, grads: their local tensors, where some are read through copies.
         """
         rows = self._host.addresses
-        rows[GRAD], rows[PARAM] = addresses[1, self.index], addresses[0, self.index]
-        self._counter_addresses[:] = counter_addresses[self.index]
+        rows[GRAD], rows[PARAM] = addresses[1, self.active_index], addresses[0, self.active_index]
+        self._counter_addresses[:] = counter_addresses[self.active_index]
         for row, columns in self._copied.items():
             for c in columns:
-                n = self.index[c]
+                n = self.active_index[c]
                 source = (params if row == PARAM else grads)[n]
                 copy = self._copies[row, c] = dense_like(params[n], dtype=source.dtype).copy_(source)
                 rows[row, c] = copy.data_ptr()
@@ -188,7 +188,7 @@ class Bucket:
         if self._counters and (self._uploads or float(scalars[SKIP]) == 0):  # a GPU that may leave steps out counts them itself
             self._counters.count()
         for c in self._copied[PARAM]:
-            params[self.index[c]].copy_(self._copies[PARAM, c])
+            params[self.active_index[c]].copy_(self._copies[PARAM, c])
         self._copies.clear()
 
     def verify(self, touched: list[Named], n_active: int) -> None:
@@ -199,7 +199,7 @@ class Bucket:
         for address in (*rows.flatten().tolist(), *self._counter_addresses.tolist()):
             if address not in known:
                 raise RuntimeError(f"a table holds the address {address:#x}, where no tensor of this step lies: please report it")
-        for row, n in enumerate(self.index):
+        for row, n in enumerate(self.active_index):
             ours = self._host.addresses[:2, row] if self.numels[row] and not self.uses_copies else []
             if len(ours) and list(ours) != [touched[n_active + n].tensor.data_ptr(), touched[n].tensor.data_ptr()]:
                 raise RuntimeError(f"the table of {touched[n].name} holds other addresses than its own: please report it")
@@ -217,7 +217,7 @@ class Bucket:
             chunk_tensor=on_device(chunk_tensor, self.layout.device),
             chunk_start=on_device(chunk_start, self.layout.device),
             hyper=tables.hyper,
-            first_sum=on_device(first_sum[self.index], self.layout.device),
+            first_sum=on_device(first_sum[self.active_index], self.layout.device),
             scalars=scalars,
         )
 

@@ -12,7 +12,7 @@ from ..sharded import local, rank_in, shard_offset
 from ..state.full_precision import is_variance
 from ..state.precision import WIDE, Precision
 from ..state.storage import rows
-from ..state.strides import dense_like, is_lazy, order
+from ..state.strides import dense_like, is_conj_or_neg, order
 from ..state.tensor_checks import STORED
 from .active import Active
 
@@ -110,7 +110,7 @@ def member_of(
     updated = [*master, *(tensor for state in states for tensor in state)]
     dense = order(dense_like(param, device="meta"))
     copies_param = order(param) != dense
-    copies_grad = is_lazy(grad) or order(grad) != dense or redistributed
+    copies_grad = is_conj_or_neg(grad) or order(grad) != dense or redistributed
     first = shard_offset(active.param) * (1 + param.is_complex())
     storage, low = storage_of(param, grad, tensors, recipe.precision), first % 2**32
     if storage.random and low and low + _numel(param) > 2**32:

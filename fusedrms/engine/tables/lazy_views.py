@@ -3,7 +3,7 @@
 from ..ownership.facts import Owned
 from ..ownership.snapshot import StateTensor
 from ..sharded import local
-from ..state.strides import is_lazy
+from ..state.strides import is_conj_or_neg
 from .layout import Member
 
 
@@ -22,7 +22,7 @@ class LazyViews:
     def appeared(self, owned: Owned) -> bool:
         """Whether one is lazy now."""
         return (
-            any(is_lazy(local(owned.grads[n])) for n in self._grads)
-            or any(is_lazy(local(owned.params[self._active[n]])) for n in self._params)
-            or any(is_lazy(local(owned.states[k])) for k in self._states)
+            any(is_conj_or_neg(local(owned.grads[n])) for n in self._grads)
+            or any(is_conj_or_neg(local(owned.params[self._active[n]])) for n in self._params)
+            or any(is_conj_or_neg(local(owned.states[k])) for k in self._states)
         )

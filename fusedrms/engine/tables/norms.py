@@ -96,7 +96,7 @@ class Scalars:
         # in the order of the parameters, so that nothing depends on who shares a launch
         n_sums = np.zeros(len(active), np.int64)
         for bucket in buckets:
-            n_sums[bucket.index] = -(-bucket.numels // norm_chunk_size())
+            n_sums[bucket.active_index] = -(-bucket.numels // norm_chunk_size())
         kind = np.array([self._groups.index(summed[param]) for param in active], np.int64) if self._groups else np.zeros_like(n_sums)
         order = np.argsort(kind, kind="stable")
         first = np.zeros_like(n_sums)
@@ -112,7 +112,7 @@ class Scalars:
         ]
         for bucket in buckets:
             alone = bucket.norm_index > FIRST_NORM
-            spans[bucket.norm_index[alone] - FIRST_NORM] = np.stack([first, first + n_sums], 1)[bucket.index[alone]]
+            spans[bucket.norm_index[alone] - FIRST_NORM] = np.stack([first, first + n_sums], 1)[bucket.active_index[alone]]
         self._spans = on_device(spans, self._home)
         self._sums = {device: on_device(np.zeros(spans[0, 1]), device) for device in self.on}
         self._tables = [bucket.norm_tables(first, self.on[bucket.layout.device]) for bucket in buckets]

@@ -167,7 +167,7 @@ class Plan:
         if self._snapshot.may_overlap():
             check_apart(self.touched(owned))
         moved = self._snapshot.moved()
-        if self._snapshot.recounted():
+        if self._snapshot.versions_changed():
             self._versions = Versions(self._bumped(owned))
         return owned if self._point(owned, redistributed, moved) and all(bucket.counts_hold() for bucket in self._buckets) else None
 
