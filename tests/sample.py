@@ -13,6 +13,11 @@ from fusedrms.kernels import lang
 MOST = 4 if lang.interpreted() else None  # a case takes a second there
 
 
+def exhaustive(*values: Any) -> Any:
+    """A case of a parametrized test that `make test` leaves out."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
 def _values(item: Any) -> set[tuple]:
     """A tuple for each parameter: its name and its value, or which object it is where it is no key of a set."""
     found = set()

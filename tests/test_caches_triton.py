@@ -10,6 +10,7 @@ import torch
 
 from cache_tools import emptied, garbage, made_a_folder, said_fixture, truncated, zeros  # noqa: F401  fixtures
 from fusedrms.kernels import caches, lang, launch
+from sample import exhaustive
 
 
 @pytest.fixture
@@ -50,10 +51,10 @@ def launch_norms() -> None:
     ("kind", "harm", "heals"),
     [
         ("json", truncated, True),
-        pytest.param("json", emptied, True, marks=pytest.mark.exhaustive),
+        exhaustive("json", emptied, True),
         ("json", made_a_folder, False),
         ("cubin", zeros, True),
-        pytest.param("cubin", emptied, True, marks=pytest.mark.exhaustive),
+        exhaustive("cubin", emptied, True),
         ("ptx", garbage, True),  # not UTF-8
     ],
 )

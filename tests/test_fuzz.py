@@ -17,6 +17,7 @@ pytest.importorskip("hypothesis")
 import fuzz
 from cuda_library import compiler
 from fusedrms.engine.ownership import c_api, torch_words
+from sample import exhaustive
 
 TESTS = pathlib.Path(__file__).parent
 ASKED = int(os.environ.get("FUZZ_STEPS", 0))
@@ -27,7 +28,7 @@ GUARDED_PARTS, GUARDED_STEPS = 4, -(-max(ASKED // 4, 1000) // 4)
 
 def parts(n: int) -> list:
     """The first runs in make test."""
-    return [0, *(pytest.param(part, marks=pytest.mark.exhaustive) for part in range(1, n))]
+    return [0, *map(exhaustive, range(1, n))]
 
 
 # in place of what compares the tensors of a step with those that its tables were made for: all are taken to lie where they did
@@ -98,7 +99,7 @@ ACCESSES = {
 }
 
 
-@pytest.mark.parametrize("access", [*ACCESSES][:2] + [pytest.param(access, marks=pytest.mark.exhaustive) for access in [*ACCESSES][2:]])
+@pytest.mark.parametrize("access", ["sound", "freed", *map(exhaustive, [*ACCESSES][2:])])
 def test_guard(guard, access):
     """Of a tensor of 28 bytes, whose block ends at a multiple of 16."""
     code, returncode = ACCESSES[access]

@@ -1,6 +1,5 @@
 """Threads and interrupts: another thread replaces what a step reads, a step ends halfway, and no address is read that is gone."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from torch import nn
 
 from fusedrms import FusedRMSProp
 from fusedrms.engine.tables import plan
+from sample import exhaustive
 from tools import natively, parameter, params_of, random_grads
 
 
@@ -68,12 +68,9 @@ WHAT = {
 }
 
 
-LONG = functools.partial(pytest.param, marks=pytest.mark.exhaustive)
-
-
 @natively
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("what", ["gradients", "states", LONG("state tensors"), LONG("parameters")])
+@pytest.mark.parametrize("what", ["gradients", "states", exhaustive("state tensors"), exhaustive("parameters")])
 def test_another_thread_replaces_what_a_launch_reads(what, threads):
     pause, statement = WHAT[what]
     run(THREADS.format(threads=threads, what=statement, pause=pause, may_fail=what != "gradients"))

@@ -18,6 +18,7 @@ from ptx.norms import Squares
 from ptx.opcodes import Approximate, fma
 from ptx.stored import joined
 from ptx.verdict import check
+from sample import exhaustive
 
 TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100")
 CASES = list(itertools.product(RULES, (*MODES, "float16+master")))
@@ -39,7 +40,7 @@ ONE_TARGET = [(*case, target) for case, target in zip(CASES, itertools.cycle(TAR
 
 def some_of(cases: list[tuple]):
     """Parameters of a test, of which `make test` takes only SOME."""
-    others = [pytest.param(*case, marks=pytest.mark.exhaustive) for case in cases if case not in SOME]
+    others = [exhaustive(*case) for case in cases if case not in SOME]
     return pytest.mark.parametrize(("rule", "mode", "target"), [*SOME, *others])
 
 
@@ -226,11 +227,7 @@ def test_a_weight_that_one_step_would_round_wrong(seed):
 @pytest.mark.parametrize(
     ("dtype", "target"),
     [("float32", "sm_90"), ("bfloat16", "sm_90")]
-    + [
-        pytest.param(dtype, target, marks=pytest.mark.exhaustive)
-        for dtype in ("float32", "bfloat16", "float16", "float64")
-        for target in TARGETS
-    ],
+    + [exhaustive(dtype, target) for dtype in ("float32", "bfloat16", "float16", "float64") for target in TARGETS],
 )
 @pytest.mark.parametrize("odd", [False, True])
 def test_norms(dtype, target, odd):

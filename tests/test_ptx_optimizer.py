@@ -7,6 +7,7 @@ import torch
 
 from fusedrms import FusedRMSProp, FusedSMORMS3
 from fusedrms.kernels import lang
+from sample import exhaustive
 from tools import copy_grads
 
 if lang.interpreted():
@@ -47,7 +48,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("target", ["sm_90", pytest.param("sm_80", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("target", ["sm_90", exhaustive("sm_80")])
 @pytest.mark.parametrize("case", CASES)
 def test_five_steps(monkeypatch, case, target):
     """Each beside one of the CPU driver from the same values: the same averages bit for bit, the same parameters to rounding."""

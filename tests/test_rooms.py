@@ -45,8 +45,9 @@ def rooms(text: str) -> set[str]:
     found = set()
     for name in text.split(", ") if text != "nothing" else ():
         within = name.removesuffix(".*")
-        found |= {room for room in BEGINS if room == within or (room.startswith(f"{within}.") and within != name)}
-        assert found, f"{name} is no room: {', '.join(BEGINS)}"
+        named = {room for room in BEGINS if room == within or (room.startswith(f"{within}.") and within != name)}
+        assert named, f"{name} is no room: {', '.join(BEGINS)}"
+        found |= named
     return found
 
 
@@ -132,6 +133,11 @@ def test_imports(room):
     assert names
     found = [problem for name in names for problem in wrong_imports(name, FILES[name].read_text())]
     assert not found, "\n".join(found)
+
+
+def test_a_room_that_is_not_there_is_seen():
+    with pytest.raises(AssertionError, match=r"kernels\.x is no room"):
+        rooms("kernels, kernels.x")
 
 
 def test_no_circles():
