@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fusedrms import FusedRMSProp
+from fusedrms.engine import states
 from fusedrms.engine.tables import plan
 from sample import exhaustive
 from tools import natively, parameter, params_of, random_grads
@@ -96,14 +97,37 @@ def test_a_state_that_is_replaced_while_tables_are_made(reading, monkeypatch):
     assert torch.equal(param, torch.ones(10))
 
 
-def test_state_dicts_in_threads(optimizer):
-    """Nothing is registered at a call, which another thread would see."""
+def test_a_state_that_a_step_begins_while_state_dict_does(optimizer, monkeypatch):
+    """It is the one that the step has updated."""
+    (weight, *_) = params_of(optimizer)
+    del optimizer.state[weight]["momentum_buffer"]
+    state_like, begun = states.state_like, []
+
+    def step_first(*args):
+        if not begun:
+            optimizer.step()
+            begun.append(optimizer.state[weight]["momentum_buffer"])
+        return state_like(*args)
+
+    monkeypatch.setattr(states, "state_like", step_first)
+    saved = optimizer.state_dict()["state"][0]["momentum_buffer"]
+    assert saved is begun[0] is optimizer.state[weight]["momentum_buffer"]
+    assert saved.any()
+
+
+@pytest.mark.parametrize("missing", [False, exhaustive(True)])
+def test_state_dicts_in_threads(optimizer, missing):
+    """Nothing is registered at a call, which another thread would see; states that are missing come and go meanwhile."""
     errors = []
+    (weight, *_) = params_of(optimizer)
 
     def save():
         try:
             for _ in range(300):
+                if missing:
+                    optimizer.state[weight].pop("momentum_buffer", None)
                 optimizer.state_dict()
+                optimizer.memory()
         except Exception as error:
             errors.append(error)
 

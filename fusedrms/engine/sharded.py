@@ -30,7 +30,7 @@ def local(tensor: Any) -> Any:
 
 
 def locals_of(values: dict) -> dict:
-    return {key: local(value) for key, value in values.items()}
+    return {key: local(value) for key, value in list(values.items())}  # a list, since another thread may begin a state
 
 
 def as_dtensor(param: Any, tensor: Any) -> Any:

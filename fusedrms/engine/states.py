@@ -47,5 +47,5 @@ def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], in
         values = states.get(each.param)
         if isinstance(values, dict) and "step" in values:
             for key, first in initial_of(each.group).items():
-                if key not in values:
-                    values[key] = as_dtensor(each.param, state_like(local(each.param), first))
+                if key not in values:  # nor, by setdefault, if another thread has begun it meanwhile, and stepped
+                    values.setdefault(key, as_dtensor(each.param, state_like(local(each.param), first)))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
 
 from .draws import change
 from .steps import Steps
@@ -43,9 +42,9 @@ class Threads(Steps):
         if errors:
             raise errors[0]
 
-    @change(n_steps=st.integers(1, 50))
+    @change(n_steps=st.integers(1, 20))
     def grads_from_a_thread(self, n_steps):
-        """Which gradients a step takes is nobody's to say, but they are gradients."""
+        """Which gradients a step takes is nobody's to say, but all are ones."""
 
         def set_grads():
             for param in self.params:
@@ -55,10 +54,8 @@ class Threads(Steps):
         with self.beside(set_grads):
             for _ in range(n_steps):
                 with contextlib.suppress(RuntimeError):  # that says that another thread writes them
-                    self.optimizer.step()
+                    self.step()
         self.set_grads()
-        for key, value in self.visible().items():
-            assert not isinstance(value, Tensor) or (value.abs() < 1e6).all(), f"{key} is {value}"
 
     @change()
     def state_dict_from_a_thread(self):

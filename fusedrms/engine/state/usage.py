@@ -23,8 +23,8 @@ class Memory:
     def of(cls, optimizer: Optimizer, tables: int) -> "Memory":
         params = [param for group in optimizer.param_groups for param in group["params"] if not is_uninitialized(param)]
         states: dict[str, int] = {}
-        for values in optimizer.state.values():
-            for key, value in values.items() if isinstance(values, dict) else ():
+        for values in list(optimizer.state.values()):  # lists, since another thread may begin states
+            for key, value in list(values.items()) if isinstance(values, dict) else ():
                 if isinstance(value, Tensor):
                     states[key] = states.get(key, 0) + local(value).nbytes
         return cls(
