@@ -34,15 +34,8 @@ SOME = [  # every rule, and every way to store a value
     ("rmsprop_centered_momentum", "bfloat16+master+8bit"),
 ]
 SOME = [(*case, TARGETS[len(TARGETS) // 2]) for case in SOME]
-ALL = [(*case, target) for target in TARGETS for case in CASES]
-ONE_TARGET = [(*case, target) for case, target in zip(CASES, itertools.cycle(TARGETS), strict=False)]
-
-
-def some_of(cases: list[tuple]):
-    """Parameters of a test, of which `make test` takes only SOME."""
-    others = [exhaustive(*case) for case in cases if case not in SOME]
-    return pytest.mark.parametrize(("rule", "mode", "target"), [*SOME, *others])
-
+OTHERS = [(*case, target) for target in TARGETS for case in CASES if (*case, target) not in SOME]
+STEPS = pytest.mark.parametrize(("rule", "mode", "target"), [*SOME, *(exhaustive(*case) for case in OTHERS)])
 
 # every way in which a program may be cut to pieces; each rule and mode takes one of them for each target
 CONFIGS = [
@@ -61,7 +54,7 @@ def averages(made: Launch) -> set[str]:
 
 
 @pytest.mark.interpret
-@some_of(ALL)
+@STEPS
 def test_step(rule, mode, target):
     exact, random = Launch(rule, mode, "exact"), Launch(rule, mode, "random")
     cpu_exact, cpu_random = exact.on_cpu(), random.on_cpu()
@@ -79,7 +72,7 @@ def test_step(rule, mode, target):
 
 
 @pytest.mark.interpret
-@some_of(ONE_TARGET)
+@STEPS
 def test_odd_values(rule, mode, target):
     """Zeros, infinities, NaN, what overflows or vanishes; and steps that are left out."""
     edge = Launch(rule, mode, "edge")

@@ -45,7 +45,7 @@ class Bucket:
     """
 
     def __init__(self, rule: str, layout: Layout, members: list[Member], count_on_device: bool):
-        self.rule, self.layout = rule, layout
+        self.rule, self.layout, self._is_random = rule, layout, layout.storage.random
         self.active_index = np.array([member.active_index for member in members])
         self.numels = np.array([member.numel for member in members], np.int64)
         dtypes = [str(member.counter.dtype).removeprefix("torch.") for member in members]
@@ -137,9 +137,8 @@ class Bucket:
 
     def set_hyper(self, recipes: list[Recipe]) -> None:
         """Take the numbers of every parameter group of the optimizer for the step to come."""
-        is_random, corrects = self.layout.storage.random, self._corrected.size
-        counted = self._counters.after_step() if self._counters and (is_random or corrects) else None
-        if is_random and counted is not None:
+        counted = self._counters.after_step() if self._counters and (self._is_random or self._corrected.size) else None
+        if self._is_random and counted is not None:
             self._host.random_key[:, 2] = counted
         self._device_lrs: list[tuple[int, Tensor]] = []  # learning rates that are known there: row, value
         self._device_corrections: list[tuple[int, float]] = []  # likewise: row, decay

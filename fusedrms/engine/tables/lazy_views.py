@@ -18,10 +18,11 @@ class LazyViews:
         self._grads = [m.active_index for m in members if not m.copies_grad and (m.param.is_complex() or m.param.numel() == 1)]
         self._params = [m.active_index for m in members if m.param.is_complex()]
         self._states = [k for k, each in enumerate(states) if each.tensor.is_complex()]
+        self._possible = bool(self._grads or self._params or self._states)
 
     def appeared(self, owned: Owned) -> bool:
         """Whether one is lazy now."""
-        return (
+        return self._possible and (
             any(is_conj_or_neg(local(owned.grads[n])) for n in self._grads)
             or any(is_conj_or_neg(local(owned.params[self._active[n]])) for n in self._params)
             or any(is_conj_or_neg(local(owned.states[k])) for k in self._states)
