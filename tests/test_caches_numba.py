@@ -167,17 +167,15 @@ def test_storage_formats_share_a_compiled_rule():
     assert compile_rule(rules.apply, float64) is compile_rule(rules.apply, float64)
 
 
-def test_a_change_in_another_file(tmp_path):
+def test_a_change_in_another_file(tmp_path, monkeypatch):
     """Which a function takes a constant from: what was compiled before does not count."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)  # the function's cache is beside it, and the project's need not be made anew
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "loop.py").write_text(
         "from constants import N\nfrom fusedrms.kernels.caches import cached_njit\n\n@cached_njit()\ndef plus(x):\n    return x + N\n"
     )
-    for n in (1, 2):
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from loop import plus; print(plus(1), sum(plus.stats.cache_hits.values()))"
+    for n, hits in ((1, 0), (1, 1), (2, 0)):
         (tmp_path / "constants.py").write_text(f"N = {n}")
-        code = (
-            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from loop import plus; print(plus(1), sum(plus.stats.cache_hits.values()))"
-        )
-        for hits in (0, 1):
-            environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-            said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
-            assert said == f"{1 + n} {hits}\n"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert said == f"{1 + n} {hits}\n"
