@@ -61,6 +61,7 @@ class Threads(Steps):
     def state_dict_from_a_thread(self):
         self.forget_states()
         self.step()  # else states are added while the thread reads them, which torch does not allow either
+        self.optimizer.state_dict()  # else it begins what a parameter without a gradient lacks, which no step does
         with self.beside(self.optimizer.state_dict):
             for _ in range(3):
                 self.step()
