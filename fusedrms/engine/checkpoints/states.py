@@ -47,7 +47,7 @@ def to_checkpoint(
     named = list(named_parameters(groups))
     for each in named:
         if isinstance(values := states.get(each.param), dict):
-            check_codes(each.name, local(each.param), dict(values))  # a copy, since another thread may begin a state
+            check_codes(each.name, local(each.param), values)
     state, copies = {}, []
     for index, values in state_dict["state"].items():
         if not isinstance(index, int) or not isinstance(values, dict):

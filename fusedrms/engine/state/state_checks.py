@@ -61,6 +61,7 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
 
 def check_codes(name: str, param: Tensor, state: dict) -> None:
     """ValueError unless codes, and masters, are as many as the parameter's elements, and scales as these need."""
+    state = dict(state)  # a copy, since another thread may begin a state
     check_state(name, param, state, [key for key in state if is_quantized(state, key)])
 
 

@@ -18,7 +18,7 @@ class LazyViews:
         self._grads = [m.active_index for m in members if not m.copies_grad and (m.param.is_complex() or m.param.numel() == 1)]
         self._params = [m.active_index for m in members if m.param.is_complex()]
         self._states = [k for k, each in enumerate(states) if each.tensor.is_complex()]
-        self._possible = bool(self._grads or self._params or self._states)
+        self._possible = bool(self._grads or self._params or self._states)  # of most models none, and every step asks
 
     def appeared(self, owned: Owned) -> bool:
         """Whether one is lazy now."""
