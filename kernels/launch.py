@@ -10,6 +10,7 @@ import torch
 from . import caches, devices, lang, rules
 from .cpu import norm as cpu_norm
 from .cpu import step as cpu_step
+from .cpu import threads as cpu_threads
 from .quant import GROUP
 from .storage import Storage
 from .tables import NormTables, Tables
@@ -54,7 +55,7 @@ def gpu_config(storage: Storage) -> GPUConfig:
 def default_config(device: torch.device, storage: Storage, n_elements: int = 1 << 62) -> Config:
     """What a launch takes that nobody has tuned; n_elements: in all of its tensors together."""
     if not devices.uses_triton(device):
-        return CPUConfig(cpu_step.CHUNK, cpu_step.MIN_WORK)
+        return CPUConfig(cpu_step.CHUNK, cpu_threads.MIN_WORK)
     config = gpu_config(storage)
     enough = max(config.block(storage), n_elements // (4 * devices.multiprocessors(device)))  # for none to be idle
     while config.chunk > enough:

@@ -10,6 +10,7 @@ from fusedrms import FusedRMSProp, FusedSMORMS3
 from fusedrms.engine.tables.buckets import chunks
 from fusedrms.kernels import devices, lang, launch
 from fusedrms.kernels.cpu import step as cpu
+from fusedrms.kernels.cpu import threads as cpu_threads
 from fusedrms.kernels.tables import NormTables
 from tools import assert_close, copy_grads, parameter, parameters, random_grads, set_grad, step_and_check, twins
 
@@ -66,7 +67,7 @@ def test_bits_depend_on_the_gradients_alone(device, dtype, monkeypatch):
     for p, grad in zip(plain, grads, strict=True):
         p.grad = grad.clone()
     expected = norm_of(plain)
-    monkeypatch.setattr(cpu, "MIN_WORK", 1 << 14)
+    monkeypatch.setattr(cpu_threads, "MIN_WORK", 1 << 14)
     threads = torch.get_num_threads()
     try:
         for n_threads, block, chunk in ((1, 64, 4096), (2, 256, 8192), (3, 512, 65536)):

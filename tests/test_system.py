@@ -14,11 +14,10 @@ import gpu
 from cases import F32
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import lang
-from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.cpu import threads as cpu_threads
 from tools import assert_close, copy_grads, parameters, random_grads, step_and_check, twins
 
-BIG = 4 * cpu.MIN_WORK  # elements that wake several threads
+BIG = 4 * cpu_threads.MIN_WORK  # elements that wake several threads
 
 natively = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
 

@@ -15,7 +15,8 @@ from ..storage import Storage
 from ..tables import UNSCALE, NormTables
 from .language import compile_rule
 from .memory import Variant, load_row
-from .step import MIN_WORK, array, column, common_of, named_tuple
+from .packed import values_at
+from .step import array, column, common_of, packed
 from .threads import Loop, Threads, compile_loop
 
 LEVELS = 10
@@ -58,8 +59,9 @@ def _pairwise_sum(x, width):
 
 
 @cached_njit(nogil=True, error_model="numpy")
-def _squares(variant, tables, sums, chunk, first, last):
-    """What a thread of norm.squares_kernel does: chunks `first` up to `last`; variant as in step.py, tables: tables.NormTables."""
+def _squares(variant, tables_at, chunk, first, last, sums):
+    """What a thread of norm.squares_kernel does: chunks `first` up to `last`; arguments as in step.py, of NormTables."""
+    tables = values_at(tables_at)
     # once: to take an array out of a tuple costs an atomic count
     addresses, numels, groups, hyper, first_sum = tables.addresses, tables.numels, tables.groups, tables.hyper, tables.first_sum
     chunk_tensor, chunk_start, scalars = tables.chunk_tensor, tables.chunk_start, tables.scalars
@@ -99,13 +101,13 @@ def _norms(sums, spans, norms):
 @functools.cache
 def _compiled_squares(dtype: str, compute: nt.Float) -> Loop:
     variant = Variant("normed", Storage(((dtype,),)), compute)
-    return compile_loop(_squares, variant, named_tuple(NormTables, compute), array("sums"))
+    return compile_loop(_squares, variant, packed(NormTables, compute), array("sums"))
 
 
 def prepare_squares(dtype: str, tables) -> Threads:
     """What writes the sums of squares of a bucket; dtype is that of the gradients, tables: NormTables of NumPy arrays."""
     loop = _compiled_squares(dtype, numba.from_dtype(tables.hyper.dtype))
-    return Threads(loop, tables, CHUNK, MIN_WORK)
+    return Threads(loop, tables, CHUNK)
 
 
 @functools.cache

@@ -15,10 +15,10 @@ from ..storage import Storage
 from ..tables import SKIP, TYPES, UNSCALE, Tables, dtype_of
 from .language import compile_rule
 from .memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_quantized, store_row
+from .packed import Address, values_at
 from .threads import Loop, Threads, compile_loop
 
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
-MIN_WORK = 1 << 16  # elements a thread must have before waking it pays
 
 N_COMMON, N_FREE = len(Common._fields), len(Common._fields) - len(NEUTRAL)  # the free ones come first: they have no neutral value
 assert (*Common._fields[N_FREE:],) == (*NEUTRAL,)
@@ -136,13 +136,14 @@ def _neutral(compute: nt.Float):
 
 
 @cached_njit(nogil=True, error_model="numpy")
-def _step(variant, tables, scalars, chunk, first, last):
+def _step(variant, tables_at, chunk, first, last, scalars):
     """What a thread updates: chunks `first` up to `last`, each of `chunk` elements.
 
-    variant: carries no value, its type says what to compile; tables: tables.Tables; scalars: as tables.py has them.
+    variant: carries no value, its type says what to compile; tables_at: where Tables are packed; scalars: as tables.py has them.
     """
     if scalars[SKIP] != 0:
         return
+    tables = values_at(tables_at)
     # once: to take an array out of a tuple costs an atomic count
     addresses, numels, groups, hyper, norm_index = tables.addresses, tables.numels, tables.groups, tables.hyper, tables.norm_index
     chunk_tensor, chunk_start, random_key, shard_offset = tables.chunk_tensor, tables.chunk_start, tables.random_key, tables.shard_offset
@@ -183,16 +184,16 @@ def array(name: str, compute: nt.Float = nt.float64) -> nt.Array:
     return nt.Array(getattr(nt, dtype_of(name, compute.name)), TYPES[name][1], "C")
 
 
-def named_tuple(kind: type, compute: nt.Float) -> nt.NamedTuple:
-    """The type of Tables or NormTables."""
-    return nt.NamedTuple([array(name, compute) for name in kind._fields], kind)
+def packed(kind: type, compute: nt.Float) -> Address:
+    """The type of where Tables or NormTables are packed."""
+    return Address(nt.NamedTuple([array(name, compute) for name in kind._fields], kind))
 
 
 @functools.cache
 def compiled(rule: str, storage: Storage) -> Loop:
     """Machine code for one rule and Storage."""
     variant = Variant(rule, storage, getattr(nt, storage.compute))
-    return compile_loop(_step, variant, named_tuple(Tables, variant.compute), array("scalars"))
+    return compile_loop(_step, variant, packed(Tables, variant.compute), array("scalars"))
 
 
 def prepare(rule: str, storage: Storage, tables: Tables, chunk: int, min_work: int) -> Threads:

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,12 @@ from numba.core import types as nt
 from numba.extending import intrinsic
 
 from ..caches import cached_njit
+from .packed import Packed
 
 SET_UP = 256  # elements that take as long as to begin a chunk
+# Elements that a thread must have before waking it pays: half a millisecond's. To wait for one that other programs keep from its core
+# takes 8 ms, two quanta of the scheduler.
+MIN_WORK = 1 << 19
 WORD, INT, VOID, VOID_P = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
 MACHINE = platform.machine().lower()
 
@@ -74,12 +79,12 @@ def set_float_mode(mode):
 
 
 @intrinsic
-def _fork(typing_context, parallel, loop, tables, out, chunk, shares, n_shares):
+def _fork(typing_context, parallel, loop, tables, chunk, shares, n_shares, out):
     """Run the loop on all shares by the threads of GOMP_parallel, at that address: whichever is free takes the next share.
 
     All compute in the mode of the thread that calls: else a result would depend on who took a share.
     """
-    types = (nt.voidptr, tables, out, nt.intp, nt.intp, nt.intp)
+    types = (nt.voidptr, tables, nt.intp, nt.intp, nt.intp, out)
 
     def build(context, builder, signature, values):
         parallel, *given = values
@@ -93,7 +98,7 @@ def _fork(typing_context, parallel, loop, tables, out, chunk, shares, n_shares):
         body.linkage = "internal"
         inner = ir.IRBuilder(body.append_basic_block("entry"))
         own = inner.bitcast(body.args[0], data.type)
-        loop, tables, out, chunk, shares, n_shares, mode = (inner.load(cgutils.gep_inbounds(inner, own, 0, n)) for n in range(7))
+        loop, tables, chunk, shares, n_shares, out, mode = (inner.load(cgutils.gep_inbounds(inner, own, 0, n)) for n in range(7))
         shares = inner.inttoptr(shares, WORD.as_pointer())
         function = inner.inttoptr(loop, context.call_conv.get_function_type(nt.none, types).as_pointer())
         take, run, done = (body.append_basic_block(name) for name in ("take", "run", "done"))
@@ -106,7 +111,7 @@ def _fork(typing_context, parallel, loop, tables, out, chunk, shares, n_shares):
         inner.position_at_end(run)
         first, last = (inner.load(inner.gep(shares, [index])) for index in (k, inner.add(k, WORD(1))))
         null = ir.Constant(VOID_P, None)
-        context.call_conv.call_function(inner, function, nt.none, types, [null, tables, out, chunk, first, last])
+        context.call_conv.call_function(inner, function, nt.none, types, [null, tables, chunk, first, last, out])
         inner.branch(take)
         inner.position_at_end(done)
         _set_mode(inner, before)
@@ -114,20 +119,20 @@ def _fork(typing_context, parallel, loop, tables, out, chunk, shares, n_shares):
 
         start = ir.FunctionType(VOID, [body.type, VOID_P, INT, INT])
         builder.call(
-            builder.inttoptr(parallel, start.as_pointer()), [body, builder.bitcast(data, VOID_P), builder.trunc(given[-1], INT), INT(0)]
+            builder.inttoptr(parallel, start.as_pointer()), [body, builder.bitcast(data, VOID_P), builder.trunc(given[4], INT), INT(0)]
         )
         return context.get_dummy_value()
 
-    return nt.none(nt.intp, nt.intp, tables, out, nt.intp, nt.intp, nt.intp), build
+    return nt.none(nt.intp, nt.intp, tables, nt.intp, nt.intp, nt.intp, out), build
 
 
 @cached_njit(nogil=True)
-def _share(parallel, loop, tables, out, chunk, shares, n_shares):
-    _fork(parallel, loop, tables, out, chunk, shares, n_shares)
+def _share(parallel, loop, tables, chunk, shares, n_shares, out):
+    _fork(parallel, loop, tables, chunk, shares, n_shares, out)
 
 
 class Loop(NamedTuple):
-    """Machine code of a function of (variant, tables, out, chunk, first, last): a type without a value, arrays, and three integers."""
+    """Machine code of a function of (variant, tables, chunk, first, last, out): a type, an address, three integers, an array."""
 
     variant: Any
     call: Any
@@ -136,11 +141,11 @@ class Loop(NamedTuple):
 
 
 def compile_loop(dispatcher, variant, tables, out) -> Loop:
-    """From the disk cache if it is there; tables, out: the Numba types of the tables and of what each call brings."""
-    signature = (variant, tables, out, nt.intp, nt.intp, nt.intp)
+    """From the disk cache if it is there; tables, out: the Numba types of the tables' address and of what each call brings."""
+    signature = (variant, tables, nt.intp, nt.intp, nt.intp, out)
     call = dispatcher.compile(signature)
     code = dispatcher.overloads[signature]
-    share = _share.compile((nt.intp, nt.intp, tables, out, nt.intp, nt.intp, nt.intp))
+    share = _share.compile((nt.intp, nt.intp, tables, nt.intp, nt.intp, nt.intp, out))
     return Loop(variant, call, code.library.get_pointer_to_function(code.fndesc.llvm_func_name), share)
 
 
@@ -176,43 +181,46 @@ if hasattr(os, "register_at_fork"):  # Windows has none
 
 
 class Threads:
-    """A loop over all chunks, by as many threads as torch uses.
+    """A loop over all chunks, by as many threads as torch uses, if there is enough to do.
 
     Args:
         loop: machine code.
         tables: Tables or NormTables of NumPy arrays.
         chunk: elements of each.
-        min_work: what a thread must have, in elements.
+        min_work: what a thread must have, in elements; never less than MIN_WORK, which no quiet machine can tell.
     """
 
-    def __init__(self, loop: Loop, tables: Any, chunk: int, min_work: int):
-        self._loop, self._tables, self._chunk, self._min_work = loop, tables, chunk, min_work
+    def __init__(self, loop: Loop, tables: Any, chunk: int, min_work: int = 0):
+        self._loop, self._packed, self._chunk = loop, Packed(tables), chunk
         # of the chunks up to each, in elements
         self._work = (np.minimum(tables.numels[tables.chunk_tensor] - tables.chunk_start, chunk) + SET_UP).cumsum()
+        self._most = max(1, int(self._work[-1]) // max(MIN_WORK, min_work))  # threads
+        self._alone = partial(loop.call, loop.variant, self._packed.address, chunk, 0, len(self._work))
         self._shares, self._shares_at = np.zeros(0, np.int64), 0
 
     def __call__(self, out: np.ndarray) -> None:
-        n_threads = max(1, min(torch.get_num_threads(), int(self._work[-1]) // self._min_work))
+        n_threads = min(torch.get_num_threads(), self._most) if self._most > 1 else 1
+        if n_threads == 1:
+            self._alone(out)
+            return
         if n_threads != len(self._shares) - 1:
             inner = np.searchsorted(self._work, self._work[-1] * np.arange(1, n_threads) // n_threads)
             self._shares = np.array([0, *inner, len(self._work)])  # between each two a thread finds as much work as the others
             self._shares_at = self._shares.ctypes.data
-        if n_threads == 1:
-            self._run(out, *self._shares)
-        elif address := _parallel():
-            self._loop.share(address, self._loop.address, self._tables, out, self._chunk, self._shares_at, n_threads)
+        if address := _parallel():
+            self._loop.share(address, self._loop.address, self._packed.address, self._chunk, self._shares_at, n_threads, out)
         else:
             self._by_pool(out)
 
-    def _run(self, out: np.ndarray, first: int, last: int) -> None:
-        self._loop.call(self._loop.variant, self._tables, out, self._chunk, first, last)
+    def _run(self, first: int, last: int, out: np.ndarray) -> None:
+        self._loop.call(self._loop.variant, self._packed.address, self._chunk, first, last, out)
 
     def _by_pool(self, out: np.ndarray) -> None:
         first, *rest = itertools.pairwise(self._shares)
         mode = float_mode()
-        others = [self._start(mode, out, *part) for part in rest]
+        others = [self._start(mode, *part, out) for part in rest]
         try:
-            self._run(out, *first)
+            self._run(*first, out)
         finally:  # nothing may write any more once this has returned, by Ctrl-C either
             try:
                 wait(others)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fusedrms.kernels.cpu import norm as cpu_norm
 from fusedrms.kernels.cpu import step as cpu
+from fusedrms.kernels.cpu import threads as cpu_threads
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.storage import ITEMSIZE, Storage
 from fusedrms.kernels.tables import FIRST_NORM, SKIP, NormTables, Tables
@@ -87,7 +88,7 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
             per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
             row = tables.addresses[first + k]
             at.row(f"row {first + k}", row, tables, size=a["chunk_size"], dtype=dtype, align=a["ALIGN"], per=per)
-    cpu.prepare(a["RULE"].__name__, storage, tables, a["chunk_size"], cpu.MIN_WORK)(scalars)
+    cpu.prepare(a["RULE"].__name__, storage, tables, a["chunk_size"], cpu_threads.MIN_WORK)(scalars)
 
 
 def squares(a: Arguments, at: _Tables, n_programs: int) -> None:
