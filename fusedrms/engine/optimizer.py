@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy as is_uninitialized
 
 from .checkpointed import CheckpointedOptimizer
 from .checkpoints.dcp import only_makes_states
+from .hooks import hooked
 from .options.groups import named_parameters
 from .sharded import local
 from .state.usage import Memory
@@ -55,8 +56,7 @@ class FusedOptimizer(CheckpointedOptimizer):
         """
         return self._run.skipped_steps()
 
-    # torch.compile ends a graph before it and begins another after it: nothing in it can be traced
-    @torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
+    @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 

@@ -1,12 +1,16 @@
 """C functions of CPython and DLPack, and how compiled code calls them."""
 
 import ctypes
+import inspect
+from types import GetSetDescriptorType
 from typing import NamedTuple
 
+import torch
 from llvmlite import ir
 from numba.core import types as nt
 from numba.extending import intrinsic
 from torch import Tensor
+from torch.nn import Parameter
 
 GRAD, LOCAL_TENSOR = "grad", "_local_tensor"  # names of attributes; the second, of a DTensor, is the local shard
 
@@ -15,10 +19,11 @@ class Api(NamedTuple):
     """Addresses of C functions, and of Python objects that they are given."""
 
     exchange: int  # DLPack's dltensor_from_py_object_no_sync, 0 where torch has none
+    get_grad: int  # what Parameter.grad calls, of a parameter and 0; 0 where that is not known
     get_attribute: int
+    hold: int
     release: int
     list_item: int
-    list_append: int
     list_set: int
     dict_item: int
     dict_next: int
@@ -27,6 +32,7 @@ class Api(NamedTuple):
     thread: int
     raise_in: int
     none: int
+    parameter: int  # the class, if get_grad is known
     keyboard_interrupt: int
     grad: int  # GRAD
     local_tensor: int  # LOCAL_TENSOR
@@ -47,12 +53,34 @@ def _python(function: str) -> int:
     return ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value or 0
 
 
+def _get_grad() -> int:
+    """The C function behind Parameter.grad: to look the attribute up first takes a fifth longer.
+
+    CPython has it in a PyGetSetDef, which the descriptor points at: name, function, setter, documentation, what the function is given.
+    """
+    descriptor = inspect.getattr_static(Parameter, "grad")
+    if not isinstance(descriptor, GetSetDescriptorType):
+        return 0
+    words = (ctypes.c_int64 * 6).from_address(id(descriptor))  # reference count, class, and three of what all descriptors have
+    definition = (ctypes.c_int64 * 5).from_address(words[5])
+    if ctypes.string_at(definition[0]) != GRAD.encode() or definition[4]:
+        return 0
+    function = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_void_p)(definition[1])
+    param = Parameter(torch.zeros(1, device="cpu"))
+    known = function(param, None) is None
+    param.grad = torch.zeros(1, device="cpu")
+    return definition[1] if known and function(param, None) is param.grad else 0
+
+
+_GET_GRAD = _get_grad()
+
 API = Api(
     exchange=_exchange(),
+    get_grad=_GET_GRAD,
     get_attribute=_python("PyObject_GetAttr"),
+    hold=_python("Py_IncRef"),
     release=_python("Py_DecRef"),
     list_item=_python("PyList_GetItem"),
-    list_append=_python("PyList_Append"),
     list_set=_python("PyList_SetItem"),
     dict_item=_python("PyDict_GetItemWithError"),
     dict_next=_python("PyDict_Next"),
@@ -61,6 +89,7 @@ API = Api(
     thread=_python("PyThread_get_thread_ident"),
     raise_in=_python("PyThreadState_SetAsyncExc"),
     none=id(None),
+    parameter=id(Parameter) if _GET_GRAD else 0,
     keyboard_interrupt=id(KeyboardInterrupt),
     grad=id(GRAD),
     local_tensor=id(LOCAL_TENSOR),
@@ -95,6 +124,18 @@ def peek(typing_context, address):
         return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
 
     return nt.int64(nt.int64), build
+
+
+@intrinsic
+def count(typing_context, address):
+    """Add 1 to the uint32 at an address, which other threads may read or count meanwhile."""
+
+    def build(context, builder, signature, args):
+        i32 = ir.IntType(32)
+        builder.atomic_rmw("add", builder.inttoptr(args[0], i32.as_pointer()), i32(1), "monotonic")
+        return context.get_dummy_value()
+
+    return nt.none(nt.int64), build
 
 
 @intrinsic

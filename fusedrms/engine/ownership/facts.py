@@ -45,7 +45,7 @@ KINDS = np.dtype(
 )
 MOST_KINDS = 64  # the tensors of others are asked about by DLPack
 
-MOVED, VERSION_CHANGED, UNSURE, MAY_OVERLAP = range(4)  # in Record.flags
+MOVED, UNSURE, MAY_OVERLAP = range(3)  # in Record.flags
 
 
 class Record(NamedTuple):
@@ -57,7 +57,7 @@ class Record(NamedTuple):
     dims: np.ndarray  # int64: sizes, then strides, of each tensor
     dlpack: np.ndarray  # int64 [n, 2]: device; ndim and dtype, as DLPack tells them
     written: np.ndarray  # int64 [2**m], a hash table: the storages of what a step writes
-    # bool [4]: an address has changed; a parameter has another version counter; memory must be asked for; what is written may overlap
+    # bool [3]: an address has changed; memory must be asked for; what is written may overlap
     flags: np.ndarray
 
 
@@ -72,3 +72,4 @@ class Objects(NamedTuple):
     dicts: np.ndarray  # of the states and counters: the dict,
     names: np.ndarray  # the key in it,
     states: np.ndarray  # and the tensor
+    by_dict: np.ndarray  # the order in which these are looked up: those of a dict one after the other

@@ -6,67 +6,81 @@ the fastest of 300 calls each, for tensors of 64 elements and their states, torc
 A loop asks CPython's C API, and compares torch's own words (torch_words.py) or, where they are not known, DLPack's answers.
 """
 
-import functools
-from collections.abc import Callable
+from functools import partial
 
-import numba
 import numpy as np
+from numba.core import types as nt
 
 from ...kernels.caches import cached_njit
-from .c_api import call, peek, prefetch
-from .facts import MAY_OVERLAP, MOVED, UNSURE, VERSION_CHANGED
-from .torch_words import DTYPE_DEVICE, INLINE
+from ...kernels.cpu.packed import Packed, values_at
+from .c_api import Api, call, count, peek, prefetch
+from .facts import MAY_OVERLAP, MOVED, UNSURE, Objects, Record
+from .torch_words import DTYPE_DEVICE, INLINE, Words
 
 AHEAD = 8  # tensors that memory is asked for before they are read: 10,000 fit into no fast cache
 DICT_KEYS = 4  # word of a dict that says where its keys and values lie; only for prefetches
+DIFFERENT, SAME, OTHER_GRADS = range(3)  # what a scan finds; the last: a parameter has a gradient that had none, or none that had one
 
 
 # objects
+
+
+@cached_njit(inline="always")
+def _grad(api, param):
+    """A new reference to the gradient of a parameter, or to None; 0 if there is an error."""
+    if peek(param + 8) == api.parameter:  # no subclass, which may have an attribute of its own
+        return call(api.get_grad, (param, 0))
+    return call(api.get_attribute, (param, api.grad))
 
 
 @cached_njit()
 def _are_idle(api, params, idle):
     """Whether those parameters have no gradient that had none."""
     for k in idle:
-        grad = call(api.get_attribute, (params[k], api.grad))
+        grad = _grad(api, params[k])
         if grad == 0:
-            return False
+            return DIFFERENT
         call(api.release, (grad,))
         if grad != api.none:
-            return False
-    return True
+            return OTHER_GRADS
+    return SAME
 
 
 @cached_njit()
-def _same_objects(api, objects, state, owned):
-    """Whether parameters, states and counters are the objects that they were, which parameters have gradients; holds the states."""
-    params, _, idle, keys, values, dicts, names, tensors = objects  # each by itself: to take one out of a tuple costs an atomic count
+def _same_objects(api, objects, state, whole, states):
+    """Whether parameters, states and counters are the objects that they were; holds the states."""
+    params, _, idle, keys, values, dicts, names, tensors, by_dict = objects
     for k in range(params.size):
-        if call(api.list_item, (owned[0], k)) != params[k]:
-            return False
+        if call(api.list_item, (whole, k)) != params[k]:
+            return DIFFERENT
+    found = _are_idle(api, params, idle)
+    if found != SAME:
+        return found
     entry = np.zeros(3, np.int64)  # PyDict_Next's position, key, value
     at = entry.ctypes.data
     for k in range(values.size):
         if not call(api.dict_next, (state, at, at + 8, at + 16)) & 0xFFFFFFFF:
-            return False
+            return DIFFERENT
         if entry[1] != keys[k] or entry[2] != values[k]:
-            return False
-    for k in range(tensors.size):
-        ahead, further = dicts[min(k + AHEAD, tensors.size - 1)], min(k + 2 * AHEAD, tensors.size - 1)
-        prefetch(tensors[further])
+            return DIFFERENT
+    for n in range(by_dict.size):
+        k, ahead, further = by_dict[n], by_dict[min(n + AHEAD, by_dict.size - 1)], by_dict[min(n + 2 * AHEAD, by_dict.size - 1)]
         prefetch(dicts[further])
-        for n in range(3):
-            prefetch(peek(ahead + 8 * DICT_KEYS) + 64 * n)
+        for line in range(3):
+            prefetch(peek(dicts[ahead] + 8 * DICT_KEYS) + 64 * line)
         tensor = call(api.dict_item, (dicts[k], names[k]))
-        if tensor != tensors[k] or call(api.list_append, (owned[1], tensor)) & 0xFFFFFFFF:
-            return False
-    return _are_idle(api, params, idle)
+        if tensor != tensors[k]:
+            return DIFFERENT
+        call(api.hold, (tensor,))
+        if call(api.list_set, (states, k, tensor)) & 0xFFFFFFFF:
+            return DIFFERENT
+    return SAME
 
 
 @cached_njit(inline="always")
 def _attribute(api, object, name, into, k):
     """The address of an attribute, which a list holds at k from now on; 0 if there is none."""
-    found = call(api.get_attribute, (object, name))
+    found = _grad(api, object) if name == api.grad else call(api.get_attribute, (object, name))
     if found and call(api.list_set, (into, k, found)) & 0xFFFFFFFF:  # which takes over the reference, in any case
         return 0
     return found
@@ -86,16 +100,7 @@ def _object(api, params, active, grads, states, k):
 
 
 @cached_njit(inline="always")
-def _take_version(words, row, flags, impl):
-    """The TensorImpl, and whether a parameter's version counter may be another than it was."""
-    if row.versioned and (row.impl != impl or row.version != peek(impl + 8 * words.version)):
-        row.version = peek(impl + 8 * words.version)
-        flags[VERSION_CHANGED] = True
-    row.impl = impl
-
-
-@cached_njit(inline="always")
-def _by_words(words, row, kinds, dims, flags, object):
+def _by_words(words, row, kinds, dims, object):
     """The address of the data if torch's own words say that all else is as it was; else -1."""
     kind = kinds[row.kind]
     if peek(object + 8) != kind.type:
@@ -113,8 +118,7 @@ def _by_words(words, row, kinds, dims, flags, object):
     storage = peek(impl + 8 * words.storage) + 8 * words.data_ptr
     if row.written and peek(storage + 8) != kind.deleter:
         return -1
-    _take_version(words, row, flags, impl)
-    row.storage = storage
+    row.impl, row.storage, row.version = impl, storage, peek(impl + 8 * words.version)
     if row.extent == 0:
         return 0
     offset = row.itemsize * peek(impl + 8 * words.storage_offset)
@@ -162,10 +166,11 @@ def _by_dlpack(api, words, record, k, view, first):
             return -1
     address = view[0] + view[5] if row.extent else 0
     if words.impl > 0:
-        _take_version(words, row, flags, peek(row.object + 8 * words.impl))
+        row.impl = peek(row.object + 8 * words.impl)
+        row.version = peek(row.impl + 8 * words.version)
         if ndim <= INLINE:
             row.ndim, row.kind = ndim, _kind_of(words, kinds, row.object, first)
-            if row.kind >= 0 and _by_words(words, row, kinds, dims, flags, row.object) != address:
+            if row.kind >= 0 and _by_words(words, row, kinds, dims, row.object) != address:
                 row.kind = -1
     flags[UNSURE] |= row.kind < 0
     return address
@@ -196,11 +201,10 @@ def _is_its_own(words, grad, storage):
 
 
 @cached_njit()
-def _same_tensors(api, words, objects, record, owned):
+def _same_tensors(api, words, objects, record, grads, shards):
     """Whether all tensors look as recorded; takes their addresses, and holds gradients and local tensors."""
-    params, active, _, _, _, _, _, states = objects
+    params, active, _, _, _, _, _, states, _ = objects
     facts, addresses, kinds, dims, _, written, flags = record
-    _, _, grads, shards = owned
     view, n = np.empty(6, np.int64), facts.size
     for k in range(n):
         row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]
@@ -210,36 +214,39 @@ def _same_tensors(api, words, objects, record, owned):
         for word in range(2, 24, 7):
             prefetch(ahead.impl + 8 * word)
         object = _object(api, params, active, grads, states, k)
+        if object == api.none and k < 2 * active.size:
+            return OTHER_GRADS
         if object and row.sharded:
             object = _attribute(api, object, api.local_tensor, shards, k)
         if object == 0:
-            return False
+            return DIFFERENT
         row.object = object
         address, storage = -1, row.storage
         if row.kind >= 0:
-            address = _by_words(words, row, kinds, dims, flags, object)
+            address = _by_words(words, row, kinds, dims, object)
         if address == -1:
             address = _by_dlpack(api, words, record, k, view, False)
         if address == -1 or (address == 0 and row.extent):
-            return False
+            return DIFFERENT
         if address != addresses[k]:
             if row.fixed:  # a state that was given other memory through .data
-                return False
+                return DIFFERENT
             addresses[k] = address
             flags[MOVED] = True
             flags[MAY_OVERLAP] |= row.written or row.kind < 0
         # a gradient in other memory than before, which others know of as well
         if row.storage != storage and not row.written and not _is_its_own(words, object, row.storage):
             flags[MAY_OVERLAP] |= written[_slot(written, row.storage)] != 0
-    return True
+    return SAME
 
 
 # what Python calls
 
 
 @cached_njit()
-def take(api, words, record):
+def _take(at):
     """Record all facts of the tensors that are named by their objects; whether DLPack tells them."""
+    api, words, _, record = values_at(at)
     view = np.empty(6, np.int64)  # DLTensor: data, device, ndim and dtype, shape *, strides *, byte offset
     for k in range(record.facts.size):
         record.addresses[k] = _by_dlpack(api, words, record, k, view, True)
@@ -251,23 +258,40 @@ def take(api, words, record):
 
 
 @cached_njit()
-def _scan(api, words, objects, record, state, owned):
-    """Whether everything is as recorded."""
-    same = _same_objects(api, objects, state, owned) and _same_tensors(api, words, objects, record, owned)
-    if not same:
+def _scan(at, state, params, states, grads, shards):
+    """Whether everything is as recorded: SAME, or what differs."""
+    api, words, objects, record = values_at(at)
+    found = _same_objects(api, objects, state, params, states)
+    if found == SAME:
+        found = _same_tensors(api, words, objects, record, grads, shards)
+    if found != SAME:
         interrupted = call(api.error_matches, (api.keyboard_interrupt,)) & 0xFFFFFFFF
         call(api.clear_error, ())
         if interrupted:  # while a class of the user's gave its attributes: to be raised a little later
             call(api.raise_in, (call(api.thread, ()), api.keyboard_interrupt))
-    return same
+    return found
 
 
-def prepare(api, words, objects, record) -> Callable[[int, tuple[int, ...]], bool]:
-    """What tells whether everything is as recorded, and takes the addresses.
+@cached_njit()
+def _count_versions(at):
+    """Count the versions of parameters, which autograd may have saved; inference tensors have no counter."""
+    _, words, _, record = values_at(at)
+    facts = record.facts
+    for k in range(facts.size):
+        if facts[k].versioned and facts[k].version:
+            count(facts[k].version + 8 * words.count)
 
-    Returns:
-        A function of the address of the optimizer's state, and of those of the lists of an Owned, which it fills.
+
+class Scan:
+    """The loops over the tensors of a snapshot, as machine code: a call through Numba's dispatcher costs as much as 50 parameters.
+
+    Args:
+        api, words: what they go by.
+        objects, record: what they read and write, in place.
     """
-    fixed = api, words, objects, record
-    # compile() returns the machine code itself: a call through Numba's dispatcher costs as much as 50 parameters
-    return functools.partial(_scan.compile(tuple(map(numba.typeof, (*fixed, 0, (0, 0, 0, 0))))), *fixed)
+
+    def __init__(self, api: Api, words: Words, objects: Objects, record: Record):
+        packed = self._packed = Packed((api, words, objects, record))
+        self.take = partial(_take.compile((packed.type,)), packed.address)
+        self.scan = partial(_scan.compile((packed.type, *(nt.int64,) * 5)), packed.address)
+        self.count_versions = partial(_count_versions.compile((packed.type,)), packed.address) if words.count > 0 else None

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
-from ..sharded import local
+from ..sharded import is_sharded, local
 from . import c_api, torch_words
-from .facts import FACTS, KINDS, MAY_OVERLAP, MOST_KINDS, MOVED, UNSURE, VERSION_CHANGED, Objects, Owned, Record
+from .facts import FACTS, KINDS, MAY_OVERLAP, MOST_KINDS, MOVED, UNSURE, Objects, Owned, Record
 from .memory import extent, has_memory
-from .scan import enter_written, prepare, take
+from .scan import OTHER_GRADS, SAME, Scan, enter_written
 
 _CHANGED = "the optimizer's state changed while step() read it: another thread may be writing it"
 
@@ -44,6 +45,12 @@ def _ids(values) -> np.ndarray:
     return np.fromiter(map(id, values), np.int64)
 
 
+def _by_dict(held: list[StateTensor]) -> np.ndarray:
+    """Indices of tensors in states, those of a dict one after the other: while it is at hand."""
+    order: dict[int, int] = {}
+    return np.argsort(np.array([order.setdefault(id(each.values), len(order)) for each in held], np.int64), kind="stable")
+
+
 def _looks(tensor: Tensor | None) -> tuple | None:
     """All that decides what a launch would make of it, but for its address."""
     if tensor is None or tensor.layout is not torch.strided:
@@ -64,8 +71,8 @@ def _record_of(tensors: list[Tensor], n_active: int) -> Record:
     facts["versioned"][: 2 * n_active : 2] = True
     facts["written"] = facts["versioned"]
     facts["written"][2 * n_active :] = True
-    flags = np.zeros(4, np.bool_)
-    flags[[MOVED, VERSION_CHANGED]] = True
+    flags = np.zeros(3, np.bool_)
+    flags[MOVED] = True
     return Record(
         facts=facts,
         addresses=np.zeros(n, np.int64),
@@ -90,7 +97,10 @@ class Snapshot:
     Attributes:
         address: int64 [2, n_active], of parameters and of gradients; written by `own`.
         counter_address: int64 [n_active], likewise.
+        other_grads: `own` has returned None since other parameters have gradients.
     """
+
+    other_grads = False
 
     def __init__(self, lists: list[list[Tensor]], active: list[int], grads: list[Tensor], state: dict, held: list[StateTensor]):
         params = list(chain.from_iterable(lists))
@@ -111,24 +121,29 @@ class Snapshot:
             dicts=_ids(each.values for each in held),
             names=_ids(self._keys),
             states=_ids(each.tensor for each in held),
+            by_dict=_by_dict(held),
         )
         self._classes = set(map(type, tensors))  # so that their addresses in Record.kinds stay theirs
         self._record = _record_of(tensors, len(active))
         self._record.facts["sharded"] = [tensor is not each for tensor, each in zip(tensors, whole, strict=True)]
         self._n_shards = len(tensors) if self._record.facts["sharded"].any() else 0
+        self._wrapped = [k for k in active if is_sharded(params[k])]
         self._flags, addresses = self._record.flags, self._record.addresses
         self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
         self.counter_address = addresses[len(tensors) - len(active) :]
+        self._count_versions = None
         if c_api.API.exchange:
-            if not take(c_api.API, torch_words.WORDS, self._record):
+            self._scan = Scan(c_api.API, torch_words.WORDS, self._objects, self._record)
+            if not self._scan.take():
                 raise RuntimeError("DLPack does not tell where a tensor lies")
-            self._scan = prepare(c_api.API, torch_words.WORDS, self._objects, self._record)
+            self._count_versions = self._scan.count_versions
         else:
             self._looks = list(map(_looks, tensors))
             addresses[:] = [tensor.data_ptr() for tensor in tensors]
 
     def own(self, lists: list[list], state: dict) -> Owned | None:
         """References, if all is as it was and has memory of its own, else None; reads the addresses."""
+        self.other_grads = False
         if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
             return None
         self._flags[UNSURE] = not c_api.API.exchange
@@ -140,8 +155,10 @@ class Snapshot:
         return owned
 
     def _own_by_scan(self, lists: list[list], state: dict) -> Owned | None:
-        owned = Owned(list(chain.from_iterable(lists)), [], [None] * len(self._active), [None] * self._n_shards)
-        return owned if self._scan(id(state), tuple(map(id, owned))) else None
+        owned = Owned(list(chain.from_iterable(lists)), [None] * len(self._keys), [None] * len(self._active), [None] * self._n_shards)
+        found = self._scan.scan(id(state), *map(id, owned))
+        self.other_grads = found == OTHER_GRADS
+        return owned if found == SAME else None
 
     def _own_by_python(self, lists: list[list], state: dict) -> Owned | None:
         params, objects = [param for each in lists for param in each], self._objects
@@ -149,9 +166,12 @@ class Snapshot:
         if not all(map(np.array_equal, map(_ids, (params, state, state.values())), (objects.params, objects.keys, objects.values))):
             return None
         states = [values[each].get(key) for each, key in zip(objects.dicts, self._keys, strict=True)]
-        if not np.array_equal(_ids(states), objects.states) or any(params[k].grad is not None for k in self._idle):
+        if not np.array_equal(_ids(states), objects.states):
             return None
         owned = Owned(params, states, [params[k].grad for k in self._active], [])
+        if any(params[k].grad is not None for k in self._idle) or any(grad is None for grad in owned.grads):
+            self.other_grads = True
+            return None
         tensors = self._tensors(owned)
         if list(map(_looks, tensors)) != self._looks:
             return None
@@ -177,9 +197,14 @@ class Snapshot:
         """Whether an address has changed since this was last asked."""
         return self._asked(MOVED)
 
-    def versions_changed(self) -> bool:
-        """Whether a parameter may have another version counter since this was last asked."""
-        return self._asked(VERSION_CHANGED)
+    def count_versions(self, owned: Owned) -> None:
+        """Let autograd know that the parameters change, and the local tensors of DTensors; owned: what `own` has just returned."""
+        if self._count_versions:
+            self._count_versions()
+        else:
+            increment_version(self._tensors(owned)[: 2 * len(self._active) : 2])
+        if self._wrapped:
+            increment_version([owned.params[k] for k in self._wrapped])
 
     def may_overlap(self) -> bool:
         """Whether memory of two tensors lies between each other's.

@@ -12,7 +12,6 @@ from ..options.recipe import Recipe
 from ..ownership.facts import Owned
 from ..ownership.memory import Named, check_apart
 from ..ownership.snapshot import Snapshot, StateTensor, held_in
-from ..ownership.versions import Versions
 from ..sharded import is_sharded, local, wait_for_grads
 from ..state.storage import counter, fit_in_place
 from .active import Active, find_active, steps_before
@@ -167,8 +166,6 @@ class Plan:
         if self._snapshot.may_overlap():
             check_apart(self.touched(owned))
         moved = self._snapshot.moved()
-        if self._snapshot.versions_changed():
-            self._versions = Versions(self._bumped(owned))
         return owned if self._point(owned, redistributed, moved) and all(bucket.counts_hold() for bucket in self._buckets) else None
 
     def _point(self, owned: Owned, redistributed: dict[Tensor, Tensor], moved: bool) -> bool:
@@ -181,11 +178,6 @@ class Plan:
             grads = [redistributed[k] if k in redistributed else local(grad) for k, grad in zip(whole, owned.grads, strict=True)]
         addresses, counters = self._snapshot.address, self._snapshot.counter_address
         return all(bucket.point_at(addresses, counters, params, grads) for bucket in self._buckets if moved or bucket.uses_copies)
-
-    def _bumped(self, owned: Owned) -> list[Tensor]:
-        """What autograd must know to have changed: parameters, and the local tensors of DTensors."""
-        params = [owned.params[k] for k in self._active]
-        return [*params, *(local(param) for param in params if is_sharded(param))]
 
     def _send(self, recipes: list[Recipe], capturing: bool = False) -> None:
         for bucket in self._buckets:
@@ -222,7 +214,7 @@ class Plan:
         self._send(recipes, capturing)
         self._scalars.compute(grad_scale, found_inf)
         # the kernels write behind autograd's back; it must know that saved values are gone, also where an interrupt comes in between
-        self._versions.increment(lambda: self._bumped(owned))
+        self._snapshot.count_versions(owned)
         params = [local(owned.params[k]) for k in self._active] if self._uses_copies else []
         for bucket in self._buckets:
             bucket.step(self._scalars.on[bucket.layout.device], params)
