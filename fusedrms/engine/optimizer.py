@@ -14,7 +14,7 @@ from .options.groups import named_parameters
 from .sharded import local
 from .state.usage import Memory
 from .states import make_states
-from .step import check_closure, loss_of, update
+from .step import loss_of, update
 
 
 class FusedOptimizer(CheckpointedOptimizer):
@@ -80,24 +80,27 @@ class FusedOptimizer(CheckpointedOptimizer):
             raise
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
-        check_closure(self, closure)
-        loss = loss_of(closure)
-        with torch.no_grad():
+        loss = None if closure is None else loss_of(self, closure)
+        grad_mode = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # as torch.no_grad() does, in a third of its time
+        try:
             if not self.state and only_makes_states():
                 self._make_states(lambda param: param.grad is not None)
             else:
                 update(self)
+        finally:
+            torch._C._set_grad_enabled(grad_mode)
         return loss
 
     def memory(self) -> Memory:
         """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""
-        return Memory.of(self, sum(plan.table_bytes() for plan in self._run.plans()))
+        return Memory.of(self, self._run.table_bytes())
 
     def release(self) -> None:
         """Free the tables of the steps so far, on the device too; the next step makes them anew.
 
         Between steps they keep no parameter, gradient or state alive; they are about 120 bytes a parameter tensor and 12 for each 1,024
-        of its elements.
+        of its elements. Where other parameters have gradients from step to step, there are those of the last four sets.
         """
         self._run.release()
 

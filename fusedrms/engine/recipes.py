@@ -1,6 +1,6 @@
 """The recipes of an optimizer, kept from step to step."""
 
-from operator import is_not, itemgetter
+from operator import is_, is_not, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,20 +18,43 @@ _UNMADE: tuple[tuple[Any, ...], int, Recipe | None] = (), 0, None
 
 
 class Recipes:
-    """One recipe for each parameter group, made anew where an option is another object than it was, or one that may have changed."""
+    """One recipe for each parameter group, made anew where an option is another object than it was, or one that may have changed.
+
+    Attributes:
+        capturable: a group is.
+        skips: a group asks for skip_nonfinite.
+    """
+
+    capturable = skips = False
 
     def __init__(self) -> None:
         self._options: itemgetter | None = None  # reads those of a parameter group, lr first
         self._made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each group: options, number of keys, what they make
+        self._recipes: list[Recipe] = []
 
     def of(self, optimizer: "GroupedOptimizer") -> list[Recipe]:
-        """Those of its parameter groups, which are checked where they have changed."""
-        made = []
+        """Those of its parameter groups, which are checked where they have changed; the same list as before where none has."""
         if self._options is None:
             self._options = itemgetter("lr", *(name for name in optimizer.defaults if name != "lr"))
+        groups = optimizer.param_groups
+        if len(groups) != len(self._made) or not all(map(self._is_as_before, groups, self._made)):
+            self._recipes = self._made_anew(optimizer, self._options)
+            self.capturable = any(group["capturable"] for group in groups)
+            self.skips = any(recipe.skip_nonfinite for recipe in self._recipes)
+        return self._recipes
+
+    def _is_as_before(self, group: dict[str, Any], made: tuple[tuple[Any, ...], int, Recipe]) -> bool:
+        before, n_keys, _ = made
+        try:
+            return bool(before) and len(group) == n_keys and all(map(is_, self._options(group), before))
+        except KeyError:
+            return False
+
+    def _made_anew(self, optimizer: "GroupedOptimizer", options: itemgetter) -> list[Recipe]:
+        made = []
         for g, group in enumerate(optimizer.param_groups):
             try:
-                values = self._options(group)
+                values = options(group)
             except KeyError:
                 check_present(g, group, optimizer.defaults)
                 raise
@@ -42,7 +65,7 @@ class Recipes:
                 recipe = with_lr(recipe, values[0])
             elif recipe is None or changed:
                 optimizer._check_edited(g, group)
-                recipe, values = optimizer.recipe(group), self._options(group)
+                recipe, values = optimizer.recipe(group), options(group)
                 if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in optimizer.defaults):
                     values = ()
             made.append((values, len(group), recipe))

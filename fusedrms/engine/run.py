@@ -19,7 +19,7 @@ class Run:
     """What steps leave behind, in one object, so that whatever shares the optimizer's attributes has it too (Fabric's wrappers, say)."""
 
     def __init__(self, ties: Ties | None = None) -> None:
-        self.plan: Plan | None = None
+        self.tables: list[Plan] = []  # of the last steps, each with gradients of other parameters; that of the last one first
         self.skipped: Tensor | None = None
         self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
         self.recipes = Recipes()
@@ -28,9 +28,18 @@ class Run:
         self.parts: WeakSet[Run] = WeakSet()  # of the parameters that step by themselves, in a backward
         self.copies: Copies | None = None  # what the last state_dict holds
 
+    @property
+    def plan(self) -> "Plan | None":
+        """What the last step was made with."""
+        return self.tables[0] if self.tables else None
+
     def plans(self) -> "list[Plan]":
-        """What the last steps were made with."""
+        """What the last steps were made with, one of each part."""
         return [run.plan for run in (self, *self.parts) if run.plan]
+
+    def table_bytes(self) -> int:
+        """Of all tables that are kept."""
+        return sum(plan.table_bytes() for run in (self, *self.parts) for plan in run.tables)
 
     def grad_norm(self) -> Tensor | None:
         """L2 norm of all gradients at the last steps; None if nothing limits it."""
@@ -60,7 +69,7 @@ class Run:
     def release(self) -> None:
         """Free all tables."""
         for run in (self, *self.parts):
-            run.plan = None
+            run.tables = []
 
     def restart(self) -> None:
         """Forget what was known of states that others have replaced."""

@@ -1,7 +1,7 @@
 """One step of an optimizer, from its parameter groups to the launches."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,18 +17,15 @@ if TYPE_CHECKING:
     from .ownership.facts import Owned
 
 
-def loss_of(closure: Callable[[], Any] | None) -> Any:
-    """What a closure returns, if there is one."""
-    if closure is None:
-        return None
+MOST_SETS = 4  # of parameters with gradients whose tables are kept: experts, two heads, the two networks of a GAN
+
+
+def loss_of(optimizer: "FusedOptimizer", closure: Callable[[], Any]) -> Any:
+    """What a closure returns; RuntimeError for one whose gradients a GradScaler has not seen."""
+    if getattr(optimizer, "found_inf", None) is not None:
+        raise RuntimeError("a GradScaler looks for infinities before step() calls the closure: call it before scaler.step()")
     with torch.enable_grad():
         return closure()
-
-
-def check_closure(optimizer: "FusedOptimizer", closure: Callable[[], Any] | None) -> None:
-    """RuntimeError for a closure whose gradients a GradScaler has not seen."""
-    if closure is not None and getattr(optimizer, "found_inf", None) is not None:
-        raise RuntimeError("a GradScaler looks for infinities before step() calls the closure: call it before scaler.step()")
 
 
 def update(optimizer: "FusedOptimizer") -> None:
@@ -36,69 +33,67 @@ def update(optimizer: "FusedOptimizer") -> None:
     run = optimizer._run
     run.check_copies()
     recipes = optimizer._recipes()
-    capturing = _check_capture(optimizer)
-    if not capturing:
+    capturing = devices.capturing()
+    if capturing and not run.recipes.capturable:
+        raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
+    if run.ties and not capturing:
         run.ties.settle(optimizer._params(), optimizer.state)
     grad_scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-    plan, owned, why = _planned(optimizer, recipes, capturing, found_inf)
+    found = _planned(optimizer, recipes, capturing, found_inf)
+    plan = found.plan
     if debug.ON:
-        run.facts = debug.watch(optimizer.param_groups, plan, owned, run.facts, why)
-    run.count(plan.step(recipes, owned, grad_scale=grad_scale, found_inf=found_inf, capturing=capturing))
-    run.plan = plan
+        run.facts = debug.watch(optimizer.param_groups, plan, found.owned, run.facts, found.why)
+    run.count(plan.step(recipes, found.owned, grad_scale=grad_scale, found_inf=found_inf, capturing=capturing))
+    run.tables = [plan, *found.others]
     if capturing:
         run.captured.append(plan)
 
 
-def _is_capturable(optimizer: "FusedOptimizer") -> bool:
-    return any(group["capturable"] for group in optimizer.param_groups)
+class _Found(NamedTuple):
+    """What a step is made with."""
+
+    plan: Plan
+    owned: "Owned"  # what its launches read, so that nobody, another thread say, can give it away meanwhile
+    others: list[Plan]  # which may hold for the next steps
+    why: str | None = None  # the plan is a new one
 
 
-def _check_capture(optimizer: "FusedOptimizer") -> bool:
-    """Whether a CUDA graph captures the step; RuntimeError if it may not."""
-    capturing = devices.capturing()
-    if capturing and not _is_capturable(optimizer):
-        raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
-    return capturing
-
-
-def _planned(
-    optimizer: "FusedOptimizer", recipes: list[Recipe], capturing: bool, found_inf: Tensor | None
-) -> "tuple[Plan, Owned, str | None]":
-    """The plan of the last step, if its tables still hold, or a new one.
-
-    Returns:
-        The plan; what its launches read, so that nobody, another thread say, can give it away meanwhile; why it is a new one, or None.
-    """
-    run, groups = optimizer._run, optimizer.param_groups
-    plan, run.plan = run.plan, None  # a step that fails leaves no tables behind
-    shards = sharded(optimizer._params()) if plan is None else plan.sharded(groups)
-    redistributed = placed_grads(shards)
+def _planned(optimizer: "FusedOptimizer", recipes: list[Recipe], capturing: bool, found_inf: Tensor | None) -> _Found:
+    """A plan of the last steps, if its tables still hold, or a new one."""
+    run, groups, state = optimizer._run, optimizer.param_groups, optimizer.state
+    kept, run.tables = run.tables, []  # a step that fails leaves no tables behind
+    shards = kept[0].sharded(groups) if kept else sharded(optimizer._params())
+    redistributed = placed_grads(shards) if shards else {}
     # only the device knows of a step then
-    on_device = found_inf is not None or _is_capturable(optimizer) or any(recipe.skip_nonfinite for recipe in recipes)
-    if plan is not None and plan.counts_on_device >= on_device:
-        owned = plan.holds(groups, recipes, optimizer.state, redistributed)
-        if owned is not None:
-            return plan, owned, None
+    on_device = found_inf is not None or run.recipes.capturable or run.recipes.skips
+    others: list[Plan] = []
+    for n, plan in enumerate(kept):
+        if plan.counts_on_device >= on_device:
+            owned = plan.holds(groups, recipes, state, redistributed)
+            if owned is not None:
+                return _Found(plan, owned, others + kept[n + 1 :])
+            if plan.other_grads:
+                others.append(plan)
     if capturing:
-        run.plan = plan
+        run.tables = kept
         raise RuntimeError(
             "step() is captured in a CUDA graph, but must make its tables first: make a step before, with the same parameters, "
             "options and attributes (grad_scale, found_inf), and gradients of the same shapes and strides"
         )
-    why = "where there were none" if plan is None else "since the old ones do not hold for these options, tensors or gradients"
-    plan = None  # free the old tables first
+    why = "since the old ones do not hold for these options, tensors or gradients" if kept else "where there were none"
+    kept = plan = None  # free the old tables first
     known = set(shards)
     redistributed |= placed_grads([param for param in sharded(optimizer._params()) if param not in known])
     plan = Plan(
         name=type(optimizer).__name__,
         groups=groups,
         recipes=recipes,
-        state=optimizer.state,
+        state=state,
         redistributed=redistributed,
         count_on_device=on_device,
         first_number=optimizer._first_number,
     )
-    owned = plan.holds(groups, recipes, optimizer.state, redistributed)
+    owned = plan.holds(groups, recipes, state, redistributed)
     if owned is None:
         raise RuntimeError("parameters or gradients changed while step() read them: another thread may be writing them")
-    return plan, owned, why
+    return _Found(plan, owned, others[: MOST_SETS - 1], why)

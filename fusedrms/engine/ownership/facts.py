@@ -45,7 +45,8 @@ KINDS = np.dtype(
 )
 MOST_KINDS = 64  # the tensors of others are asked about by DLPack
 
-MOVED, UNSURE, MAY_OVERLAP = range(3)  # in Record.flags
+# in Record.flags, as bits: an address has changed; what is written may overlap; memory must be asked for; torch's words have changed
+MOVED, MAY_OVERLAP, UNSURE, LOOKED_UP = 4, 8, 16, 32
 
 
 class Record(NamedTuple):
@@ -57,8 +58,7 @@ class Record(NamedTuple):
     dims: np.ndarray  # int64: sizes, then strides, of each tensor
     dlpack: np.ndarray  # int64 [n, 2]: device; ndim and dtype, as DLPack tells them
     written: np.ndarray  # int64 [2**m], a hash table: the storages of what a step writes
-    # bool [3]: an address has changed; memory must be asked for; what is written may overlap
-    flags: np.ndarray
+    flags: np.ndarray  # int64 [1], raised until a scan has found all else as it was
 
 
 class Objects(NamedTuple):

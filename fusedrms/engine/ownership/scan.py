@@ -14,7 +14,7 @@ from numba.core import types as nt
 from ...kernels.caches import cached_njit
 from ...kernels.cpu.packed import Packed, values_at
 from .c_api import Api, call, count, peek, prefetch
-from .facts import MAY_OVERLAP, MOVED, UNSURE, Objects, Record
+from .facts import LOOKED_UP, MAY_OVERLAP, MOVED, UNSURE, Objects, Record
 from .torch_words import DTYPE_DEVICE, INLINE, Words
 
 AHEAD = 8  # tensors that memory is asked for before they are read: 10,000 fit into no fast cache
@@ -172,7 +172,7 @@ def _by_dlpack(api, words, record, k, view, first):
             row.ndim, row.kind = ndim, _kind_of(words, kinds, row.object, first)
             if row.kind >= 0 and _by_words(words, row, kinds, dims, row.object) != address:
                 row.kind = -1
-    flags[UNSURE] |= row.kind < 0
+    flags[0] |= LOOKED_UP | (UNSURE if row.kind < 0 else 0)
     return address
 
 
@@ -232,11 +232,10 @@ def _same_tensors(api, words, objects, record, grads, shards):
             if row.fixed:  # a state that was given other memory through .data
                 return DIFFERENT
             addresses[k] = address
-            flags[MOVED] = True
-            flags[MAY_OVERLAP] |= row.written or row.kind < 0
+            flags[0] |= MOVED | (MAY_OVERLAP if row.written or row.kind < 0 else 0)
         # a gradient in other memory than before, which others know of as well
         if row.storage != storage and not row.written and not _is_its_own(words, object, row.storage):
-            flags[MAY_OVERLAP] |= written[_slot(written, row.storage)] != 0
+            flags[0] |= MAY_OVERLAP if written[_slot(written, row.storage)] != 0 else 0
     return SAME
 
 
@@ -259,7 +258,7 @@ def _take(at):
 
 @cached_njit()
 def _scan(at, state, params, states, grads, shards):
-    """Whether everything is as recorded: SAME, or what differs."""
+    """Whether everything is as recorded: SAME, with the flags, which are lowered; or what differs."""
     api, words, objects, record = values_at(at)
     found = _same_objects(api, objects, state, params, states)
     if found == SAME:
@@ -269,7 +268,9 @@ def _scan(at, state, params, states, grads, shards):
         call(api.clear_error, ())
         if interrupted:  # while a class of the user's gave its attributes: to be raised a little later
             call(api.raise_in, (call(api.thread, ()), api.keyboard_interrupt))
-    return found
+        return found
+    raised, record.flags[0] = record.flags[0], 0
+    return SAME | raised
 
 
 @cached_njit()

@@ -14,7 +14,7 @@ from torch.autograd.graph import increment_version
 
 from ..sharded import is_sharded, local
 from . import c_api, torch_words
-from .facts import FACTS, KINDS, MAY_OVERLAP, MOST_KINDS, MOVED, UNSURE, Objects, Owned, Record
+from .facts import FACTS, KINDS, LOOKED_UP, MAY_OVERLAP, MOST_KINDS, MOVED, UNSURE, Objects, Owned, Record
 from .memory import extent, has_memory
 from .scan import OTHER_GRADS, SAME, Scan, enter_written
 
@@ -71,8 +71,7 @@ def _record_of(tensors: list[Tensor], n_active: int) -> Record:
     facts["versioned"][: 2 * n_active : 2] = True
     facts["written"] = facts["versioned"]
     facts["written"][2 * n_active :] = True
-    flags = np.zeros(3, np.bool_)
-    flags[MOVED] = True
+    flags = np.array([MOVED], np.int64)
     return Record(
         facts=facts,
         addresses=np.zeros(n, np.int64),
@@ -97,10 +96,11 @@ class Snapshot:
     Attributes:
         address: int64 [2, n_active], of parameters and of gradients; written by `own`.
         counter_address: int64 [n_active], likewise.
+        flags: what `own` has found: MOVED, MAY_OVERLAP, UNSURE, LOOKED_UP.
         other_grads: `own` has returned None since other parameters have gradients.
     """
 
-    other_grads = False
+    flags, other_grads = 0, False
 
     def __init__(self, lists: list[list[Tensor]], active: list[int], grads: list[Tensor], state: dict, held: list[StateTensor]):
         params = list(chain.from_iterable(lists))
@@ -128,7 +128,7 @@ class Snapshot:
         self._record.facts["sharded"] = [tensor is not each for tensor, each in zip(tensors, whole, strict=True)]
         self._n_shards = len(tensors) if self._record.facts["sharded"].any() else 0
         self._wrapped = [k for k in active if is_sharded(params[k])]
-        self._flags, addresses = self._record.flags, self._record.addresses
+        self._first, addresses = MOVED, self._record.addresses  # of the first `own`
         self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
         self.counter_address = addresses[len(tensors) - len(active) :]
         self._count_versions = None
@@ -146,9 +146,8 @@ class Snapshot:
         self.other_grads = False
         if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
             return None
-        self._flags[UNSURE] = not c_api.API.exchange
         owned = self._own_by_scan(lists, state) if c_api.API.exchange else self._own_by_python(lists, state)
-        if owned and self._flags[UNSURE]:  # a storage may be smaller at the same address
+        if owned and self.flags & UNSURE:  # a storage may be smaller at the same address
             tensors = self._tensors(owned)
             if not all(has_memory(tensors[k]) for k in np.flatnonzero(self._record.facts["kind"] < 0)):
                 return None
@@ -157,8 +156,8 @@ class Snapshot:
     def _own_by_scan(self, lists: list[list], state: dict) -> Owned | None:
         owned = Owned(list(chain.from_iterable(lists)), [None] * len(self._keys), [None] * len(self._active), [None] * self._n_shards)
         found = self._scan.scan(id(state), *map(id, owned))
-        self.other_grads = found == OTHER_GRADS
-        return owned if found == SAME else None
+        self.flags, self.other_grads = found, found == OTHER_GRADS
+        return owned if found & SAME else None
 
     def _own_by_python(self, lists: list[list], state: dict) -> Owned | None:
         params, objects = [param for each in lists for param in each], self._objects
@@ -179,7 +178,8 @@ class Snapshot:
         moved = now != before
         if moved[self._record.facts["fixed"]].any():
             return None
-        self._flags[[MOVED, MAY_OVERLAP]] |= moved.any()
+        self.flags = self._first | UNSURE | LOOKED_UP | ((MOVED | MAY_OVERLAP) if moved.any() else 0)
+        self._first = 0
         before[:] = now
         return owned._replace(shards=tensors)
 
@@ -187,15 +187,6 @@ class Snapshot:
         """All of them, local ones of DTensors, in the order of a Record."""
         pairs = (tensor for k, grad in zip(self._active, owned.grads, strict=True) for tensor in (owned.params[k], grad))
         return [local(tensor) for tensor in (*pairs, *owned.states)]
-
-    def _asked(self, flag: int) -> bool:
-        """A flag, which is lowered."""
-        raised, self._flags[flag] = bool(self._flags[flag]), False
-        return raised
-
-    def moved(self) -> bool:
-        """Whether an address has changed since this was last asked."""
-        return self._asked(MOVED)
 
     def count_versions(self, owned: Owned) -> None:
         """Let autograd know that the parameters change, and the local tensors of DTensors; owned: what `own` has just returned."""
@@ -206,14 +197,12 @@ class Snapshot:
         if self._wrapped:
             increment_version([owned.params[k] for k in self._wrapped])
 
-    def may_overlap(self) -> bool:
+    def overlaps(self) -> bool:
         """Whether memory of two tensors lies between each other's.
 
-        Looked at only if what a step writes has moved since this was last asked, or a gradient into a storage of that: others have
+        To be asked only if what a step writes has moved since this was last asked, or a gradient into a storage of that: others have
         memory of their own, unless they were made over foreign memory.
         """
-        if not self._asked(MAY_OVERLAP):
-            return False
         facts = self._record.facts
         if c_api.API.exchange:
             enter_written(facts, self._record.written)

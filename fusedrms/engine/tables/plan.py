@@ -9,7 +9,7 @@ from torch import Tensor
 from ...kernels.launch import Config
 from ..options.groups import NamedParameter, named_parameters
 from ..options.recipe import Recipe
-from ..ownership.facts import Owned
+from ..ownership.facts import LOOKED_UP, MAY_OVERLAP, MOVED, Owned
 from ..ownership.memory import Named, check_apart
 from ..ownership.snapshot import Snapshot, StateTensor, held_in
 from ..sharded import is_sharded, local, wait_for_grads
@@ -51,6 +51,9 @@ class Plan:
         count_on_device: steps of parameters on GPUs are counted there.
         first_number: of the parameters, by which their random bits differ.
 
+    Attributes:
+        other_grads: it has not held since other parameters have gradients; it may again.
+
     Raises:
         RuntimeError: a parameter or gradient that cannot be updated; nothing has changed then.
         ValueError: a state of another shape than its parameter's, or a step that is no number of steps; likewise.
@@ -66,11 +69,11 @@ class Plan:
         count_on_device: bool = False,
         first_number: int = 0,
     ):
-        self.counts_on_device = count_on_device
+        self.counts_on_device, self.other_grads = count_on_device, False
         named = list(named_parameters(groups))
         params = [each.param for each in named]
         wait_for_grads(params)
-        self._kinds = [recipe.kind for recipe in recipes]
+        self._kinds, self._recipes = [recipe.kind for recipe in recipes], None
         self._redistributed = _indices(params, redistributed)
         self._sharded = [k for k, param in enumerate(params) if is_sharded(param)]
 
@@ -156,17 +159,22 @@ class Plan:
 
         Reads all addresses; redistributed as for a Plan. RuntimeError if parameters that have moved share memory now.
         """
-        if [recipe.kind for recipe in recipes] != self._kinds:
+        self.other_grads = False
+        if recipes is not self._recipes and [recipe.kind for recipe in recipes] != self._kinds:
             return None
-        owned = self._snapshot.own(_lists(groups), state)
-        if owned is None or self._lazy_views.appeared(owned):
+        snapshot = self._snapshot
+        owned = snapshot.own(_lists(groups), state)
+        self.other_grads = snapshot.other_grads
+        if owned is None or (snapshot.flags & LOOKED_UP and self._lazy_views.appeared(owned)):
             return None
         if (redistributed or self._redistributed) and _indices(owned.params, redistributed) != self._redistributed:
             return None
-        if self._snapshot.may_overlap():
+        if snapshot.flags & MAY_OVERLAP and snapshot.overlaps():
             check_apart(self.touched(owned))
-        moved = self._snapshot.moved()
-        return owned if self._point(owned, redistributed, moved) and all(bucket.counts_hold() for bucket in self._buckets) else None
+        moved = bool(snapshot.flags & MOVED)
+        if (moved or self._uses_copies) and not self._point(owned, redistributed, moved):
+            return None
+        return owned if all(map(Bucket.counts_hold, self._buckets)) else None
 
     def _point(self, owned: Owned, redistributed: dict[Tensor, Tensor], moved: bool) -> bool:
         """Let the tables say where all lies now; False if they cannot."""
@@ -180,10 +188,13 @@ class Plan:
         return all(bucket.point_at(addresses, counters, params, grads) for bucket in self._buckets if moved or bucket.uses_copies)
 
     def _send(self, recipes: list[Recipe], capturing: bool = False) -> None:
+        same, self._recipes = recipes is self._recipes, recipes
         for bucket in self._buckets:
-            bucket.set_hyper(recipes)
+            if not (same and bucket.is_constant):
+                bucket.set_hyper(recipes)
         for bucket in self._buckets:
-            bucket.send(capturing)
+            if bucket.is_on_gpu:
+                bucket.send(capturing)
 
     def launches(self, recipes: list[Recipe], config: Config) -> list[partial]:
         """The launch of each bucket by itself, configured thus, to be timed; `holds` must have been true just before."""
