@@ -17,6 +17,8 @@ from ..storage import MASTER, PLAIN, QUANTIZED, SPLIT, Storage
 from .trace import TYPES, Value, traced
 
 WORD, FLOAT = TYPES["int64"], TYPES["float32"]
+_BYTE, _INT = ir.IntType(8), ir.IntType(32)
+PREFETCHED = 256  # bytes
 
 
 class Variant(nt.Opaque):
@@ -43,6 +45,11 @@ register_model(Variant)(models.OpaqueModel)
 @unbox(Variant)
 def _(variant, value, c):
     return NativeValue(c.context.get_dummy_value())
+
+
+def _prefetch(module: ir.Module):
+    pointer = _BYTE.as_pointer()
+    return module.declare_intrinsic("llvm.prefetch", (pointer,), ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT]))
 
 
 def _apart(builder: ir.IRBuilder, access, row: str, rows: list[str]):
@@ -92,6 +99,23 @@ class _Rows:
 def _random(builder, index, keys, stream: int) -> Value:
     *words, shard_offset = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
     return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + shard_offset, words, stream)
+
+
+@intrinsic
+def prefetch_rows(typing_context, variant, bases, index):
+    """Ask for the elements from `index` on of every row, PREFETCHED bytes of each: of a small tensor all, of which no hardware knows."""
+
+    def build(context, builder, signature, args):
+        rows = _Rows(builder, variant, args[1], args[2])
+        for value, dtypes in enumerate(variant.storage.dtypes):
+            for which in range(len(dtypes)):
+                address, _, _ = rows._address(value, which)
+                pointer = builder.bitcast(address, _BYTE.as_pointer())
+                for offset in range(0, PREFETCHED, 64):
+                    builder.call(_prefetch(builder.module), [builder.gep(pointer, [WORD(offset)]), *map(_INT, (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return nt.none(variant, bases, nt.intp), build
 
 
 @intrinsic

@@ -14,10 +14,11 @@ from ..rules import ARGS, NEUTRAL, Common
 from ..storage import Storage
 from ..tables import SKIP, TYPES, UNSCALE, Tables, dtype_of
 from .language import compile_rule
-from .memory import Variant, chunk_keys, larger, load_row, load_scales, scratch_of, store_quantized, store_row
+from .memory import Variant, chunk_keys, larger, load_row, load_scales, prefetch_rows, scratch_of, store_quantized, store_row
 from .packed import Address, values_at
 from .threads import Loop, Threads, compile_loop
 
+AHEAD = 3  # chunks that memory is asked for before they are updated
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
 
 N_COMMON, N_FREE = len(Common._fields), len(Common._fields) - len(NEUTRAL)  # the free ones come first: they have no neutral value
@@ -149,6 +150,8 @@ def _step(variant, tables_at, chunk, first, last, scalars):
     chunk_tensor, chunk_start, random_key, shard_offset = tables.chunk_tensor, tables.chunk_start, tables.random_key, tables.shard_offset
     scratch = scratch_of(variant)
     for k in range(first, last):
+        ahead = min(k + AHEAD, last - 1)
+        prefetch_rows(variant, column(variant, addresses, chunk_tensor[ahead]), chunk_start[ahead])
         tensor = chunk_tensor[k]
         start = chunk_start[k]
         end = min(start + chunk, numels[tensor])

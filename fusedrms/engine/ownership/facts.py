@@ -22,6 +22,7 @@ FACTS = np.dtype(
         ("storage", np.int64),  # and where its StorageImpl keeps the address of the data
         ("extent", np.int64),  # bytes from the first to the last element, for which there must be memory
         ("version", np.int64),  # its version counter
+        ("autograd_meta", np.int64),  # what knows its gradient; to be asked for in time only
         ("dims", np.int32),  # where in a list of dims its sizes and strides begin
         ("kind", np.int16),  # row of KINDS; -1 if torch keeps it otherwise than WORDS says
         ("itemsize", np.int8),  # bytes

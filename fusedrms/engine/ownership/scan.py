@@ -64,8 +64,10 @@ def _same_objects(api, objects, state, whole, states):
         if entry[1] != keys[k] or entry[2] != values[k]:
             return DIFFERENT
     for n in range(by_dict.size):
-        k, ahead, further = by_dict[n], by_dict[min(n + AHEAD, by_dict.size - 1)], by_dict[min(n + 2 * AHEAD, by_dict.size - 1)]
+        k, last = by_dict[n], by_dict.size - 1
+        ahead, further = by_dict[min(n + AHEAD, last)], by_dict[min(n + 2 * AHEAD, last)]
         prefetch(dicts[further])
+        prefetch(tensors[ahead])
         for line in range(3):
             prefetch(peek(dicts[ahead] + 8 * DICT_KEYS) + 64 * line)
         tensor = call(api.dict_item, (dicts[k], names[k]))
@@ -118,7 +120,9 @@ def _by_words(words, row, kinds, dims, object):
     storage = peek(impl + 8 * words.storage) + 8 * words.data_ptr
     if row.written and peek(storage + 8) != kind.deleter:
         return -1
-    row.impl, row.storage, row.version = impl, storage, peek(impl + 8 * words.version)
+    if row.impl != impl or row.storage != storage or row.version != peek(impl + 8 * words.version):
+        row.impl, row.storage, row.version = impl, storage, peek(impl + 8 * words.version)
+        row.autograd_meta = peek(impl + 8 * (words.storage + 1))
     if row.extent == 0:
         return 0
     offset = row.itemsize * peek(impl + 8 * words.storage_offset)
@@ -209,6 +213,7 @@ def _same_tensors(api, words, objects, record, grads, shards):
     for k in range(n):
         row, ahead = facts[k], facts[min(k + AHEAD, n - 1)]
         prefetch(ahead.object)
+        prefetch(ahead.autograd_meta)
         prefetch(ahead.storage)
         prefetch(ahead.storage + 48)
         for word in range(2, 24, 7):
@@ -220,7 +225,8 @@ def _same_tensors(api, words, objects, record, grads, shards):
             object = _attribute(api, object, api.local_tensor, shards, k)
         if object == 0:
             return DIFFERENT
-        row.object = object
+        if row.object != object:  # what nobody writes stays in the caches of all cores
+            row.object = object
         address, storage = -1, row.storage
         if row.kind >= 0:
             address = _by_words(words, row, kinds, dims, object)
@@ -279,6 +285,7 @@ def _count_versions(at):
     _, words, _, record = values_at(at)
     facts = record.facts
     for k in range(facts.size):
+        prefetch(facts[min(k + 2 * AHEAD, facts.size - 1)].version)
         if facts[k].versioned and facts[k].version:
             count(facts[k].version + 8 * words.count)
 
