@@ -102,7 +102,7 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     """Update what no backward has: parameters of groups that were added since, gradients that were set by hand."""
     if getattr(self, "found_inf", None) is not None:
         raise RuntimeError("a GradScaler cannot unscale gradients that a backward has used already: train in bfloat16, or step() as usual")
-    loss = loss_of(closure)
+    loss = None if closure is None else loss_of(self, closure)
     for each in named_parameters(self.param_groups):
         if each.param.grad is not None:
             _part(self, each.param).step(each.param)

@@ -1,5 +1,6 @@
 """The recipes of an optimizer, kept from step to step."""
 
+from itertools import repeat
 from operator import is_, is_not, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,17 @@ from .sharded import ProcessGroups
 if TYPE_CHECKING:
     from .grouped import GroupedOptimizer
 
+_Made = tuple[tuple[Any, ...], int, Recipe]  # options, number of keys, what they make
 _FIXED = (int, float, str, type(None), torch.dtype, ProcessGroups)  # what cannot change in place
 _UNMADE: tuple[tuple[Any, ...], int, Recipe | None] = (), 0, None
+
+
+def _is_as_before(options: itemgetter, group: dict[str, Any], made: _Made) -> bool:
+    before, n_keys, _ = made
+    try:
+        return bool(before) and len(group) == n_keys and all(map(is_, options(group), before))
+    except KeyError:
+        return False
 
 
 class Recipes:
@@ -29,7 +39,7 @@ class Recipes:
 
     def __init__(self) -> None:
         self._options: itemgetter | None = None  # reads those of a parameter group, lr first
-        self._made: list[tuple[tuple[Any, ...], int, Recipe]] = []  # of each group: options, number of keys, what they make
+        self._made: list[_Made] = []  # of each group
         self._recipes: list[Recipe] = []
 
     def of(self, optimizer: "GroupedOptimizer") -> list[Recipe]:
@@ -37,20 +47,16 @@ class Recipes:
         if self._options is None:
             self._options = itemgetter("lr", *(name for name in optimizer.defaults if name != "lr"))
         groups = optimizer.param_groups
-        if len(groups) != len(self._made) or not all(map(self._is_as_before, groups, self._made)):
-            self._recipes = self._made_anew(optimizer, self._options)
+        options = self._options
+        if len(groups) != len(self._made) or not all(map(_is_as_before, repeat(options), groups, self._made)):
+            made = self._made_anew(optimizer, options)
+            self._recipes = [recipe for _, _, recipe in made]
             self.capturable = any(group["capturable"] for group in groups)
             self.skips = any(recipe.skip_nonfinite for recipe in self._recipes)
+            self._made = made  # last: by it another thread knows that the others are up to date
         return self._recipes
 
-    def _is_as_before(self, group: dict[str, Any], made: tuple[tuple[Any, ...], int, Recipe]) -> bool:
-        before, n_keys, _ = made
-        try:
-            return bool(before) and len(group) == n_keys and all(map(is_, self._options(group), before))
-        except KeyError:
-            return False
-
-    def _made_anew(self, optimizer: "GroupedOptimizer", options: itemgetter) -> list[Recipe]:
+    def _made_anew(self, optimizer: "GroupedOptimizer", options: itemgetter) -> list[_Made]:
         made = []
         for g, group in enumerate(optimizer.param_groups):
             try:
@@ -69,5 +75,4 @@ class Recipes:
                 if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in optimizer.defaults):
                     values = ()
             made.append((values, len(group), recipe))
-        self._made = made
-        return [recipe for _, _, recipe in made]
+        return made

@@ -287,7 +287,7 @@ def _count_versions(at):
     for k in range(facts.size):
         prefetch(facts[min(k + 2 * AHEAD, facts.size - 1)].version)
         if facts[k].versioned and facts[k].version:
-            count(facts[k].version + 8 * words.count)
+            count(facts[k].version + 8 * words.number)
 
 
 class Scan:
@@ -302,4 +302,4 @@ class Scan:
         packed = self._packed = Packed((api, words, objects, record))
         self.take = partial(_take.compile((packed.type,)), packed.address)
         self.scan = partial(_scan.compile((packed.type, *(nt.int64,) * 5)), packed.address)
-        self.count_versions = partial(_count_versions.compile((packed.type,)), packed.address) if words.count > 0 else None
+        self.count_versions = partial(_count_versions.compile((packed.type,)), packed.address) if words.number > 0 else None

@@ -29,7 +29,7 @@ class Words(NamedTuple):
     dtype_device: int = 0  # its dtype and device, after which come its dispatch keys
     data_ptr: int = 0  # in a StorageImpl: the address of its data, after which come the deleter and what that is given
     nbytes: int = 0  # from there on: how many bytes it has
-    count: int = -1  # in a version counter: its number, uint32, which a step counts up itself; -1 if that is not known
+    number: int = -1  # in a version counter: its number, uint32, which a step counts up itself; -1 if that is not known
     # not offsets, but what a word holds; -1 if that is not known
     storage_refcount: int = -1  # the word before data_ptr, where a single tensor has the storage
     grad_refcount: int = -1  # the first word of a gradient that only its parameter and a list refer to
@@ -97,7 +97,7 @@ def _grad_refcount() -> int:
     return refcount if _read(id(grads[0]), 1) != [refcount] else -1
 
 
-def _count(words: Words) -> int:
+def _number(words: Words) -> int:
     """Where a version counter has its number: a word that counts what torch counts, and by which torch sees what was counted there."""
     tensor, other = (torch.zeros(6, device="cpu") for _ in range(2))
     (counter,), (apart,) = (_read(each._cdata + 8 * words.version, 1) for each in (tensor, other))
@@ -140,7 +140,7 @@ def find() -> Words:
         known &= all(_address(tensor, words) == tensor.data_ptr() for tensor in (real, *others[1:], *alike))
         if not known or words.impl <= 0:
             return Words()
-        return words._replace(count=_count(words), storage_refcount=_storage_refcount(words), grad_refcount=_grad_refcount())
+        return words._replace(number=_number(words), storage_refcount=_storage_refcount(words), grad_refcount=_grad_refcount())
     except Exception:  # whatever goes wrong, DLPack is there
         return Words()
 
