@@ -14,7 +14,7 @@ from fusedrms.engine.tables import configs
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.launch import GPUConfig
-from fusedrms.tools import files, search
+from fusedrms.tools import files, noise, search, tune
 from tools import full_disk, on_full_disk
 
 pytestmark = pytest.mark.usefixtures("config_folders")
@@ -57,6 +57,41 @@ class TestTune:
         rows = configs.read(path, configs.device_name(CPU)).rows.values()
         assert [row.config for row in rows] == [launch.default_config(CPU, STORAGE)] * 2
         assert all(row.default_us == row.best_us for row in rows)
+
+    @pytest.mark.parametrize(
+        ("default_seconds", "is_confirmed"),
+        [([2, 2, 2], True), ([2, 1, 2], False), ([1, 2, 2], False), ([2, 2, 1], True), ([2, 2, 0.5], False)],
+        ids=["always", "once", "the second time", "as slow beside others", "much slower beside others"],
+    )
+    def test_what_is_stored(self, default_seconds, is_confirmed, monkeypatch):
+        """The best takes a second in each look, of which the last has busy processes beside it."""
+        seconds, looks, beside = iter(default_seconds), [], []
+
+        @contextlib.contextmanager
+        def busy():
+            beside.append(len(looks))
+            yield
+
+        def rounds(runs, *args):
+            looks.append([[1.0] * 5, [float(next(seconds))] * 5])
+            return looks[-1]
+
+        monkeypatch.setattr(search, "busy", busy)
+        monkeypatch.setattr(search, "rounds", rounds)
+        *_, confirmed = search.last_looks(print, print, print, 0.0, beside_others=True)
+        assert confirmed == is_confirmed
+        assert beside == ([2] if default_seconds[:2] == [2, 2] else [])
+
+    def test_busy_processes_end(self):
+        with noise.busy() as processes:
+            assert [process.poll() for process in processes] == [None] * (os.cpu_count() or 1)
+        assert None not in [process.poll() for process in processes]
+
+    def test_a_noisy_machine(self, tmp_path, capsys, monkeypatch):
+        taken = iter([0.0, 1e6])
+        monkeypatch.setattr(tune, "taken_by_others", lambda: next(taken))
+        assert tuned(tmp_path, "--budget", "1e-9")[0] == 0
+        assert "of the cores meanwhile: run this again on a quiet machine" in capsys.readouterr().err
 
     def test_a_default_that_spills(self, monkeypatch):
         """Others that spill as much are tried beside it, none that spills more."""

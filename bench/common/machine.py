@@ -50,15 +50,6 @@ def machine(device: torch.device, command: str) -> dict:
     )
 
 
-def taken_by_others() -> float:
-    """Seconds, of all cores together, that other programs have had so far; NaN where the system does not tell."""
-    stat = pathlib.Path("/proc/stat")
-    if not stat.exists():
-        return float("nan")
-    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, stat.read_text().partition("\n")[0].split()[1:])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:2])
-
-
 def free_bytes(device: torch.device) -> float:
     """Memory that can still be had; infinite where the system does not tell."""
     if devices.is_gpu(device):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from bench.common.machine import taken_by_others
 from fusedrms.kernels import devices
+from fusedrms.tools.noise import taken_by_others
 
 Step = Callable[[], object]
 SECONDS = {"cpu": 0.7, "gpu": 0.15}  # of rounds, but at least 5 of them

@@ -3,9 +3,11 @@
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import platform
 import sys
+import time
 from typing import Any
 
 import numba
@@ -21,8 +23,11 @@ from ..kernels import devices, lang
 from ..version import __version__
 from . import files, search
 from .errors import UserError
+from .noise import taken_by_others
 from .search import Result
 from .variants import MODES, RULES, check, check_words, device_of, words
+
+NOISY = 0.1  # of the cores, taken by other programs
 
 
 def describe(device: torch.device, command: str) -> dict[str, Any]:
@@ -150,6 +155,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     n_all = len(args.rules) * len(args.dtypes) * len(args.sizes)
     results: list[Result] = []
     code, problem = 0, None
+    begin, others = time.perf_counter(), taken_by_others()
     columns = TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, disable=args.json) as progress:
         task = progress.add_task("", total=n_all)
@@ -163,6 +169,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 progress.update(task, description=f"{what}; best gain so far {best:.2f}×")
         except KeyboardInterrupt:
             code, problem = 130, unsaved(path, head, results) if results else None  # it may have come while the last was saved
+    others = (taken_by_others() - others) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
+    if others > NOISY:
+        print(f"fusedrms tune: other programs had {others:.0%} of the cores meanwhile: run this again on a quiet machine", file=sys.stderr)
     if args.json:
         rows = configs.to_json({result.key: result.row for result in results})
         print(json.dumps(dict(path=str(path), rows=rows, problem=problem), indent=1))
