@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gpu
 from cases import F32
 from fusedrms import FusedRMSProp
+from fusedrms.engine.tables import configs
 from fusedrms.kernels import lang
 from fusedrms.kernels.cpu import threads as cpu_threads
+from fusedrms.kernels.launch import CPUConfig
 from tools import assert_close, copy_grads, parameters, random_grads, step_and_check, twins
 
 BIG = 4 * cpu_threads.MIN_WORK  # elements that wake several threads
@@ -71,6 +73,29 @@ def test_fork_after_a_step():
         f"if not pid: signal.alarm(60); {child}\nprint(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
     )
     assert out == "0\n"
+
+
+@natively
+@pytest.mark.parametrize("openmp", [True, False], ids=["openmp", "pool"])
+def test_little_work_waits_for_no_thread(monkeypatch, openmp):
+    """On a busy machine another would come 8 ms late; and a tuned configuration cannot ask for one."""
+    params = parameters([(64,)] * 1000)
+    random_grads(params)
+    threads, parallel = torch.get_num_threads(), cpu_threads._parallel if openmp else lambda: 0
+    asked = []
+    monkeypatch.setattr(cpu_threads, "_parallel", lambda: asked.append(1) or parallel())
+    optimizer = FusedRMSProp(params, clip_grad_norm=1.0)
+    try:
+        torch.set_num_threads(4)
+        with configs.forced(CPUConfig(1 << 14, 1)):
+            optimizer.step()
+            assert not asked
+            large = parameters([(BIG,)])
+            random_grads(large)
+            FusedRMSProp(large).step()
+            assert asked
+    finally:
+        torch.set_num_threads(threads)
 
 
 @natively
