@@ -1,0 +1,160 @@
+"""The other commit's package in a folder, workers above a package each, and processes that keep the cores busy."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from bench.common.arguments import ROOT
+
+PACKAGE = ("fusedrms", "kernels")
+SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(10000))"  # until its parent ends, if it is not told to before
+BEGUN = 0.1  # seconds until they are
+
+
+class Unusable(Exception):
+    """Why a commit cannot be timed."""
+
+
+class Failed(Exception):
+    """Why a case cannot be timed of one."""
+
+
+def _git(*args: str) -> bytes:
+    try:
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, check=True).stdout
+    except OSError as error:
+        raise Unusable(f"git cannot be run ({error.strerror}); install it") from None
+    except subprocess.CalledProcessError as error:
+        raise Unusable(error.stderr.decode(errors="replace").strip().partition("\n")[0]) from None
+
+
+def find_commit(name: str) -> str:
+    """Its hash."""
+    if not (ROOT / ".git").exists():
+        raise Unusable(f"{ROOT} is no checkout, so that no other commit is there; clone the repository")
+    try:
+        return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
+    except Unusable as error:
+        raise Unusable(str(error) or f"there is no commit {name!r} here; see git log, or fetch it") from None
+
+
+def extract(commit: str, folder: pathlib.Path) -> None:
+    """The package alone: all else is this commit's."""
+    with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, *PACKAGE))) as tar:
+        tar.extractall(folder, filter="data")
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[pathlib.Path]:
+    """A folder that is removed, also where SIGTERM ends this; if nothing can be done any more, by the worker that was given it."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="fusedrms-against-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+class Worker:
+    """A process that times steps of the package in a folder.
+
+    Args:
+        name: of the commit, for errors.
+        package: folder that holds the package.
+        home: folder that is the worker's own, and is removed with it.
+        quick: as for cases().
+    """
+
+    def __init__(self, name: str, package: pathlib.Path, home: pathlib.Path, quick: bool):
+        self._name, self._log = name, home / "stderr"
+        home.mkdir(exist_ok=True)
+        path = os.pathsep.join(dict.fromkeys(map(str, (package, ROOT))))
+        environment = {**os.environ, "PYTHONPATH": path, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        if package != ROOT:
+            environment["NUMBA_CACHE_DIR"] = str(home / "numba")  # the user's would keep it
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.studies.against.worker", str(int(quick)), str(home)],
+                cwd=package,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for who started it
+            )
+        self._package = package
+
+    def check(self) -> None:
+        """Wait until it is ready, with the right package."""
+        found = self._answer()
+        if self._package.resolve() not in pathlib.Path(found).parents:
+            raise Unusable(f"{self._name}: {found} was imported, which is not in {self._package}")
+
+    def ask(self, *question: Any) -> Any:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # there is no answer then
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise Unusable(f"{self._name} cannot be timed, its worker has ended: {said or self._process.wait()}")
+        found = json.loads(line)
+        if "error" in found:
+            raise Failed(f"{self._name}: {found['error']}")
+        return found["answer"]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+@contextlib.contextmanager
+def workers(commit: str, quick: bool) -> Iterator[tuple[Worker, Worker]]:
+    """Of that commit and of this checkout."""
+    with scratch() as folder, contextlib.ExitStack() as stack:
+        extract(commit, folder / "package")
+        made = []
+        for name, package in ((commit, folder / "package"), ("this checkout", ROOT)):
+            made.append(Worker(name, package, folder / str(len(made)), quick))
+            stack.callback(made[-1].stop)
+        for worker in made:
+            worker.check()
+        yield made[0], made[1]
+
+
+@contextlib.contextmanager
+def busy(wanted: bool) -> Iterator[None]:
+    """While as many other processes compute as there are cores."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(os.cpu_count() or 1) if wanted else ():
+            process = subprocess.Popen([sys.executable, "-S", "-c", SPIN, str(os.getpid())], start_new_session=True)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        time.sleep(BEGUN * wanted)
+        yield
