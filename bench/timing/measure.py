@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -46,16 +45,6 @@ def extra_bytes(step: Step, device: torch.device) -> int:
     events: Any = profiler.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     return max(itertools.accumulate((n_bytes for _, n_bytes in changes), initial=0))
-
-
-def without_launch(patch: pytest.MonkeyPatch) -> None:
-    """Leave of the steps of our optimizers, from their next plan on, what the host does."""
-
-    def prepare(*args):
-        return lambda *args: None
-
-    for name in ("buckets.prepare", "buckets.prepare_squares", "norms.prepare_norms"):
-        patch.setattr(f"fusedrms.engine.tables.{name}", prepare)
 
 
 def host_seconds(step: Step, device: torch.device) -> float:

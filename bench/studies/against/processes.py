@@ -49,6 +49,11 @@ def find_commit(name: str) -> str:
         raise Unusable(str(error) or f"there is no commit {name!r} here; see git log, or fetch it") from None
 
 
+def changed() -> bool:
+    """Whether the package differs from its last commit."""
+    return bool(_git("status", "--porcelain", "--", *PACKAGE))
+
+
 def extract(commit: str, folder: pathlib.Path) -> None:
     """The package alone: all else is this commit's."""
     with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, *PACKAGE))) as tar:
@@ -57,18 +62,23 @@ def extract(commit: str, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[pathlib.Path]:
-    """A folder that is removed, also where SIGTERM ends this; if nothing can be done any more, by the worker that was given it."""
+    """A folder that is removed, also where Ctrl-C or SIGTERM ends this; if nothing can be done any more, by the workers."""
 
     def stop(number: int, frame: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second one would come while things are put away
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, stop)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fusedrms-against-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Worker:
@@ -77,20 +87,19 @@ class Worker:
     Args:
         name: of the commit, for errors.
         package: folder that holds the package.
-        home: folder that is the worker's own, and is removed with it.
+        folder: what it removes when who has started it is no more.
         quick: as for cases().
     """
 
-    def __init__(self, name: str, package: pathlib.Path, home: pathlib.Path, quick: bool):
-        self._name, self._log = name, home / "stderr"
-        home.mkdir(exist_ok=True)
+    def __init__(self, name: str, package: pathlib.Path, folder: pathlib.Path, quick: bool):
+        self._name, self._package, self._log = name, package, folder / f"{name}.log"
         path = os.pathsep.join(dict.fromkeys(map(str, (package, ROOT))))
         environment = {**os.environ, "PYTHONPATH": path, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         if package != ROOT:
-            environment["NUMBA_CACHE_DIR"] = str(home / "numba")  # the user's would keep it
+            environment["NUMBA_CACHE_DIR"] = str(folder / "numba")  # the user's would keep it
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.studies.against.worker", str(int(quick)), str(home)],
+                [sys.executable, "-m", "bench.studies.against.worker", str(int(quick)), str(folder)],
                 cwd=package,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -99,7 +108,6 @@ class Worker:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for who started it
             )
-        self._package = package
 
     def check(self) -> None:
         """Wait until it is ready, with the right package."""
@@ -139,13 +147,12 @@ def workers(commit: str, quick: bool) -> Iterator[tuple[Worker, Worker]]:
     """Of that commit and of this checkout."""
     with scratch() as folder, contextlib.ExitStack() as stack:
         extract(commit, folder / "package")
-        made = []
-        for name, package in ((commit, folder / "package"), ("this checkout", ROOT)):
-            made.append(Worker(name, package, folder / str(len(made)), quick))
-            stack.callback(made[-1].stop)
-        for worker in made:
+        old, new = both = Worker(commit, folder / "package", folder, quick), Worker("this checkout", ROOT, folder, quick)
+        for worker in both:
+            stack.callback(worker.stop)
+        for worker in both:
             worker.check()
-        yield made[0], made[1]
+        yield old, new
 
 
 @contextlib.contextmanager

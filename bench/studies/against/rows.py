@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.common.store import BASELINE, BIG, COMPILED, OURS, SMALL
+from bench.studies.against.table import GRID
 from bench.timing.algorithms import ALGORITHMS, CENTERED
 from bench.timing.foreach import Make
 from bench.timing.workloads import COUNT, MODELS, SCALE, Shapes
@@ -24,7 +25,7 @@ class Side(NamedTuple):
     between: Make = nothing  # what is done before each step, which is not timed
     threads: int = 0  # 0: as many as torch has
     busy: bool = False  # while as many other processes compute as there are cores; its figure is then the mean of its steps
-    without: str = ""  # a name in switches.SWITCHES
+    without: str = ""  # a name in bench.timing.switches.SWITCHES
 
 
 class Case(NamedTuple):
@@ -95,7 +96,7 @@ def _alternating(share: float) -> Make:
 
 
 PLAIN, TORCH = Side(_ours()), Side(_foreach())
-GRID: dict[str, Shapes] = {
+CELLS: dict[str, Shapes] = {
     **{name: shapes for name, shapes in COUNT.items() if len(shapes) <= 1000},
     **{name: shapes for name, shapes in SCALE.items() if shapes[0][0] in (10**3, 10**4, 10**5, 10**6, 10**7)},
     **{name: MODELS[name] for name in ("EfficientNet-B0", "A2C MLP")},
@@ -110,14 +111,14 @@ def _both(**changes: Any) -> tuple[Side, str, Side]:
 
 def _everywhere(quick: bool) -> Iterator[Case]:
     """No step is to be slower than torch's, whatever its size and whatever else the machine does."""
-    for name, shapes in GRID.items():
+    for name, shapes in CELLS.items():
         for algorithm, options in OPTIONS.items():
             for threads in sorted({1, torch.get_num_threads()}):
                 for busy in (False, True):
                     sides = (Side(make(**options), threads=threads, busy=busy) for make in (_ours, _foreach))
                     what = f"{name}, {algorithm}, {threads} thread{'s' * (threads > 1)}, {'busy' if busy else 'quiet'}"
                     if not quick or (name in ("10 of 64", "1,000 parameters") and algorithm == "plain"):
-                        yield Case("everywhere", what, shapes, next(sides), BASELINE, next(sides), at_least=1.0)
+                        yield Case(GRID, what, shapes, next(sides), BASELINE, next(sides), at_least=1.0)
 
 
 def cases(quick: bool) -> dict[str, Case]:

@@ -1,24 +1,25 @@
 """A process that times what it is asked to, with the package that comes first on its path: a line of JSON each way.
 
-["make", case] makes a case; ["turn", side, seconds] times one of its sides, and is answered with seconds a step. When nobody asks
-any more it ends, and removes the folders that it was given: whoever started it may have been killed.
+["make", case] makes a case; ["turn", side, seconds] times one of its sides, and is answered with seconds a step.
 """
 
 import gc
 import json
 import os
+import queue
 import shutil
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 
 import fusedrms
 from bench.studies.against.rows import Case, Side, cases
-from bench.studies.against.switches import SWITCHES
+from bench.timing.switches import SWITCHES
 from bench.timing.workloads import parameters
 
 LEAST = 3  # steps of a turn
@@ -82,18 +83,29 @@ class Worker:
             return {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
 
 
-def main(quick: str, *folders: str) -> None:
+def questions(folder: str) -> Iterator[str]:
+    """Lines of stdin. At their end the process ends and removes a folder, whatever it does: who started it may have been killed."""
+    lines = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return iter(lines.get, None)
+
+
+def main(quick: str, folder: str) -> None:
+    asked = questions(folder)
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what else prints would be taken for an answer
     gc.disable()
     worker = Worker(cases(bool(int(quick))))
     print(json.dumps({"answer": os.path.realpath(fusedrms.__file__)}), file=channel)
-    try:
-        for line in sys.stdin:
-            print(json.dumps(worker.answer(line)), file=channel)
-    finally:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+    for line in asked:
+        print(json.dumps(worker.answer(line)), file=channel)
 
 
 if __name__ == "__main__":

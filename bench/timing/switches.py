@@ -9,8 +9,8 @@ from unittest import mock
 PREPARE = ("prepare", "prepare_squares", "prepare_norms")
 
 
-def _modules(package: str) -> list[Any]:
-    return [module for name, module in sys.modules.items() if name.startswith(f"{package}.")]
+def _modules(package: str) -> dict[str, Any]:
+    return {name: module for name, module in sys.modules.items() if name.startswith(f"{package}.")}
 
 
 @contextlib.contextmanager
@@ -25,18 +25,18 @@ def _replaced(places: list[tuple[Any, str]], what: str, new: Callable) -> Iterat
 
 def without_launch() -> contextlib.AbstractContextManager[None]:
     """Leave of the steps of our optimizers, from their next plan on, what the host does."""
-    importing = [module for module in _modules("fusedrms") if not module.__name__.startswith("fusedrms.kernels.")]
-    places = [(module, name) for module in importing for name in PREPARE if _is_launcher(getattr(module, name, None))]
+    places = [
+        (module, name)
+        for at, module in _modules("fusedrms").items()
+        for name in PREPARE
+        if not at.startswith("fusedrms.kernels.") and getattr(getattr(module, name, None), "__module__", "") == "fusedrms.kernels.launch"
+    ]
     return _replaced(places, "launcher", lambda *args: lambda *args: None)
-
-
-def _is_launcher(found: Any) -> bool:
-    return getattr(found, "__module__", "") == "fusedrms.kernels.launch"
 
 
 def without_gomp() -> contextlib.AbstractContextManager[None]:
     """Threads as macOS and Windows have them, where torch's OpenMP has no GOMP_parallel."""
-    places = [(module, "_parallel") for module in _modules("fusedrms.kernels") if hasattr(module, "_parallel")]
+    places = [(module, "_parallel") for module in _modules("fusedrms.kernels").values() if hasattr(module, "_parallel")]
     return _replaced(places, "_parallel()", lambda: 0)
 
 
