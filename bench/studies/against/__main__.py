@@ -25,35 +25,42 @@ from fusedrms.tools.printing import plain_where_needed
 
 
 class Patience(NamedTuple):
-    rounds: int
+    makes: int  # how often a case is made anew: where its tensors happen to lie in memory makes a fifth of a small step
+    rounds: int  # each time
     seconds: float  # of a turn
     busy_seconds: float
 
 
-QUICK, USUAL, FEW = Patience(3, 0.02, 0.05), Patience(15, 0.07, 0.25), Patience(3, 0.04, 0.15)  # FEW: of each of the many cells of the grid
-AGAIN = Patience(15, 0.05, 0.25)  # of a cell that misses its aim, as of so many some do by chance
+QUICK, USUAL = Patience(1, 3, 0.02, 0.05), Patience(3, 5, 0.07, 0.25)
+FEW = Patience(1, 3, 0.04, 0.15)  # of each of the many cells of the grid
+AGAIN = Patience(3, 3, 0.07, 0.25)  # of a cell that misses its aim, as of so many some do by chance
+
+
+def ratio_in_turn(over: list[float], under: list[float]) -> float:
+    """The median of what each round says: the machine may be slower in the next."""
+    return short(statistics.median(one / other for one, other in zip(over, under, strict=True)))
 
 
 def timed(case: Case, both: tuple[Worker, Worker], patience: Patience) -> Row:
     """Both commits' figures of a case."""
-    for worker in both:
-        worker.ask("make", case.key)
     turns = [(worker, n) for n in range(len(case.sides)) for worker in both]
     found: dict[tuple[Worker, int], list[float]] = {turn: [] for turn in turns}
-    for _ in range(patience.rounds):
+    for n in range(patience.makes * patience.rounds):
+        for worker in both if n % patience.rounds == 0 else ():
+            worker.ask("make", case.key)
         turns.reverse()
         for crowded in (False, True):
             now = [turn for turn in turns if case.sides[turn[1]].busy == crowded]
             with busy(crowded and bool(now)):
-                for worker, n in now:
+                for worker, side in now:
                     seconds = patience.busy_seconds if crowded else patience.seconds
-                    found[worker, n].append(worker.ask("turn", n, seconds))
+                    found[worker, side].append(worker.ask("turn", side, seconds))
     row: Row = dict(row=case.row, case=case.name, against=case.against, at_least=case.at_least, at_most=case.at_most)
     for name, worker in zip(("old", "new"), both, strict=True):
         ours, *others = (found[worker, n] for n in range(len(case.sides)))
-        ratios = [other / own for baseline in others for own, other in zip(ours, baseline, strict=True)]  # of the same round
         row[f"{name}_us"] = short(1e6 * statistics.median(ours) / case.per)
-        row[f"{name}_ratio"] = short(statistics.median(ratios)) if ratios else None
+        row[f"{name}_ratio"] = ratio_in_turn(others[0], ours) if others else None
+    row["faster"] = ratio_in_turn(found[both[0], 0], found[both[1], 0])
     return row
 
 
@@ -75,7 +82,8 @@ def all_timed(asked: list[Case], both: tuple[Worker, Worker], quick: bool) -> tu
         rows.append(row)
         if not grid or not meets(row):
             print(line(row), flush=True)
-    print("\n".join(line(row) for row in slowest(rows) if meets(row)))
+    for row in filter(meets, slowest(rows)):
+        print(line(row))
     return rows, skipped
 
 
@@ -105,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         with workers(commit, given.quick) as both:
             rows, skipped = all_timed(asked, both, given.quick)
     except Unusable as error:
-        parser.exit(1, f"{parser.prog}: error: {error}\n")
+        parser.error(str(error))
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130

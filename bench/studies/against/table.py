@@ -26,7 +26,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     ratios = (f"{row[key]:.2f}×" if row[key] is not None else "" for key in ("old_ratio", "new_ratio"))
     least, most = row["at_least"], row["at_most"]
     aims = ([ratio(least)] if least is not None else []) + ([f"{most:g} µs"] if most is not None else [])
-    times = figure(row["old_us"]), figure(row["new_us"]), f"{row['old_us'] / row['new_us']:.2f}×"
+    times = figure(row["old_us"]), figure(row["new_us"]), f"{row['faster']:.2f}×"
     return row["row"], row["case"], row["against"], *ratios, *times, ", ".join(aims), {True: "yes", False: "no", None: ""}[meets(row)]
 
 

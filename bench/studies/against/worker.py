@@ -3,6 +3,7 @@
 ["make", case] makes a case; ["turn", side, seconds] times one of its sides, and is answered with seconds a step.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -103,9 +104,11 @@ def main(quick: str, folder: str) -> None:
     os.dup2(2, 1)  # what else prints would be taken for an answer
     gc.disable()
     worker = Worker(cases(bool(int(quick))))
-    print(json.dumps({"answer": os.path.realpath(fusedrms.__file__)}), file=channel)
-    for line in asked:
-        print(json.dumps(worker.answer(line)), file=channel)
+    answer = {"answer": os.path.realpath(fusedrms.__file__)}
+    while True:
+        with contextlib.suppress(BrokenPipeError):  # nobody listens: questions() ends the process
+            print(json.dumps(answer), file=channel)
+        answer = worker.answer(next(asked))
 
 
 if __name__ == "__main__":
