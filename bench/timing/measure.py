@@ -4,7 +4,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -58,6 +58,15 @@ def host_seconds(step: Step, device: torch.device) -> float:
     return statistics.median(seconds)
 
 
+def _states(found: dict) -> Iterator[Tensor]:
+    """Also of dictionaries within, as HeavyBall has them."""
+    for key, value in found.items():
+        if isinstance(value, dict):
+            yield from _states(value)
+        elif isinstance(value, Tensor) and key != "step":
+            yield value
+
+
 def held_and_moved(step: Step) -> tuple[float, float] | None:
     """Bytes a parameter that parameters and states take up, and that a step moves: these read and written, the gradient read.
 
@@ -68,6 +77,5 @@ def held_and_moved(step: Step) -> tuple[float, float] | None:
         return None
     params = [param for group in optimizer.param_groups for param in group["params"]]
     numel = sum(param.numel() for param in params)
-    states = [value for state in optimizer.state.values() for key, value in state.items() if isinstance(value, Tensor) and key != "step"]
-    held = sum(tensor.nbytes for tensor in (*params, *states)) / numel
+    held = sum(tensor.nbytes for tensor in (*params, *_states(optimizer.state))) / numel
     return held, 2 * held + sum(param.grad.nbytes for param in params) / numel

@@ -96,10 +96,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Nam
     parser.add_argument("--quick", action="store_true", help="shorter turns, and little of the last row: a minute")
     parser.add_argument("--output", type=place, help="directory (default: bench/results; of a part, runs/bench)")
     given = parser.parse_args(argv)
-    asked = chosen(parser, given.only, names)
+    given.rows = chosen(parser, given.only, names)
     given.output = given.output or (ROOT / "runs/bench" if given.quick or given.only else RESULTS)
     check_output(parser, given.output)
-    return parser, given, [case for case in cases(given.quick).values() if case.row in asked]
+    return parser, given, [case for case in cases(given.quick).values() if case.row in given.rows]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         commit = find_commit(given.commit)
         about = {**machine(torch.device("cpu"), shlex.join(command)), "changed": changed(), "against": commit}
-        with workers(commit, given.quick) as both:
+        with workers(commit, given.rows, given.quick) as both:
             rows, skipped = all_timed(asked, both, given.quick)
     except Unusable as error:
         parser.error(str(error))

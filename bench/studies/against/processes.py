@@ -95,8 +95,7 @@ class Worker:
         self._name, self._package, self._log = name, package, folder / f"{name}.log"
         path = os.pathsep.join(dict.fromkeys(map(str, (package, ROOT))))
         environment = {**os.environ, "PYTHONPATH": path, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        if package != ROOT:
-            environment["NUMBA_CACHE_DIR"] = str(folder / "numba")  # the user's would keep it
+        environment["NUMBA_CACHE_DIR"] = str(folder / f"{name}.numba")  # the user's would keep what another commit compiles
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.studies.against.worker", str(int(quick)), str(folder)],
@@ -143,16 +142,21 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(commit: str, quick: bool) -> Iterator[tuple[Worker, Worker]]:
+def workers(commit: str, rows: list[str], quick: bool) -> Iterator[tuple[Worker, Worker]]:
     """Of that commit and of this checkout."""
     with scratch() as folder, contextlib.ExitStack() as stack:
         extract(commit, folder / "package")
-        old, new = both = Worker(commit, folder / "package", folder, quick), Worker("this checkout", ROOT, folder, quick)
-        for worker in both:
-            stack.callback(worker.stop)
-        for worker in both:
-            worker.check()
-        yield old, new
+        for compiling in (True, False):
+            both = Worker(commit, folder / "package", folder, quick), Worker("this checkout", ROOT, folder, quick)
+            for worker in both:
+                stack.callback(worker.stop)
+            for worker in both:
+                worker.check()
+            if compiling:  # what compilers leave on the heap sets tensors apart, and small steps take a fifth longer: others time
+                for worker in both:
+                    worker.ask("compile", rows)
+                    worker.stop()
+        yield both
 
 
 @contextlib.contextmanager
