@@ -2,7 +2,7 @@
 
     python -m bench.studies.against COMMIT [--only ROW ...] [--quick] [--output bench/results]
 
-Takes six minutes. Writes against.json; of a part, which --only and --quick ask for, into runs/bench.
+Takes seven to eight minutes on two cores. Writes against.json; of a part, which --only and --quick ask for, into runs/bench.
 """
 
 import argparse
