@@ -10,7 +10,8 @@ from bench.common.machine import free_bytes
 from bench.common.store import CACHED, LIMITS
 from bench.timing.algorithms import ALGORITHMS, Implementation, Unavailable
 from bench.timing.limits import Limits
-from bench.timing.measure import extra_bytes, held_and_moved, host_seconds, timed, without_launch
+from bench.timing.measure import extra_bytes, held_and_moved, host_seconds, timed
+from bench.timing.switches import without_launch
 from bench.timing.workloads import WORKLOADS, Shapes, parameters
 from fusedrms import FusedRMSProp
 from fusedrms.engine.optimizer import FusedOptimizer
@@ -100,8 +101,7 @@ def _step(
     if devices.is_gpu(device):
         info["host_us"] = host_seconds(step, device) * 1e6
     elif isinstance(optimizer := getattr(step, "__self__", None), FusedOptimizer):
-        with pytest.MonkeyPatch.context() as patch:
-            without_launch(patch)
+        with without_launch():
             optimizer.release()
             step()
             info["host_us"] = host_seconds(step, device) * 1e6
@@ -111,10 +111,9 @@ def _step(
 
 @pytest.mark.parametrize("gradients", ["unmoved", "moved"])
 @pytest.mark.parametrize("n_tensors", [100, 1000, 10000])
-def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
+def test_host(benchmark, device, n_tensors, gradients):
     """What step() costs the host for tensors of 64 elements, the launch excluded."""
     benchmark.group = "the host's part of a step"
-    without_launch(monkeypatch)
     params = parameters([(64,)] * n_tensors, device)
     optimizer = FusedRMSProp(params)
     others = [[torch.randn_like(param) for param in params] for _ in range(2)]
@@ -126,4 +125,5 @@ def test_host(benchmark, device, n_tensors, gradients, monkeypatch):
                 param.grad = grad
         devices.synchronize(device)
 
-    benchmark.pedantic(optimizer.step, setup=setup, rounds=100, warmup_rounds=3)
+    with without_launch():
+        benchmark.pedantic(optimizer.step, setup=setup, rounds=100, warmup_rounds=3)

@@ -13,7 +13,7 @@ import torch
 from bench.common.arguments import ROOT
 from fusedrms.kernels import devices, lang
 
-GUESTS = ("bitsandbytes", "timm")
+GUESTS = ("bitsandbytes", "timm", "heavyball", "deepspeed")
 
 
 def _version(package: str) -> str | None:

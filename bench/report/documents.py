@@ -11,13 +11,13 @@ from bench.common.store import load
 from bench.gpu import headline
 from bench.report import steps
 from bench.studies import bits, group_size, precision, shards, versions
+from bench.studies.against import table as against
 from fusedrms.tools.files import write
 
 PAGES = ("README.md", "docs/*.md")
 BEGIN, END = "<!-- from ", " -->"
-TABLES: dict[str, Callable[[dict], list[str]]] = {
-    name: made for module in (steps, precision, bits, group_size, shards, headline, versions) for name, made in module.TABLES.items()
-}
+SOURCES = (steps, precision, bits, group_size, shards, headline, versions, against)
+TABLES: dict[str, Callable[[dict], list[str]]] = {name: made for source in SOURCES for name, made in source.TABLES.items()}
 
 
 def marked(line: str) -> tuple[str, str] | None:

@@ -18,6 +18,8 @@ COLORS = {
     COMPILED: "tab:red",
     "torch AdamW fused": "tab:green",
     "bitsandbytes": "tab:purple",
+    "HeavyBall": "tab:olive",
+    "DeepSpeed CPUAdam": "tab:cyan",
 }
 
 

@@ -10,7 +10,6 @@ import statistics
 import sys
 import time
 
-import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -23,7 +22,7 @@ from bench.common.arguments import RESULTS, make_parser, writing
 from bench.common.machine import machine
 from bench.common.store import dumped, load
 from bench.studies.shards import GPUS, MODELS, RULE, USUAL, asked
-from bench.timing.measure import without_launch
+from bench.timing.switches import without_launch
 from fusedrms import FusedRMSProp
 from fusedrms.tools import inspect
 from fusedrms.tools.errors import UserError
@@ -40,8 +39,7 @@ def held(rule: str, mode: str, numel: int = NUMEL) -> dict[str, float]:
     """Bytes a parameter that memory() reports of an optimizer after its first step, whose launch is left out."""
     param = torch.nn.Parameter(torch.zeros(numel, dtype=parse_mode(mode)[0]))
     param.grad = torch.zeros_like(param)
-    with pytest.MonkeyPatch.context() as patch:
-        without_launch(patch)
+    with without_launch():
         optimizer = make(rule, mode, [param])
         optimizer.step()
     return {name: round(n_bytes, 4) for name, n_bytes in optimizer.memory().per_parameter.items()}
@@ -77,8 +75,7 @@ def host_us(n_tensors: int) -> float:
     mesh = init_device_mesh("cpu", (1,))
     params, *grads = ([distribute_tensor(torch.randn(64), mesh, [Shard(0)]) for _ in range(n_tensors)] for _ in range(3))
     params, seconds = [torch.nn.Parameter(param) for param in params], []
-    with pytest.MonkeyPatch.context() as patch:
-        without_launch(patch)
+    with without_launch():
         optimizer = FusedRMSProp(params)
         for _ in range(HOST_ROUNDS):
             grads.reverse()

@@ -105,6 +105,8 @@ ALGORITHMS: dict[str, dict[str, Implementation]] = {  # the baseline first: rati
         "torch AdamW fused": Implementation(lambda params: torch.optim.AdamW(params, fused=True).step, 16, 28, agrees=False, guest=True),
         "bitsandbytes": _guest("bitsandbytes.optim", "RMSprop", 12, 20),
         "bitsandbytes 8bit": _guest("bitsandbytes.optim", "RMSprop8bit", 12, agrees=False),
+        "HeavyBall": _guest("heavyball", "RMSprop", 24, 20, agrees=False, consume_grad=False)._replace(compiled=True),
+        "DeepSpeed CPUAdam": _guest("deepspeed.ops.adam", "DeepSpeedCPUAdam", 16, 28, agrees=False),
         **_modes(),
     },
     "centered+momentum": {

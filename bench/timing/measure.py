@@ -4,10 +4,9 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -48,16 +47,6 @@ def extra_bytes(step: Step, device: torch.device) -> int:
     return max(itertools.accumulate((n_bytes for _, n_bytes in changes), initial=0))
 
 
-def without_launch(patch: pytest.MonkeyPatch) -> None:
-    """Leave of the steps of our optimizers, from their next plan on, what the host does."""
-
-    def prepare(*args):
-        return lambda *args: None
-
-    for name in ("buckets.prepare", "buckets.prepare_squares", "norms.prepare_norms"):
-        patch.setattr(f"fusedrms.engine.tables.{name}", prepare)
-
-
 def host_seconds(step: Step, device: torch.device) -> float:
     """Median time until step() returns, with nothing else under way on the device."""
     seconds = []
@@ -67,6 +56,15 @@ def host_seconds(step: Step, device: torch.device) -> float:
         step()
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)
+
+
+def _states(found: dict) -> Iterator[Tensor]:
+    """Also of dictionaries within, as HeavyBall has them."""
+    for key, value in found.items():
+        if isinstance(value, dict):
+            yield from _states(value)
+        elif isinstance(value, Tensor) and key != "step":
+            yield value
 
 
 def held_and_moved(step: Step) -> tuple[float, float] | None:
@@ -79,6 +77,5 @@ def held_and_moved(step: Step) -> tuple[float, float] | None:
         return None
     params = [param for group in optimizer.param_groups for param in group["params"]]
     numel = sum(param.numel() for param in params)
-    states = [value for state in optimizer.state.values() for key, value in state.items() if isinstance(value, Tensor) and key != "step"]
-    held = sum(tensor.nbytes for tensor in (*params, *states)) / numel
+    held = sum(tensor.nbytes for tensor in (*params, *_states(optimizer.state))) / numel
     return held, 2 * held + sum(param.grad.nbytes for param in params) / numel
