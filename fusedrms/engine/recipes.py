@@ -1,5 +1,6 @@
 """The recipes of an optimizer, kept from step to step."""
 
+from itertools import repeat
 from operator import is_, is_not, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,20 +18,23 @@ _FIXED = (int, float, str, type(None), torch.dtype, ProcessGroups)  # what canno
 
 
 class _Made(NamedTuple):
-    """What was made of a parameter group."""
+    """What was made of a parameter group; it holds none of its parameters."""
 
-    keys: tuple[Any, ...] = ()  # those of the group,
-    values: tuple[Any, ...] = ()  # and their values; none if one may change in place
-    options: tuple[Any, ...] = ()  # likewise those that are options, lr first
+    options: tuple[Any, ...] = ()  # lr first; none if one may change in place
+    n_keys: int = 0
     recipe: Recipe | None = None
 
 
 _UNMADE = _Made()
 
 
-def _is_as_before(group: dict[str, Any], made: _Made) -> bool:
-    """In a third of the time that it takes to look the options up."""
-    return (*dict.keys(group),) == made.keys and all(map(is_, dict.values(group), made.values))
+def _is_as_before(options: itemgetter, group: dict[str, Any], made: _Made) -> bool:
+    if not made.options or len(group) != made.n_keys:
+        return False
+    try:
+        return all(map(is_, options(group), made.options))
+    except KeyError:
+        return False
 
 
 class Recipes:
@@ -53,7 +57,7 @@ class Recipes:
         if self._options is None:
             self._options = itemgetter("lr", *(name for name in optimizer.defaults if name != "lr"))
         groups, options = optimizer.param_groups, self._options
-        if len(groups) != len(self._made) or not all(map(_is_as_before, groups, self._made)):
+        if len(groups) != len(self._made) or not all(map(_is_as_before, repeat(options), groups, self._made)):
             made = [self._made_anew(optimizer, options, g) for g in range(len(groups))]
             recipes = [each.recipe for each in made if each.recipe]
             if len(recipes) != len(self._recipes) or not all(map(is_, recipes, self._recipes)):
@@ -71,7 +75,7 @@ class Recipes:
             check_present(g, group, optimizer.defaults)
             raise
         before = self._made[g] if g < len(self._made) else _UNMADE
-        same_keys = len(before.options) == len(values) and len(before.keys) == len(group)
+        same_keys = len(before.options) == len(values) and before.n_keys == len(group)
         changed = sum(map(is_not, values, before.options)) if same_keys else -1
         recipe = before.recipe
         # a schedule sets lr at each step, and nothing else
@@ -82,4 +86,4 @@ class Recipes:
             recipe, values = optimizer.recipe(group), options(group)
             if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in optimizer.defaults):
                 return _Made(recipe=recipe)
-        return _Made(keys=(*dict.keys(group),), values=(*dict.values(group),), options=values, recipe=recipe)
+        return _Made(options=values, n_keys=len(group), recipe=recipe)
