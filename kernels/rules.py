@@ -30,8 +30,9 @@ class Common(NamedTuple):
     clip_weights: Any
 
 
-# The value of each that changes nothing; torch's own options, which come first, have others.
+# The value of each that changes nothing; the first two have others.
 NEUTRAL = dict(
+    weight_decay=0.0,
     correction=1.0,
     clip_grad=math.inf,
     clip_normed=math.inf,
@@ -185,6 +186,6 @@ def apply(grad, param, state, grad_scale, norm, common, args, RULE: tl.constexpr
     lr = common.lr * norm_scale(norm, common.clip_update_norm)
     update, state = RULE(grad, state, lr, common.correction, args)
     # not param * (1 - lr * decay): in float32 that factor rounds, to the same side at every step
-    shrink = common.lr * common.decoupled_weight_decay
+    shrink = tl.where(common.decoupled_weight_decay == 0.0, 0.0, common.lr * common.decoupled_weight_decay)
     param = tl.where(shrink == 0.0, param, tl.fma(param, -shrink, param))
     return clip(param - update, common.clip_weights), state
