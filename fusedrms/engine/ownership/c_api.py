@@ -61,7 +61,9 @@ def _get_grad() -> int:
     descriptor = inspect.getattr_static(Parameter, "grad")
     if not isinstance(descriptor, GetSetDescriptorType):
         return 0
-    words = (ctypes.c_int64 * 6).from_address(id(descriptor))  # reference count, class, and three of what all descriptors have
+    words = (ctypes.c_int64 * 6).from_address(id(descriptor))  # reference count, class, owner, two names, definition
+    if words[1] != id(GetSetDescriptorType) or words[2] != id(descriptor.__objclass__):
+        return 0
     definition = (ctypes.c_int64 * 5).from_address(words[5])
     if ctypes.string_at(definition[0]) != GRAD.encode() or definition[4]:
         return 0
