@@ -76,7 +76,7 @@ def read(assembly: str, storage: Storage) -> CPUCode:
     if any(width is None for _, width in vectors):
         return CPUCode(None, None, None)
     written = [rows for v, rows in enumerate(storage.dtypes) if v and v not in storage.quantized]
-    # quantized values wait as float32 until the largest of their group is known; then a loop for each stores their codes
+    # quantized values wait as float32 until the largest of their group is known; then a loop stores their codes
     n_bytes = sum(ITEMSIZE[name] for rows in written for name in rows) + 4 * len(storage.quantized)
     updates, codes = [], []
     for loop, width in vectors:
@@ -86,10 +86,10 @@ def read(assembly: str, storage: Storage) -> CPUCode:
             continue
         if total % n_bytes == 0 and total // n_bytes >= least:
             updates.append((len(loop) / (total // n_bytes), loop))
-        elif storage.quantized and total >= least:
-            codes.append((len(loop) / total, loop))
+        elif storage.quantized and total % len(storage.quantized) == 0 and total // len(storage.quantized) >= least:
+            codes.append((len(loop) * len(storage.quantized) / total, loop))
     width = max(width or 0 for _, width in vectors)
-    if not updates or len(codes) != len(storage.quantized):
+    if len(updates) < (2 if storage.quantized else 1) or len(codes) != bool(storage.quantized):  # groups may be unrolled, and no loop
         return CPUCode(width, None, None)
     hot = [min(updates, key=lambda pair: pair[0]), *codes]
     stack = sum(bool(re.search(r"(?<![,\w(])-?\d*\(%rsp\)|\[sp\b", one.operands)) for _, loop in hot for one in loop)

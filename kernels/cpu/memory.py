@@ -1,7 +1,8 @@
 """Numba: typed loads and stores at addresses, the counterpart of memory.py.
 
 A value lies in one row of addresses or in two, as there. Elements are handled one by one, but the codes of a group need the
-largest of their magnitudes first: until the group is done their values wait in `scratch`, float32 [quantized values, GROUP].
+largest of their magnitudes first: until the group is done their values wait in `scratch`, float32 [quantized values, GROUP]. Behind
+these there is room for a group of each row: see _LastGroup.
 """
 
 import itertools
@@ -13,7 +14,7 @@ from numba.extending import NativeValue, intrinsic, models, register_model, unbo
 
 from .. import quant, rounding
 from ..quant import GROUP
-from ..storage import MASTER, PLAIN, QUANTIZED, SPLIT, Storage
+from ..storage import ITEMSIZE, MASTER, PLAIN, QUANTIZED, SPLIT, Storage
 from .trace import TYPES, Value, traced
 
 WORD, FLOAT = TYPES["int64"], TYPES["float32"]
@@ -96,9 +97,12 @@ class _Rows:
         _apart(self.builder, self.builder.store(kept.value, self._slot(scratch, value)), "scratch", self.names)
 
 
-def _random(builder, index, keys, stream: int) -> Value:
-    *words, shard_offset = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
-    return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + shard_offset, words, stream)
+def _random(builder, index, keys, stream: int, first=None) -> Value:
+    """Of element `index`, counted from `first`."""
+    *words, offset = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
+    if first is not None:  # outside of a loop over the group, where LLVM would add up each lane's 64 bits
+        offset = offset + Value(builder, first, "int64").to("uint32")
+    return traced(rounding.random_bits)(Value(builder, index, "int64").to("uint32") + offset, words, stream)
 
 
 @intrinsic
@@ -123,7 +127,8 @@ def scratch_of(typing_context, variant):
     """The address of scratch, on the stack."""
 
     def build(context, builder, signature, args):
-        memory = cgutils.alloca_once(builder, FLOAT, size=max(1, GROUP * len(variant.storage.quantized)))
+        n_rows = variant.rows[-1] if variant.storage.quantized else 0
+        memory = cgutils.alloca_once(builder, FLOAT, size=max(1, GROUP * (len(variant.storage.quantized) + n_rows)))
         return builder.ptrtoint(memory, WORD)
 
     return nt.intp(variant), build
@@ -141,6 +146,76 @@ def chunk_keys(typing_context, variant, words, start, shard_offset):
         return cgutils.pack_array(builder, [key.value for key in (*keys, shard_offset.to("uint32"))])
 
     return nt.UniTuple(nt.uint32, 6 if wraps else 3)(variant, nt.UniTuple(nt.int32, 3), nt.int64, nt.int64), build
+
+
+class _LastGroup:
+    """The elements of a group that is cut short, in memory of their own, where it is whole: of what is missing, copies of the first.
+
+    So loops over groups have a length that LLVM knows; copies have no peak that the first has not.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, variant: Variant, bases, first, last, scratch):
+        self.builder, self.bases, self.first, self.storage = builder, bases, first, variant.storage
+        self.size = builder.sub(last, first)
+        self.is_short = builder.icmp_signed("<", self.size, WORD(GROUP))
+        self.room = builder.add(scratch, WORD(4 * GROUP * len(variant.storage.quantized)))
+        scales = {variant.rows[v] + 1 for v in variant.storage.quantized}
+        rows = enumerate(dtype for value in variant.storage.dtypes for dtype in value)
+        self.rows = {row: ITEMSIZE[dtype] for row, dtype in rows if row not in scales}
+
+    def _pointers(self, row: int):
+        """To the first element in its tensor, and here."""
+        at = self.builder.extract_value(self.bases, row), self.builder.mul(self.first, WORD(self.rows[row]))
+        kind = ir.IntType(8 * self.rows[row]).as_pointer()
+        return self.builder.inttoptr(self.builder.add(*at), kind), self.builder.inttoptr(self._here(row), kind)
+
+    def _here(self, row: int):
+        return self.builder.add(self.room, WORD(4 * GROUP * row))
+
+    def filled(self):
+        """The rows' addresses: of the tensor, or such that its indices lead here."""
+        with self.builder.if_then(self.is_short, likely=False):
+            for row, itemsize in self.rows.items():
+                there, here = self._pointers(row)
+                value = self.builder.load(there, align=1)
+                with cgutils.for_range(self.builder, WORD(GROUP)) as loop:
+                    self.builder.store(value, self.builder.gep(here, [loop.index]))
+                cgutils.raw_memcpy(self.builder, here, there, self.size, itemsize)
+        new = self.bases
+        for row, itemsize in self.rows.items():
+            base = self.builder.sub(self._here(row), self.builder.mul(self.first, WORD(itemsize)))
+            base = self.builder.select(self.is_short, base, self.builder.extract_value(self.bases, row))
+            new = self.builder.insert_value(new, base, row)
+        return new
+
+    def write_back(self) -> None:
+        with self.builder.if_then(self.is_short, likely=False):
+            for row, itemsize in self.rows.items():
+                if row > 0:  # the gradient is only read
+                    there, here = self._pointers(row)
+                    cgutils.raw_memcpy(self.builder, there, here, self.size, itemsize)
+
+
+@intrinsic
+def whole_group(typing_context, variant, bases, first, last, scratch):
+    """The addresses by which the elements from `first` on are handled, a whole group; `bases` where nothing is quantized."""
+
+    def build(context, builder, signature, args):
+        return _LastGroup(builder, variant, *args[1:]).filled() if variant.storage.quantized else args[1]
+
+    return bases(variant, bases, nt.intp, nt.intp, nt.intp), build
+
+
+@intrinsic
+def write_back(typing_context, variant, bases, first, last, scratch):
+    """Bring what was updated elsewhere to where it belongs."""
+
+    def build(context, builder, signature, args):
+        if variant.storage.quantized:
+            _LastGroup(builder, variant, *args[1:]).write_back()
+        return context.get_dummy_value()
+
+    return nt.none(variant, bases, nt.intp, nt.intp, nt.intp), build
 
 
 @intrinsic
@@ -223,20 +298,22 @@ def larger(typing_context, variant, peaks, values):
 
 
 @intrinsic
-def store_quantized(typing_context, variant, bases, first, last, peaks, keys, scratch):
-    """Scale and codes of the elements from `first` up to `last`, a group or what there is of it."""
+def store_quantized(typing_context, variant, bases, first, peaks, keys, scratch):
+    """Scale and codes of the group of elements from `first` on."""
 
     def build(context, builder, signature, args):
-        _, bases, first, last, peaks, keys, scratch = args
-        group = builder.lshr(first, WORD(GROUP.bit_length() - 1))
+        _, bases, first, peaks, keys, scratch = args
+        group, scales = builder.lshr(first, WORD(GROUP.bit_length() - 1)), []
         for number, v in enumerate(variant.storage.quantized):
             scale = Value(builder, builder.extract_value(peaks, number), "int32").to("float32", bitcast=True)
             _Rows(builder, variant, bases, group).store(v, 1, scale)
-            with cgutils.for_range_slice(builder, first, last, WORD(1)) as (index, _):
-                rows = _Rows(builder, variant, bases, index)
-                random = _random(builder, index, keys, v - 1)
+            scales.append(scale)
+        with cgutils.for_range(builder, WORD(GROUP)) as loop:  # one, as two values share a hash
+            rows = _Rows(builder, variant, bases, builder.add(first, loop.index))
+            for v, scale in zip(variant.storage.quantized, scales, strict=True):
+                random = _random(builder, loop.index, keys, v - 1, first)
                 code = traced(quant.quantize)(rows.recall(scratch, v), scale, random, variant.storage.dtypes[v][0])
                 rows.store(v, 0, code)
         return context.get_dummy_value()
 
-    return nt.none(variant, bases, nt.intp, nt.intp, peaks, keys, nt.intp), build
+    return nt.none(variant, bases, nt.intp, peaks, keys, nt.intp), build

@@ -14,7 +14,19 @@ from ..rules import ARGS, NEUTRAL, Common
 from ..storage import Storage
 from ..tables import SKIP, TYPES, UNSCALE, Tables, dtype_of
 from .language import compile_rule
-from .memory import Variant, chunk_keys, larger, load_row, load_scales, prefetch_rows, scratch_of, store_quantized, store_row
+from .memory import (
+    Variant,
+    chunk_keys,
+    larger,
+    load_row,
+    load_scales,
+    prefetch_rows,
+    scratch_of,
+    store_quantized,
+    store_row,
+    whole_group,
+    write_back,
+)
 from .packed import Address, values_at
 from .threads import Loop, Threads, compile_loop
 
@@ -110,15 +122,15 @@ def _(variant, values, grad_scale, common, args):
     return update
 
 
-def _part_end(variant, begin, end):
-    """Replaced by its overload: where the elements from `begin` on end that are handled together: those of a group, or all."""
+def _part_size(variant, begin, end):
+    """Replaced by its overload: how many elements from `begin` on are handled together: those of a group, or all."""
 
 
-@overload(_part_end)
+@overload(_part_size)
 def _(variant, begin, end):
     if variant.storage.quantized:
-        return lambda variant, begin, end: min(begin + GROUP, end)
-    return lambda variant, begin, end: end
+        return lambda variant, begin, end: GROUP  # a constant, so that loops have no remainder: 0.8 to 0.9 of the time
+    return lambda variant, begin, end: end - begin
 
 
 def _no_peaks(variant):
@@ -164,22 +176,24 @@ def _step(variant, tables_at, chunk, first, last, scalars):
         plain = _changes_nothing(variant, common)
         begin = start
         while begin < end:
-            stop = _part_end(variant, begin, end)
+            size = _part_size(variant, begin, end)
+            part = whole_group(variant, bases, begin, end, scratch)
             scales = load_scales(variant, bases, begin // GROUP)
             peaks = _no_peaks(variant)
             slots = scratch - 4 * begin  # where the values of element 0 would wait
             if plain:
-                for i in range(begin, stop):
-                    values = _plain_update(variant, load_row(variant, bases, i, scales), grad_scale, common, args)
+                for i in range(begin, begin + size):
+                    values = _plain_update(variant, load_row(variant, part, i, scales), grad_scale, common, args)
                     peaks = larger(variant, peaks, values)
-                    store_row(variant, bases, i, values, keys, slots)
+                    store_row(variant, part, i, values, keys, slots)
             else:
-                for i in range(begin, stop):
-                    values = _update(variant, load_row(variant, bases, i, scales), grad_scale, norm, common, args)
+                for i in range(begin, begin + size):
+                    values = _update(variant, load_row(variant, part, i, scales), grad_scale, norm, common, args)
                     peaks = larger(variant, peaks, values)
-                    store_row(variant, bases, i, values, keys, slots)
-            store_quantized(variant, bases, begin, stop, peaks, keys, slots)
-            begin = stop
+                    store_row(variant, part, i, values, keys, slots)
+            store_quantized(variant, part, begin, peaks, keys, slots)
+            write_back(variant, bases, begin, end, scratch)
+            begin += size
 
 
 def array(name: str, compute: nt.Float = nt.float64) -> nt.Array:
