@@ -14,6 +14,7 @@ from ..rules import ARGS, NEUTRAL, Common
 from ..storage import Storage
 from ..tables import SKIP, TYPES, UNSCALE, Tables, dtype_of
 from .language import compile_rule
+from .last_group import whole_group, write_back
 from .memory import (
     Variant,
     chunk_keys,
@@ -24,8 +25,6 @@ from .memory import (
     scratch_of,
     store_quantized,
     store_row,
-    whole_group,
-    write_back,
 )
 from .packed import Address, values_at
 from .threads import Loop, Threads, compile_loop
