@@ -62,6 +62,28 @@ def test_a_subclass_calls_them_once():
     optimizer.register_step_pre_hook(lambda *args: calls.append("pre"))
     optimizer.step()
     assert (calls, optimizer.seen) == (["pre"], 1)
+    optimizer.step(lambda: optimizer.step() if len(calls) < 3 else None)  # a step within a step is one of its own
+    assert calls == ["pre"] * 3
+    assert optimizer.hooking is None
+
+
+@pytest.mark.parametrize("when", ["before it is made", "after it"])
+def test_a_step_that_is_assigned_to_the_class(when):
+    class Assigned(Overridden):
+        pass
+
+    before, calls = Overridden.step, []
+
+    def assign():
+        Assigned.step = lambda self, *args, **kwargs: before(self, *args, **kwargs)
+
+    if when == "before it is made":
+        assign()
+    optimizer = one(Assigned)
+    assign()
+    optimizer.register_step_post_hook(lambda *args: calls.append("post"))
+    optimizer.step()
+    assert calls == ["post"]
 
 
 def test_a_hook_may_give_other_arguments():

@@ -56,6 +56,27 @@ def test_a_gradient_that_is_a_new_object_each_time(reading):
     assert_close([param.detach().as_subclass(torch.Tensor)], [twin], 3)
 
 
+@pytest.mark.usefixtures("reading")
+def test_a_property_in_place_of_grad(monkeypatch):
+    """It is refused from the next step on, whatever the tables were made with; in place of every tensor's it counts."""
+    params = parameters([(5,), (6,)])
+    optimizer = FusedRMSProp(params)
+    random_grads(params)
+    step_and_check(optimizer)
+    getter = torch.Tensor.grad.__get__
+    before = params[1].detach().clone()
+    made_up = property(lambda self: None if self is params[1] else getter(self))
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Parameter, "grad", made_up, raising=False)
+        with pytest.raises(RuntimeError, match="which makes up its grad"):
+            optimizer.step()
+        patch.setattr(torch.Tensor, "grad", made_up, raising=False)
+        optimizer.step()
+        assert torch.equal(params[1], before)
+    step_and_check(optimizer)
+    assert not torch.equal(params[1], before)
+
+
 def test_fake_parameters_are_refused():
     from torch._subclasses.fake_tensor import FakeTensorMode
 

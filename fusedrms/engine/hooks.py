@@ -19,7 +19,7 @@ _is_profiled = torch.autograd._profiler_enabled  # pyright: ignore[reportPrivate
 
 
 def _is_watched(optimizer: Optimizer) -> bool:
-    """Whether the optimizer has hooks, or something records what this thread or any other does."""
+    """Whether the optimizer has hooks, or a profiler runs; of an ExecutionTraceObserver without a profiler nobody tells."""
     if _global_optimizer_pre_hooks or _global_optimizer_post_hooks:
         return True
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
@@ -28,19 +28,24 @@ def _is_watched(optimizer: Optimizer) -> bool:
 
 
 def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A step() that torch leaves as it is, and that calls hooks as torch's own do.
-
-    A class that overrides it gets torch's wrapper, in which this one then calls no hooks a second time.
-    """
+    """A step() that torch leaves as it is, and that calls hooks as torch's own do: of one that calls another's the outer one alone."""
     watched: Any = Optimizer.profile_hook_step(step)
 
     # torch.compile ends a graph before it and begins another after it: nothing in it can be traced
     @torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
     @wraps(step)
     def hooked_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_watched(self) and getattr(type(self).step, "__code__", None) is not watched.__code__:
+        # torch has put its own wrapper around a step() that was assigned to a class
+        if not _is_watched(self):
+            return step(self, *args, **kwargs)
+        # another calls them: an override, or torch's wrapper, which it puts around a step() that was assigned to a class
+        if self.hooking not in (None, hooked_step) or getattr(type(self).step, "__code__", None) is watched.__code__:
+            return step(self, *args, **kwargs)
+        before, self.hooking = self.hooking, hooked_step
+        try:
             return watched(self, *args, **kwargs)
-        return step(self, *args, **kwargs)
+        finally:
+            self.hooking = before
 
     hooked_step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]
     return hooked_step

@@ -25,7 +25,13 @@ class FusedOptimizer(CheckpointedOptimizer):
         arguments: all arguments of its __init__, by name.
     """
 
+    hooking: Callable[..., Any] | None = None  # the step() that calls the hooks now, of this class or one made from it
     _first_number = 0  # of its parameters, among those that it is a part of
+
+    def __init_subclass__(cls, **arguments: Any):
+        super().__init_subclass__(**arguments)
+        if "step" in vars(cls):
+            cls.step = hooked(vars(cls)["step"])
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -82,8 +88,8 @@ class FusedOptimizer(CheckpointedOptimizer):
     def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None if closure is None else loss_of(self, closure)
         grad_mode = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)  # as torch.no_grad() does, in a third of its time
         try:
+            torch._C._set_grad_enabled(False)  # as torch.no_grad() does, in a third of its time
             if not self.state and only_makes_states():
                 self._make_states(lambda param: param.grad is not None)
             else:

@@ -74,6 +74,7 @@ def _get_grad() -> int:
     return definition[1] if known and function(param, None) is param.grad else 0
 
 
+GRAD_OF_PARAMETER = Parameter.grad  # the descriptor; what somebody else puts in its place is asked as any attribute is
 _GET_GRAD = _get_grad()
 
 API = Api(

@@ -203,13 +203,18 @@ def _scan(at, state, params, states, grads, shards):
 
 @cached_njit()
 def _count_versions(at):
-    """Count the versions of parameters, which autograd may have saved; inference tensors have no counter."""
+    """Count the versions of parameters, which autograd may have saved; inference tensors have no counter.
+
+    They are reached from the objects, which the step holds: another thread may have swapped what is behind these since the scan.
+    """
     _, words, _, record = values_at(at)
     facts = record.facts
     for k in range(facts.size):
         prefetch(facts[min(k + 2 * AHEAD, facts.size - 1)].version)
-        if facts[k].versioned and facts[k].version:
-            count(facts[k].version + 8 * words.number)
+        if facts[k].versioned:
+            version = peek(peek(facts[k].object + 8 * words.impl) + 8 * words.version)
+            if version:
+                count(version + 8 * words.number)
 
 
 class Scan:

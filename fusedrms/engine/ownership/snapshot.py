@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
+from torch.nn import Parameter
 
 from ..sharded import is_sharded, local
 from . import c_api, torch_words
@@ -132,8 +133,10 @@ class Snapshot:
         self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
         self.counter_address = addresses[len(tensors) - len(active) :]
         self._count_versions = None
+        self._grad = Parameter.grad
         if c_api.API.exchange:
-            self._scan = Scan(c_api.API, torch_words.WORDS, self._objects, self._record)
+            api = c_api.API if self._grad is c_api.GRAD_OF_PARAMETER else c_api.API._replace(parameter=0)
+            self._scan = Scan(api, torch_words.WORDS, self._objects, self._record)
             if not self._scan.take():
                 raise RuntimeError("DLPack does not tell where a tensor lies")
             self._count_versions = self._scan.count_versions
@@ -144,6 +147,8 @@ class Snapshot:
     def own(self, lists: list[list], state: dict) -> Owned | None:
         """References, if all is as it was and has memory of its own, else None; reads the addresses."""
         self.other_grads = False
+        if Parameter.grad is not self._grad:
+            return None
         if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
             return None
         owned = self._own_by_scan(lists, state) if c_api.API.exchange else self._own_by_python(lists, state)

@@ -181,6 +181,7 @@ class Bucket:
         self._uploads.send(capturing)
         for row, lr in self._device_lrs:
             self._tables.hyper[row, LR].copy_(lr)
+        self._device_lrs = []  # between steps no tensor of the user's is kept
 
     def step(self, scalars: Tensor | np.ndarray, params: list[Tensor]) -> None:
         """Launch, and count; scalars as for launch.prepare(), params as for point_at()."""
