@@ -35,7 +35,6 @@ def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
     @torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
     @wraps(step)
     def hooked_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # torch has put its own wrapper around a step() that was assigned to a class
         if not _is_watched(self):
             return step(self, *args, **kwargs)
         # another calls them: an override, or torch's wrapper, which it puts around a step() that was assigned to a class

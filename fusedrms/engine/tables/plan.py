@@ -69,7 +69,7 @@ class Plan:
         count_on_device: bool = False,
         first_number: int = 0,
     ):
-        self.counts_on_device, self.other_grads = count_on_device, False
+        self.counts_on_device, self.other_grads, self._is_stale = count_on_device, False, False
         named = list(named_parameters(groups))
         params = [each.param for each in named]
         wait_for_grads(params)
@@ -157,9 +157,18 @@ class Plan:
     def holds(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, redistributed: dict[Tensor, Tensor]) -> Owned | None:
         """References to all that a step reads and writes, to be held until it has ended, if the tables can be used for it, else None.
 
-        Reads all addresses; redistributed as for a Plan. RuntimeError if parameters that have moved share memory now.
+        Reads all addresses; redistributed as for a Plan. RuntimeError if parameters that have moved share memory now. Once they cannot be
+        used, but for other_grads, they never are again: they may not say where all lies now.
         """
         self.other_grads = False
+        if self._is_stale:
+            return None
+        self._is_stale = True
+        owned = self._own(groups, recipes, state, redistributed)
+        self._is_stale = owned is None and not self.other_grads
+        return owned
+
+    def _own(self, groups: list[dict], recipes: list[Recipe], state: defaultdict, redistributed: dict[Tensor, Tensor]) -> Owned | None:
         if recipes is not self._recipes and [recipe.kind for recipe in recipes] != self._kinds:
             return None
         snapshot = self._snapshot
