@@ -14,7 +14,7 @@ from fusedrms.engine.tables import configs
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.launch import GPUConfig
-from fusedrms.tools import files, noise, search, tune
+from fusedrms.tools import files, noise, search
 from tools import full_disk, on_full_disk
 
 pytestmark = pytest.mark.usefixtures("config_folders")
@@ -89,7 +89,7 @@ class TestTune:
 
     def test_a_noisy_machine(self, tmp_path, capsys, monkeypatch):
         taken = iter([0.0, 1e6])
-        monkeypatch.setattr(tune, "taken_by_others", lambda: next(taken))
+        monkeypatch.setattr(noise, "taken_by_others", lambda: next(taken))
         assert tuned(tmp_path, "--budget", "1e-9")[0] == 0
         assert "of the cores meanwhile: run this again on a quiet machine" in capsys.readouterr().err
 

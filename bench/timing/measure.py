@@ -1,7 +1,6 @@
 """How a step is measured: its time, the host's part of it, its memory."""
 
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from fusedrms.kernels import devices
-from fusedrms.tools.noise import taken_by_others
+from fusedrms.tools.noise import share_of_others
 
 Step = Callable[[], object]
 SECONDS = {"cpu": 0.7, "gpu": 0.15}  # of rounds, but at least 5 of them
@@ -31,9 +30,9 @@ def timed(benchmark, step: Step, device: torch.device) -> float:
     seconds = time.perf_counter() - begin
     iterations = max(1, int(1e-3 / seconds))
     rounds = min(200, max(5, int(devices.on(device, SECONDS) / (seconds * iterations))))
-    begin, others = time.perf_counter(), taken_by_others()
+    others = share_of_others()
     benchmark.pedantic(run, rounds=rounds, iterations=iterations)
-    return max(0.0, taken_by_others() - others) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
+    return others()
 
 
 def extra_bytes(step: Step, device: torch.device) -> int:

@@ -6,11 +6,11 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-# ends when whoever has started it does
-_BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: sum(range(10000))"
-AWAKE = 0.2  # seconds in which such a process has begun
+# until its parent ends, if it is not told to before
+_BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(10000))"
+BEGUN = 0.2  # seconds until they are
 
 
 def taken_by_others() -> float:
@@ -22,14 +22,22 @@ def taken_by_others() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
+def share_of_others() -> Callable[[], float]:
+    """What tells the share of the cores that other programs have had since this was called; 0 where the system does not tell."""
+    begin, before = time.perf_counter(), taken_by_others()
+    return lambda: max(0.0, taken_by_others() - before) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
+
+
 @contextlib.contextmanager
 def busy() -> Iterator[list[subprocess.Popen]]:
-    """A process on each core that computes all the time."""
-    processes = [subprocess.Popen([sys.executable, "-S", "-c", _BUSY]) for _ in range(os.cpu_count() or 1)]
-    try:
-        time.sleep(AWAKE)
+    """While as many other processes compute as there are cores."""
+    processes = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(os.cpu_count() or 1):
+            # in a session of its own: Ctrl-C is for who started it
+            process = subprocess.Popen([sys.executable, "-S", "-c", _BUSY, str(os.getpid())], start_new_session=True)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+        time.sleep(BEGUN)
         yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()

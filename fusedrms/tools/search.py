@@ -14,6 +14,7 @@ from ..engine.tables import configs
 from ..engine.tables.configs import Key, Row
 from ..engine.tables.plan import Plan
 from ..kernels import devices, lang
+from ..kernels.cpu.threads import MIN_WORK
 from ..kernels.launch import Config, CPUConfig, GPUConfig, is_valid
 from ..kernels.storage import Storage
 from .noise import busy
@@ -53,7 +54,7 @@ def stages(storage: Storage) -> dict[type, list[list[dict[str, int]]]]:
     return {
         CPUConfig: [
             [dict(chunk=1 << n) for n in range(11, 18)],
-            [dict(min_work=1 << n) for n in (19, 20, 21, 22, 40)],
+            [dict(min_work=MIN_WORK << n) for n in (0, 1, 2, 3, 21)],
         ],
         GPUConfig: [
             [dict(threads=t, vectors=v, registers=r) for t in (64, 128, 256, 512) for v in (1, 2) for r in registers],
@@ -156,26 +157,26 @@ def medians(runs: dict[Config, Any], tried: list[Config], clock: Callable, most:
     return dict(zip(tried, map(median, rounds([runs[config] for config in tried], clock, most, until)), strict=True))
 
 
+def look(
+    best: Callable[[], None], default: Callable[[], None], clock: Callable, until: float, least: float
+) -> tuple[list[float], list[float], bool]:
+    """Seconds of both in the same rounds, and whether the best is so many times as fast; if faster, in three rounds of four."""
+    ours, theirs = rounds([best, default], clock, CHECK_ROUNDS, until)
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return ours, theirs, median(theirs) >= least * median(ours) and (least <= 1 or quantiles(ratios)[0] > 1)
+
+
 def last_looks(
     best: Callable[[], None], default: Callable[[], None], clock: Callable, until: float, beside_others: bool
 ) -> tuple[list[float], list[float], bool]:
     """Seconds of both, and whether the best is faster beyond doubt: by two looks at it, and no slower beside busy processes, if asked."""
-
-    def look(least: float) -> bool:
-        nonlocal ours, theirs
-        ours, theirs = rounds([best, default], clock, CHECK_ROUNDS, until)
-        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-        return median(theirs) >= least * median(ours) and (least <= 1 or quantiles(ratios)[0] > 1)
-
-    ours: list[float] = []
-    theirs: list[float] = []
-    # what noise has made the first cannot be that of the second as well
-    confirmed = look(LEAST_GAIN) and look(LEAST_GAIN)
-    found = ours, theirs
+    ours, theirs, confirmed = look(best, default, clock, until, LEAST_GAIN)
+    if confirmed:  # what noise has made the first cannot be that of the second as well
+        ours, theirs, confirmed = look(best, default, clock, until, LEAST_GAIN)
     if confirmed and beside_others:
         with busy():
-            confirmed = look(LEAST_BESIDE_OTHERS)
-    return *found, confirmed
+            *_, confirmed = look(best, default, clock, until, LEAST_BESIDE_OTHERS)
+    return ours, theirs, confirmed
 
 
 def search_one(rule: str, mode: str, size: str, device: torch.device, clock: Callable, until: float) -> Result:

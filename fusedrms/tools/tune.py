@@ -3,11 +3,9 @@
 import argparse
 import datetime
 import json
-import os
 import pathlib
 import platform
 import sys
-import time
 from typing import Any
 
 import numba
@@ -23,7 +21,7 @@ from ..kernels import devices, lang
 from ..version import __version__
 from . import files, search
 from .errors import UserError
-from .noise import taken_by_others
+from .noise import share_of_others
 from .search import Result
 from .variants import MODES, RULES, check, check_words, device_of, words
 
@@ -155,7 +153,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     n_all = len(args.rules) * len(args.dtypes) * len(args.sizes)
     results: list[Result] = []
     code, problem = 0, None
-    begin, others = time.perf_counter(), taken_by_others()
+    others = share_of_others()
     columns = TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, disable=args.json) as progress:
         task = progress.add_task("", total=n_all)
@@ -169,9 +167,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 progress.update(task, description=f"{what}; best gain so far {best:.2f}×")
         except KeyboardInterrupt:
             code, problem = 130, unsaved(path, head, results) if results else None  # it may have come while the last was saved
-    others = (taken_by_others() - others) / (time.perf_counter() - begin) / (os.cpu_count() or 1)
-    if others > NOISY:
-        print(f"fusedrms tune: other programs had {others:.0%} of the cores meanwhile: run this again on a quiet machine", file=sys.stderr)
+    if (share := others()) > NOISY:
+        print(f"fusedrms tune: other programs had {share:.0%} of the cores meanwhile: run this again on a quiet machine", file=sys.stderr)
     if args.json:
         rows = configs.to_json({result.key: result.row for result in results})
         print(json.dumps(dict(path=str(path), rows=rows, problem=problem), indent=1))

@@ -48,9 +48,10 @@ def _(variant, value, c):
     return NativeValue(c.context.get_dummy_value())
 
 
-def _prefetch(module: ir.Module):
-    pointer = _BYTE.as_pointer()
-    return module.declare_intrinsic("llvm.prefetch", (pointer,), ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT]))
+def build_prefetch(builder: ir.IRBuilder, address) -> None:
+    """Ask for the memory at a pointer to bytes, which need not be valid."""
+    function = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
+    builder.call(builder.module.declare_intrinsic("llvm.prefetch", (address.type,), function), [address, *map(_INT, (0, 3, 1))])
 
 
 def _apart(builder: ir.IRBuilder, access, row: str, rows: list[str]):
@@ -116,7 +117,7 @@ def prefetch_rows(typing_context, variant, bases, index):
                 address, _, _ = rows._address(value, which)
                 pointer = builder.bitcast(address, _BYTE.as_pointer())
                 for offset in range(0, PREFETCHED, 64):
-                    builder.call(_prefetch(builder.module), [builder.gep(pointer, [WORD(offset)]), *map(_INT, (0, 3, 1))])
+                    build_prefetch(builder, builder.gep(pointer, [WORD(offset)]))
         return context.get_dummy_value()
 
     return nt.none(variant, bases, nt.intp), build

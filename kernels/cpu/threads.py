@@ -21,8 +21,8 @@ from ..caches import cached_njit
 from .packed import Packed
 
 SET_UP = 256  # elements that take as long as to begin a chunk
-# Elements that a thread must have before waking it pays: half a millisecond's. To wait for one that other programs keep from its core
-# takes 8 ms, two quanta of the scheduler.
+# Elements that a thread must have before waking it pays: half a millisecond's, from memory. To wait for one that other programs keep from
+# its core takes 8 ms, two quanta of the scheduler.
 MIN_WORK = 1 << 19
 WORD, INT, VOID, VOID_P = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
 MACHINE = platform.machine().lower()
@@ -88,6 +88,7 @@ def _fork(typing_context, parallel, loop, tables, chunk, shares, n_shares, out):
 
     def build(context, builder, signature, values):
         parallel, *given = values
+        *_, n_threads, _ = given  # one for each share
         fields = *given, _mode(builder), WORD(0)
         data = cgutils.alloca_once(builder, ir.LiteralStructType([field.type for field in fields]))
         for n, field in enumerate(fields):
@@ -119,7 +120,7 @@ def _fork(typing_context, parallel, loop, tables, chunk, shares, n_shares, out):
 
         start = ir.FunctionType(VOID, [body.type, VOID_P, INT, INT])
         builder.call(
-            builder.inttoptr(parallel, start.as_pointer()), [body, builder.bitcast(data, VOID_P), builder.trunc(given[4], INT), INT(0)]
+            builder.inttoptr(parallel, start.as_pointer()), [body, builder.bitcast(data, VOID_P), builder.trunc(n_threads, INT), INT(0)]
         )
         return context.get_dummy_value()
 

@@ -6,6 +6,7 @@ Takes seven to eight minutes on two cores. Writes against.json; of a part, which
 """
 
 import argparse
+import contextlib
 import shlex
 import statistics
 import sys
@@ -17,10 +18,11 @@ from bench.common.arguments import RESULTS, ROOT, check_output, chosen, make_par
 from bench.common.machine import machine
 from bench.common.store import Row, dumped, short
 from bench.common.text import table
-from bench.studies.against.processes import Failed, Unusable, Worker, busy, changed, find_commit, workers
+from bench.studies.against.processes import Failed, Unusable, Worker, changed, find_commit, workers
 from bench.studies.against.rows import Case, cases
 from bench.studies.against.table import GRID, HEADER, line, meets, slowest
 from fusedrms.tools.files import place, write
+from fusedrms.tools.noise import busy
 from fusedrms.tools.printing import plain_where_needed
 
 
@@ -51,7 +53,7 @@ def timed(case: Case, both: tuple[Worker, Worker], patience: Patience) -> Row:
         turns.reverse()
         for crowded in (False, True):
             now = [turn for turn in turns if case.sides[turn[1]].busy == crowded]
-            with busy(crowded and bool(now)):
+            with busy() if crowded and now else contextlib.nullcontext():
                 for worker, side in now:
                     seconds = patience.busy_seconds if crowded else patience.seconds
                     found[worker, side].append(worker.ask("turn", side, seconds))

@@ -1,4 +1,4 @@
-"""The other commit's package in a folder, workers above a package each, and processes that keep the cores busy."""
+"""The other commit's package in a folder, and workers above a package each."""
 
 import contextlib
 import io
@@ -11,15 +11,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from bench.common.arguments import ROOT
 
 PACKAGE = ("fusedrms", "kernels")
-SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(10000))"  # until its parent ends, if it is not told to before
-BEGUN = 0.1  # seconds until they are
 
 
 class Unusable(Exception):
@@ -157,15 +154,3 @@ def workers(commit: str, rows: list[str], quick: bool) -> Iterator[tuple[Worker,
                     worker.ask("compile", rows)
                     worker.stop()
         yield both
-
-
-@contextlib.contextmanager
-def busy(wanted: bool) -> Iterator[None]:
-    """While as many other processes compute as there are cores."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(os.cpu_count() or 1) if wanted else ():
-            process = subprocess.Popen([sys.executable, "-S", "-c", SPIN, str(os.getpid())], start_new_session=True)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-        time.sleep(BEGUN * wanted)
-        yield

@@ -1,7 +1,6 @@
 """C functions of CPython and DLPack, and how compiled code calls them."""
 
 import ctypes
-import inspect
 from types import GetSetDescriptorType
 from typing import NamedTuple
 
@@ -11,6 +10,8 @@ from numba.core import types as nt
 from numba.extending import intrinsic
 from torch import Tensor
 from torch.nn import Parameter
+
+from ...kernels.cpu.memory import build_prefetch
 
 GRAD, LOCAL_TENSOR = "grad", "_local_tensor"  # names of attributes; the second, of a DTensor, is the local shard
 
@@ -53,12 +54,15 @@ def _python(function: str) -> int:
     return ctypes.cast(getattr(ctypes.pythonapi, function), ctypes.c_void_p).value or 0
 
 
+GRAD_OF_PARAMETER = Parameter.grad  # the descriptor; what somebody else puts in its place is asked as any attribute is
+
+
 def _get_grad() -> int:
     """The C function behind Parameter.grad: to look the attribute up first takes a fifth longer.
 
     CPython has it in a PyGetSetDef, which the descriptor points at: name, function, setter, documentation, what the function is given.
     """
-    descriptor = inspect.getattr_static(Parameter, "grad")
+    descriptor = GRAD_OF_PARAMETER
     if not isinstance(descriptor, GetSetDescriptorType):
         return 0
     words = (ctypes.c_int64 * 6).from_address(id(descriptor))  # reference count, class, owner, two names, definition
@@ -74,7 +78,6 @@ def _get_grad() -> int:
     return definition[1] if known and function(param, None) is param.grad else 0
 
 
-GRAD_OF_PARAMETER = Parameter.grad  # the descriptor; what somebody else puts in its place is asked as any attribute is
 _GET_GRAD = _get_grad()
 
 API = Api(
@@ -146,9 +149,7 @@ def prefetch(typing_context, address):
     """Ask for the memory at an address, which need not be one."""
 
     def build(context, builder, signature, args):
-        pointer, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]))
-        builder.call(function, [builder.inttoptr(args[0], pointer), i32(0), i32(3), i32(1)])
+        build_prefetch(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
         return context.get_dummy_value()
 
     return nt.none(nt.int64), build

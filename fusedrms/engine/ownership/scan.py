@@ -27,6 +27,14 @@ DIFFERENT, SAME, OTHER_GRADS = range(3)  # what a scan finds; the last: a parame
 
 
 @cached_njit(inline="always")
+def _held(api, object, into, k):
+    """The object, a new reference to which a list takes over at k; 0 if there is none, or the list cannot."""
+    if object and call(api.list_set, (into, k, object)) & 0xFFFFFFFF:  # which takes it over in any case
+        return 0
+    return object
+
+
+@cached_njit(inline="always")
 def _grad(api, param):
     """A new reference to the gradient of a parameter, or to None; 0 if there is an error."""
     if peek(param + 8) == api.parameter:  # no subclass, which may have an attribute of its own
@@ -75,18 +83,9 @@ def _same_objects(api, objects, state, whole, states):
         if tensor != tensors[k]:
             return DIFFERENT
         call(api.hold, (tensor,))
-        if call(api.list_set, (states, k, tensor)) & 0xFFFFFFFF:
+        if _held(api, tensor, states, k) == 0:
             return DIFFERENT
     return SAME
-
-
-@cached_njit(inline="always")
-def _attribute(api, object, name, into, k):
-    """The address of an attribute, which a list holds at k from now on; 0 if there is none."""
-    found = _grad(api, object) if name == api.grad else call(api.get_attribute, (object, name))
-    if found and call(api.list_set, (into, k, found)) & 0xFFFFFFFF:  # which takes over the reference, in any case
-        return 0
-    return found
 
 
 @cached_njit(inline="always")
@@ -96,7 +95,7 @@ def _object(api, params, active, grads, states, k):
     if pair >= active.size:
         return states[k - 2 * active.size]
     param = params[active[pair]]
-    return _attribute(api, param, api.grad, grads, pair) if k % 2 else param
+    return _held(api, _grad(api, param), grads, pair) if k % 2 else param
 
 
 # tensors
@@ -144,7 +143,7 @@ def _same_tensors(api, words, objects, record, grads, shards):
         if object == api.none and k < 2 * active.size:
             return OTHER_GRADS
         if object and row.sharded:
-            object = _attribute(api, object, api.local_tensor, shards, k)
+            object = _held(api, call(api.get_attribute, (object, api.local_tensor)), shards, k)
         if object == 0:
             return DIFFERENT
         if row.object != object:  # what nobody writes stays in the caches of all cores
