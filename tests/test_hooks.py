@@ -128,6 +128,20 @@ def test_nobody_watches(monkeypatch):
     assert not hooks._is_watched(optimizer)
 
 
+def test_where_torch_has_other_words_for_who_traces(monkeypatch):
+    def leave_to(function):
+        raise AttributeError("set_code_exec_strategy")
+
+    monkeypatch.setattr(hooks, "_leave_to", leave_to)
+
+    class Changed(FusedRMSProp):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    assert Changed.step.hooked
+    assert recorded(one(Changed)) == recorded(one(torch.optim.RMSprop))
+
+
 def test_schedulers_and_scalers_find_it():
     optimizer = one()
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)

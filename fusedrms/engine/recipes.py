@@ -1,6 +1,5 @@
 """The recipes of an optimizer, kept from step to step."""
 
-from itertools import repeat
 from operator import is_, is_not, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from .options.checks import check_present, is_scheduled_lr
 from .options.recipe import Recipe, with_lr
+from .ownership.same_options import SameOptions
 from .sharded import ProcessGroups
 
 if TYPE_CHECKING:
@@ -28,15 +28,6 @@ class _Made(NamedTuple):
 _UNMADE = _Made()
 
 
-def _is_as_before(options: itemgetter, group: dict[str, Any], made: _Made) -> bool:
-    if not made.options or len(group) != made.n_keys:
-        return False
-    try:
-        return all(map(is_, options(group), made.options))
-    except KeyError:
-        return False
-
-
 class Recipes:
     """One recipe for each parameter group, made anew where an option is another object than it was, or one that may have changed.
 
@@ -49,23 +40,31 @@ class Recipes:
 
     def __init__(self) -> None:
         self._options: itemgetter | None = None  # reads those of a parameter group, lr first
+        self._same: SameOptions | None = None  # as they were; None if one may have changed in place
         self._made: list[_Made] = []  # of each group
         self._recipes: list[Recipe] = []
 
     def of(self, optimizer: "GroupedOptimizer") -> list[Recipe]:
         """Those of its parameter groups, which are checked where they have changed; the same list as before where none has."""
-        if self._options is None:
-            self._options = itemgetter("lr", *(name for name in optimizer.defaults if name != "lr"))
-        groups, options = optimizer.param_groups, self._options
-        if len(groups) != len(self._made) or not all(map(_is_as_before, repeat(options), groups, self._made)):
-            made = [self._made_anew(optimizer, options, g) for g in range(len(groups))]
-            recipes = [each.recipe for each in made if each.recipe]
-            if len(recipes) != len(self._recipes) or not all(map(is_, recipes, self._recipes)):
-                self._recipes = recipes
-            self.capturable = any(group["capturable"] for group in groups)
-            self.skips = any(recipe.skip_nonfinite for recipe in recipes)
-            self._made = made  # last: by it another thread knows that the others are up to date
+        if self._same is None or not self._same.hold(optimizer.param_groups):
+            self._renew(optimizer)
         return self._recipes
+
+    def _renew(self, optimizer: "GroupedOptimizer") -> None:
+        groups, names = optimizer.param_groups, ["lr", *(name for name in optimizer.defaults if name != "lr")]
+        self._options = self._options or itemgetter(*names)
+        made = [self._made_anew(optimizer, self._options, g) for g in range(len(groups))]
+        recipes = [each.recipe for each in made if each.recipe]
+        if len(recipes) != len(self._recipes) or not all(map(is_, recipes, self._recipes)):
+            self._recipes = recipes
+        self.capturable = any(group["capturable"] for group in groups)
+        self.skips = any(recipe.skip_nonfinite for recipe in recipes)
+        self._made, values = made, [each.options for each in made]
+        # last: by it another thread knows that the others are up to date
+        if not all(values):
+            self._same = None
+        elif self._same is None or not self._same.take(groups, values):
+            self._same = SameOptions(groups, names, values)
 
     def _made_anew(self, optimizer: "GroupedOptimizer", options: itemgetter, g: int) -> _Made:
         group = optimizer.param_groups[g]

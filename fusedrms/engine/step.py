@@ -31,8 +31,9 @@ def loss_of(optimizer: "FusedOptimizer", closure: Callable[[], Any]) -> Any:
 def update(optimizer: "FusedOptimizer") -> None:
     """Update every parameter that has a gradient."""
     run = optimizer._run
-    run.check_copies()
-    recipes = optimizer._recipes()
+    if run.copies:
+        run.check_copies()
+    recipes = run.recipes.of(optimizer)
     capturing = devices.capturing()
     if capturing and not run.recipes.capturable:
         raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")

@@ -24,6 +24,7 @@ class Api(NamedTuple):
     get_attribute: int
     hold: int
     release: int
+    list_size: int
     list_item: int
     list_set: int
     dict_item: int
@@ -86,6 +87,7 @@ API = Api(
     get_attribute=_python("PyObject_GetAttr"),
     hold=_python("Py_IncRef"),
     release=_python("Py_DecRef"),
+    list_size=_python("PyList_Size"),
     list_item=_python("PyList_GetItem"),
     list_set=_python("PyList_SetItem"),
     dict_item=_python("PyDict_GetItemWithError"),

@@ -127,13 +127,12 @@ class Snapshot:
         self._classes = set(map(type, tensors))  # so that their addresses in Record.kinds stay theirs
         self._record = _record_of(tensors, len(active))
         self._record.facts["sharded"] = [tensor is not each for tensor, each in zip(tensors, whole, strict=True)]
-        self._n_shards = len(tensors) if self._record.facts["sharded"].any() else 0
+        self._n_references = len(held), len(active), len(tensors) if self._record.facts["sharded"].any() else 0
         self._wrapped = [k for k in active if is_sharded(params[k])]
         self._first, addresses = MOVED, self._record.addresses  # of the first `own`
         self.address = addresses[: 2 * len(active)].reshape(-1, 2).T
         self.counter_address = addresses[len(tensors) - len(active) :]
-        self._count_versions = None
-        self._grad = Parameter.grad
+        self._scan, self._count_versions, self._grad = None, None, Parameter.grad
         if c_api.API.exchange:
             api = c_api.API if self._grad is c_api.GRAD_OF_PARAMETER else c_api.API._replace(parameter=0)
             self._scan = Scan(api, torch_words.WORDS, self._objects, self._record)
@@ -147,22 +146,22 @@ class Snapshot:
     def own(self, lists: list[list], state: dict) -> Owned | None:
         """References, if all is as it was and has memory of its own, else None; reads the addresses."""
         self.other_grads = False
-        if Parameter.grad is not self._grad:
+        if Parameter.grad is not self._grad or list(map(len, lists)) != self._lengths or len(state) != self._n_states:
             return None
-        if list(map(len, lists)) != self._lengths or len(state) != self._n_states:
-            return None
-        owned = self._own_by_scan(lists, state) if c_api.API.exchange else self._own_by_python(lists, state)
+        if self._scan:
+            n_states, n_active, n_shards = self._n_references
+            owned = Owned(list(chain.from_iterable(lists)), [None] * n_states, [None] * n_active, [None] * n_shards)
+            self.flags = found = self._scan.scan(id(state), *map(id, owned))
+            if not found & SAME:
+                self.other_grads = found == OTHER_GRADS
+                return None
+        else:
+            owned = self._own_by_python(lists, state)
         if owned and self.flags & UNSURE:  # a storage may be smaller at the same address
             tensors = self._tensors(owned)
             if not all(has_memory(tensors[k]) for k in np.flatnonzero(self._record.facts["kind"] < 0)):
                 return None
         return owned
-
-    def _own_by_scan(self, lists: list[list], state: dict) -> Owned | None:
-        owned = Owned(list(chain.from_iterable(lists)), [None] * len(self._keys), [None] * len(self._active), [None] * self._n_shards)
-        found = self._scan.scan(id(state), *map(id, owned))
-        self.flags, self.other_grads = found, found == OTHER_GRADS
-        return owned if found & SAME else None
 
     def _own_by_python(self, lists: list[list], state: dict) -> Owned | None:
         params, objects = [param for each in lists for param in each], self._objects

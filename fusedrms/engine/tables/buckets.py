@@ -112,10 +112,14 @@ class Bucket:
         """Of what the launch reads."""
         return sum(table.nbytes for table in self._tables)
 
+    @property
+    def depends_on_counts(self) -> bool:
+        """Whether parameters may share a row of hyper only as long as they count the same steps, which the host knows."""
+        return bool(self._counters and self._corrected.size)
+
     def counts_hold(self) -> bool:
-        """Whether parameters that share a row of hyper still count the same steps, should its numbers depend on them."""
-        if not self._counters or not self._corrected.size:
-            return True
+        """Whether they still do; to be asked where it depends on that."""
+        assert self._counters
         counted = self._counters.after_step()
         return np.array_equal(counted[self._corrected], counted[self._counted_with])
 

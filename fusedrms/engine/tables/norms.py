@@ -172,8 +172,9 @@ class Scalars:
 
     def skipped(self) -> Tensor | None:
         """Whether the step is left out, float64, 0 or else; None if none ever is."""
-        home = next(iter(self.on.values()), None)
-        return _tensor(home)[SKIP] if home is not None and (self._scaled or self._skips) else None
+        if not (self._scaled or self._skips) or not self.on:
+            return None
+        return _tensor(next(iter(self.on.values())))[SKIP]
 
     def total(self) -> Tensor | None:
         """The first norm, to keep; None if none is wanted."""

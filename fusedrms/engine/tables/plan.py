@@ -97,6 +97,8 @@ class Plan:
         ]
         self._buckets = self._make_buckets(members, recipes)
         self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
+        self._counting = [bucket for bucket in self._buckets if bucket.depends_on_counts]
+        self._on_gpus = [bucket for bucket in self._buckets if bucket.is_on_gpu]
         self._scalars = self._make_scalars(named, recipes, norms)
         self._record(named, active, states, state, members)
 
@@ -183,7 +185,7 @@ class Plan:
         moved = bool(snapshot.flags & MOVED)
         if (moved or self._uses_copies) and not self._point(owned, redistributed, moved):
             return None
-        return owned if all(map(Bucket.counts_hold, self._buckets)) else None
+        return owned if all(map(Bucket.counts_hold, self._counting)) else None
 
     def _point(self, owned: Owned, redistributed: dict[Tensor, Tensor], moved: bool) -> bool:
         """Let the tables say where all lies now; False if they cannot."""
@@ -197,13 +199,14 @@ class Plan:
         return all(bucket.point_at(addresses, counters, params, grads) for bucket in self._buckets if moved or bucket.uses_copies)
 
     def _send(self, recipes: list[Recipe], capturing: bool = False) -> None:
-        same, self._recipes = recipes is self._recipes, recipes
-        for bucket in self._buckets:
-            if not (same and bucket.is_constant):
+        if recipes is not self._recipes:
+            self._recipes, self._changing = recipes, self._buckets
+        if self._changing:
+            for bucket in self._changing:
                 bucket.set_hyper(recipes)
-        for bucket in self._buckets:
-            if bucket.is_on_gpu:
-                bucket.send(capturing)
+            self._changing = [bucket for bucket in self._changing if not bucket.is_constant]
+        for bucket in self._on_gpus:
+            bucket.send(capturing)
 
     def launches(self, recipes: list[Recipe], config: Config) -> list[partial]:
         """The launch of each bucket by itself, configured thus, to be timed; `holds` must have been true just before."""
