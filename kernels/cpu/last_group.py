@@ -20,7 +20,7 @@ class _LastGroup:
         self.builder, self.bases, self.first, self.storage = builder, bases, first, variant.storage
         self.size = builder.sub(last, first)
         self.is_short = builder.icmp_signed("<", self.size, WORD(GROUP))
-        self.room = builder.add(scratch, WORD(4 * GROUP * len(variant.storage.quantized)))
+        self.room = builder.add(scratch, WORD(4 * GROUP * len(variant.unpacked)))
         scales = {variant.rows[v] + 1 for v in variant.storage.quantized}
         rows = enumerate(dtype for value in variant.storage.dtypes for dtype in value)
         self.rows = {row: ITEMSIZE[dtype] for row, dtype in rows if row not in scales}

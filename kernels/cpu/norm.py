@@ -78,7 +78,7 @@ def _squares(variant, tables_at, chunk, first, last, sums):
             lanes[i] = 0
         for begin in range(start, end, LANES):
             for i in range(min(LANES, end - begin)):
-                lanes[i] = _add_square(variant, lanes[i], load_row(variant, bases, begin + i, ()), grad_scale, common)
+                lanes[i] = _add_square(variant, lanes[i], load_row(variant, bases, begin + i, 0), grad_scale, common)
         for i in range(width):
             scratch[i] = lanes[i]
         sums[first_sum[tensor] + start // chunk] = _pairwise_sum(scratch, width)

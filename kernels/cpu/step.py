@@ -20,16 +20,16 @@ from .memory import (
     chunk_keys,
     larger,
     load_row,
-    load_scales,
+    pack_group,
     prefetch_rows,
     scratch_of,
-    store_quantized,
     store_row,
+    unpack_group,
 )
 from .packed import Address, values_at
 from .threads import Loop, Threads, compile_loop
 
-AHEAD = 3  # chunks that memory is asked for before they are updated
+AHEAD, GROUPS_AHEAD = 3, 4  # chunks and groups that memory is asked for before they are updated
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
 
 N_COMMON, N_FREE = len(Common._fields), len(Common._fields) - len(NEUTRAL)  # the free ones come first: they have no neutral value
@@ -176,21 +176,22 @@ def _step(variant, tables_at, chunk, first, last, scalars):
         begin = start
         while begin < end:
             size = _part_size(variant, begin, end)
+            prefetch_rows(variant, bases, begin + GROUPS_AHEAD * GROUP)
             part = whole_group(variant, bases, begin, end, scratch)
-            scales = load_scales(variant, bases, begin // GROUP)
-            peaks = _no_peaks(variant)
             slots = scratch - 4 * begin  # where the values of element 0 would wait
+            unpack_group(variant, part, begin, slots)
+            peaks = _no_peaks(variant)
             if plain:
                 for i in range(begin, begin + size):
-                    values = _plain_update(variant, load_row(variant, part, i, scales), grad_scale, common, args)
+                    values = _plain_update(variant, load_row(variant, part, i, slots), grad_scale, common, args)
                     peaks = larger(variant, peaks, values)
                     store_row(variant, part, i, values, keys, slots)
             else:
                 for i in range(begin, begin + size):
-                    values = _update(variant, load_row(variant, part, i, scales), grad_scale, norm, common, args)
+                    values = _update(variant, load_row(variant, part, i, slots), grad_scale, norm, common, args)
                     peaks = larger(variant, peaks, values)
                     store_row(variant, part, i, values, keys, slots)
-            store_quantized(variant, part, begin, peaks, keys, slots)
+            pack_group(variant, part, begin, peaks, keys, slots)
             write_back(variant, bases, begin, end, scratch)
             begin += size
 
