@@ -111,6 +111,7 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
     return dict(
         RULE=getattr(rules, rule),
         N_COMMON=len(rules.Common._fields),
+        NEUTRAL=(*rules.NEUTRAL.values(),),
         N_ARGS=len(rules.ARGS[rule]._fields),
         FORMATS=storage.formats,
         ROWS=tuple(itertools.accumulate(map(len, storage.dtypes[:-1]), initial=0)),
