@@ -190,8 +190,8 @@ def chunk_keys(typing_context, variant, words, start, shard_offset):
 def _vectorize(block: ir.Block) -> None:
     """Tell LLVM by how many elements to take the loop that this block ends."""
     module = block.module
-    how = [("width", WIDTH), ("interleave.count", INTERLEAVED)]
-    how = [module.add_metadata([f"llvm.loop.{'vectorize.' * (name == 'width')}{name}", _INT(n)]) for name, n in how]
+    how = dict(vectorize_width=WIDTH, interleave_count=INTERLEAVED)
+    how = [module.add_metadata([f"llvm.loop.{name.replace('_', '.')}", _INT(n)]) for name, n in how.items()]
     loop = ir.values.MDValue(module, how, name=str(len(module.metadata)))
     loop.operands = (loop, *how)  # which begins with itself, so that no other loop has the same
     block.terminator.set_metadata("llvm.loop", loop)
