@@ -129,10 +129,10 @@ def test_nobody_watches(monkeypatch):
 
 
 def test_where_torch_has_other_words_for_who_traces(monkeypatch):
-    def leave_to(function):
+    def leave_untraced(function):
         raise AttributeError("set_code_exec_strategy")
 
-    monkeypatch.setattr(hooks, "_leave_to", leave_to)
+    monkeypatch.setattr(hooks, "_leave_untraced", leave_untraced)
 
     class Changed(FusedRMSProp):
         def step(self, closure=None):

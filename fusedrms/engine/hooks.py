@@ -27,7 +27,7 @@ def _is_watched(optimizer: Optimizer) -> bool:
     return _is_profiled() or profiler._is_profiler_enabled
 
 
-def _leave_to(function: Any) -> Callable[[], Any]:
+def _leave_untraced(function: Any) -> Callable[[], Any]:
     """Let torch.compile end a graph before a call of the function and begin another after it, but trace what that calls.
 
     Returns:
@@ -66,7 +66,7 @@ def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
     untraced: Any = torch._disable_dynamo(hooked_step)  # pyright: ignore[reportPrivateImportUsage]
     made: Any = hooked_step
     try:
-        tracer = _leave_to(hooked_step)  # torch's own way takes 4 µs at each call
+        tracer = _leave_untraced(hooked_step)  # torch's own way takes 4 µs at each call
     except AttributeError:
         tracer, made = lambda: None, untraced
     made.hooked = True
