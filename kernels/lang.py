@@ -27,8 +27,7 @@ else:
             sign = x.to(tl.uint64, bitcast=True) & 0x8000000000000000
             bound = (limit.to(tl.uint64, bitcast=True) | sign).to(tl.float64, bitcast=True)
             return tl.where(tl.abs(x) > limit, bound, x)
-        # not tl.clamp(), which the compiler does not drop where the limit is known to be infinite
-        return tl.minimum(tl.maximum(x, -limit, tl.PropagateNan.ALL), limit, tl.PropagateNan.ALL)
+        return tl.clamp(x, -limit, limit, tl.PropagateNan.ALL)
 
     @jit
     def quotient(x, y):

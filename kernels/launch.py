@@ -110,7 +110,7 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
     limit = dict(maxnreg=config.registers) if config.registers and warp_size == 32 else {}
     return dict(
         RULE=getattr(rules, rule),
-        NEUTRAL=tuple(map(rules.NEUTRAL.get, rules.Common._fields)),
+        N_COMMON=len(rules.Common._fields),
         N_ARGS=len(rules.ARGS[rule]._fields),
         FORMATS=storage.formats,
         ROWS=tuple(itertools.accumulate(map(len, storage.dtypes[:-1]), initial=0)),

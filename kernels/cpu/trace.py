@@ -133,8 +133,8 @@ def _intrinsic(name: str):
     return function
 
 
-def _fma(x: Value, y, z) -> Value:
-    return Value(x.builder, x.builder.fma(x.value, x.constant(y).value, x.constant(z).value), x.dtype)
+def _fma(x: Value, y: Value, z: Value) -> Value:
+    return Value(x.builder, x.builder.fma(x.value, y.value, z.value), x.dtype)
 
 
 _FUNCTIONS = dict(where=_where, minimum=_minimum, maximum=_maximum, fma=_fma)

@@ -32,38 +32,6 @@ class Numbers(NamedTuple):
 
 
 @triton.jit
-def numbers_at(row_ptr, scalars_ptr, norm_index, N_COMMON: tl.constexpr, N_ARGS: tl.constexpr):
-    """Of a row of hyper, of the compute type."""
-    compute: tl.constexpr = row_ptr.dtype.element_ty
-    common = Common(*load_numbers(row_ptr, N_COMMON))
-    return Numbers(
-        grad_scale=common.grad_scale * tl.load(scalars_ptr + UNSCALE).to(compute),
-        norm=tl.load(scalars_ptr + norm_index).to(compute),
-        common=common,
-        args=load_numbers(row_ptr + N_COMMON, N_ARGS),
-    )
-
-
-@triton.jit
-def is_neutral(common, NEUTRAL: tl.constexpr):
-    """Whether all that has a neutral value has it."""
-    same = tl.full((), True, tl.int1)
-    for n in tl.static_range(len(NEUTRAL)):
-        if NEUTRAL[n] is not None:
-            same = same & (common[n] == NEUTRAL[n])
-    return same
-
-
-@triton.jit
-def with_neutral(numbers, NEUTRAL: tl.constexpr):
-    """The neutral values as constants, which the compiler drops: an eighth of the arithmetic of 8-bit states."""
-    common = ()
-    for n in tl.static_range(len(NEUTRAL)):
-        common = common + (numbers.common[n] if NEUTRAL[n] is None else tl.full((), NEUTRAL[n], numbers.norm.dtype),)
-    return Numbers(grad_scale=numbers.grad_scale, norm=numbers.norm, common=Common(*common), args=numbers.args)
-
-
-@triton.jit
 def update_block(
     chunk,
     numbers,
@@ -109,7 +77,7 @@ def step_kernel(
     chunk_size,  # elements, a multiple of BLOCK
     scalars_ptr,  # float64: see tables.py
     RULE: tl.constexpr,
-    NEUTRAL: tl.constexpr,  # of each number in Common the value that changes nothing, or None
+    N_COMMON: tl.constexpr,
     N_ARGS: tl.constexpr,
     FORMATS: tl.constexpr,  # of grad, param, state 0, ..., as in storage.py
     ROWS: tl.constexpr,  # where the rows of each begin
@@ -122,6 +90,7 @@ def step_kernel(
     PER_THREAD: tl.constexpr,  # elements of a block that a thread handles
     PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
 ):
+    compute: tl.constexpr = hyper_ptr.dtype.element_ty
     index = tl.program_id(0)
     end = n_chunks if PERSISTENT else index + 1  # as constants, so that a single round leaves no loop behind
     while index < end:
@@ -129,8 +98,14 @@ def step_kernel(
         start = tl.multiple_of(tl.load(chunk_start_ptr + index), BLOCK)
         remaining = tl.where(tl.load(scalars_ptr + SKIP) == 0.0, tl.load(numels_ptr + tensor) - start, 0)
 
-        row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (len(NEUTRAL) + N_ARGS)
-        numbers = numbers_at(row_ptr, scalars_ptr, tl.load(norm_index_ptr + tensor), len(NEUTRAL), N_ARGS)
+        row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS)
+        common = Common(*load_numbers(row_ptr, N_COMMON))
+        numbers = Numbers(
+            grad_scale=common.grad_scale * tl.load(scalars_ptr + UNSCALE).to(compute),
+            norm=tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute),
+            common=common,
+            args=load_numbers(row_ptr + N_COMMON, N_ARGS),
+        )
         ptrs = ()
         for v in tl.static_range(len(FORMATS)):
             ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], FORMATS[v], DTYPES, ALIGN),)
@@ -141,11 +116,7 @@ def step_kernel(
         limit = tl.minimum(remaining, chunk_size).to(tl.int32)
         unmasked = limit // BLOCK * BLOCK
         first = 0
-        plain = tl.where(is_neutral(numbers.common, NEUTRAL), unmasked, 0)
-        while first < plain:  # not range(0, plain): Triton 3.6's interpreter fails on it with NumPy 2.4
-            update_block(chunk, with_neutral(numbers, NEUTRAL), first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
-            first += BLOCK
-        while first < unmasked:
+        while first < unmasked:  # not range(0, unmasked): Triton 3.6's interpreter fails on it with NumPy 2.4
             update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
             first += BLOCK
         if unmasked < limit:

@@ -75,7 +75,7 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
         groups=groups,
         chunk_tensor=at("chunk_tensor", n_chunks),
         chunk_start=at("chunk_start", n_chunks),
-        hyper=at("hyper", 1 + int(groups.max()), len(a["NEUTRAL"]) + a["N_ARGS"]),
+        hyper=at("hyper", 1 + int(groups.max()), a["N_COMMON"] + a["N_ARGS"]),
         norm_index=norm_index,
         random_key=at("random_key", n_tensors, 3),
         shard_offset=at("shard_offset", n_tensors),
