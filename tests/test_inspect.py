@@ -148,13 +148,15 @@ def test_cpu_loops():
 
 
 def test_this_cpu():
-    """Of all that is kept as codes there is a loop, whose instructions count too."""
+    """What goes through several loops, codes do, is not counted: the count of one of them would be too small."""
     plain, coded = inspect.rows(["rmsprop"], ["float32", "float32+8bit"], ["cpu"])
     assert plain.n_bytes == 20
     assert plain.vectorised
     assert not plain.problems
-    if plain.instructions is not None and coded.instructions is not None:
-        assert 1 < plain.instructions < coded.instructions < 50
+    assert coded.vectorised
+    assert coded.instructions is None
+    if plain.instructions is not None:
+        assert 1 < plain.instructions < 50
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,8 @@ def read(assembly: str, storage: Storage) -> CPUCode:
         return CPUCode(0, None, None)
     if any(width is None for _, width in vectors):
         return CPUCode(None, None, None)
-    written = [rows for v, rows in enumerate(storage.dtypes) if v and v not in storage.quantized]
-    # quantized values wait as float32 until the largest of their group is known; then a loop stores their codes
-    n_bytes = sum(ITEMSIZE[name] for rows in written for name in rows) + 4 * len(storage.quantized)
-    updates, codes = [], []
+    n_bytes = sum(ITEMSIZE[name] for rows in storage.dtypes[1:] for name in rows)
+    updates = []
     for loop, width in vectors:
         stored = [_stored(one) for one in loop]
         total, least = sum(filter(None, stored)), (width or 0) // ITEMSIZE[storage.compute]
@@ -86,14 +84,12 @@ def read(assembly: str, storage: Storage) -> CPUCode:
             continue
         if total % n_bytes == 0 and total // n_bytes >= least:
             updates.append((len(loop) / (total // n_bytes), loop))
-        elif storage.quantized and total % len(storage.quantized) == 0 and total // len(storage.quantized) >= least:
-            codes.append((len(loop) * len(storage.quantized) / total, loop))
     width = max(width or 0 for _, width in vectors)
-    if len(updates) < (2 if storage.quantized else 1) or len(codes) != bool(storage.quantized):  # groups may be unrolled, and no loop
+    if not updates or storage.quantized:  # whose groups go through several loops, some of them unrolled
         return CPUCode(width, None, None)
-    hot = [min(updates, key=lambda pair: pair[0]), *codes]
-    stack = sum(bool(re.search(r"(?<![,\w(])-?\d*\(%rsp\)|\[sp\b", one.operands)) for _, loop in hot for one in loop)
-    return CPUCode(width, sum(each for each, _ in hot), stack)
+    per_param, hot = min(updates, key=lambda pair: pair[0])
+    stack = sum(bool(re.search(r"(?<![,\w(])-?\d*\(%rsp\)|\[sp\b", one.operands)) for one in hot)
+    return CPUCode(width, per_param, stack)
 
 
 def build(rule: str, storage: Storage) -> tuple[Any, Any]:
