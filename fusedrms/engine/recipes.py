@@ -39,7 +39,8 @@ class Recipes:
     capturable = skips = False
 
     def __init__(self) -> None:
-        self._options: itemgetter | None = None  # reads those of a parameter group, lr first
+        self._names: list[str] = []  # of the options, lr first
+        self._options: itemgetter | None = None  # reads them
         self._same: SameOptions | None = None  # as they were; None if one may have changed in place
         self._made: list[_Made] = []  # of each group
         self._recipes: list[Recipe] = []
@@ -51,8 +52,10 @@ class Recipes:
         return self._recipes
 
     def _renew(self, optimizer: "GroupedOptimizer") -> None:
-        groups, names = optimizer.param_groups, ["lr", *(name for name in optimizer.defaults if name != "lr")]
-        self._options = self._options or itemgetter(*names)
+        groups = optimizer.param_groups
+        if self._options is None:
+            self._names = ["lr", *(name for name in optimizer.defaults if name != "lr")]
+            self._options = itemgetter(*self._names)
         made = [self._made_anew(optimizer, self._options, g) for g in range(len(groups))]
         recipes = [each.recipe for each in made if each.recipe]
         if len(recipes) != len(self._recipes) or not all(map(is_, recipes, self._recipes)):
@@ -64,7 +67,7 @@ class Recipes:
         if not all(values):
             self._same = None
         elif self._same is None or not self._same.take(groups, values):
-            self._same = SameOptions(groups, names, values)
+            self._same = SameOptions(groups, self._names, values)
 
     def _made_anew(self, optimizer: "GroupedOptimizer", options: itemgetter, g: int) -> _Made:
         group = optimizer.param_groups[g]

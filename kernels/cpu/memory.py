@@ -22,6 +22,7 @@ from .trace import TYPES, Value, traced
 WORD, FLOAT = TYPES["int64"], TYPES["float32"]
 _BYTE, _INT = ir.IntType(8), ir.IntType(32)
 LINE = 64  # bytes that memory comes in
+GROUPS_AHEAD = 4  # that memory is asked for before they are unpacked
 WIDTH, INTERLEAVED = 16, 2  # elements, twice as many as LLVM would choose: 8-bit codes of 16 are brought together in a third of the time
 
 
@@ -103,6 +104,15 @@ class _Rows:
     def keep(self, scratch, value: int, kept: Value) -> None:
         _apart(self.builder, self.builder.store(kept.value, self._slot(scratch, value)), "scratch", self.names)
 
+    def prefetch(self) -> None:
+        """As many elements as a group has, of every row but the scales."""
+        for value, dtypes in enumerate(self.variant.storage.dtypes):
+            for which, dtype in enumerate(dtypes[:1] if value in self.variant.storage.quantized else dtypes):
+                address, _, _ = self._address(value, which)
+                pointer = self.builder.bitcast(address, _BYTE.as_pointer())
+                for offset in range(0, GROUP * ITEMSIZE[dtype], LINE):
+                    build_prefetch(self.builder, self.builder.gep(pointer, [WORD(offset)]))
+
     def unpack(self, value: int, scales=()) -> Value:
         """Of the compute type."""
         format, found = self.variant.storage.formats[value], self.load(value)
@@ -136,6 +146,11 @@ class _Rows:
             self.store(number, 1, value)
 
 
+def _of_group(builder: ir.IRBuilder, variant: Variant, bases, first) -> _Rows:
+    """Where the scales are of the group of elements from `first` on."""
+    return _Rows(builder, variant, bases, builder.lshr(first, WORD(GROUP.bit_length() - 1)))
+
+
 def _random(builder, index, keys, stream: int, first=None) -> Value:
     """Of element `index`, counted from `first`."""
     *words, offset = (Value(builder, builder.extract_value(keys, k), "uint32") for k in range(keys.type.count))
@@ -149,13 +164,7 @@ def prefetch_rows(typing_context, variant, bases, index):
     """Ask for as many elements as a group has, from `index` on, of every row but the scales; there need not be any."""
 
     def build(context, builder, signature, args):
-        rows = _Rows(builder, variant, args[1], args[2])
-        for value, dtypes in enumerate(variant.storage.dtypes):
-            for which, dtype in enumerate(dtypes[:1] if value in variant.storage.quantized else dtypes):
-                address, _, _ = rows._address(value, which)
-                pointer = builder.bitcast(address, _BYTE.as_pointer())
-                for offset in range(0, GROUP * ITEMSIZE[dtype], LINE):
-                    build_prefetch(builder, builder.gep(pointer, [WORD(offset)]))
+        _Rows(builder, variant, args[1], args[2]).prefetch()
         return context.get_dummy_value()
 
     return nt.none(variant, bases, nt.intp), build
@@ -203,9 +212,10 @@ def unpack_group(typing_context, variant, bases, first, scratch):
 
     def build(context, builder, signature, args):
         _, bases, first, scratch = args
-        group = _Rows(builder, variant, bases, builder.lshr(first, WORD(GROUP.bit_length() - 1)))
-        scales = [group.load(v, 1).value for v in variant.storage.quantized]
         if variant.unpacked:
+            _Rows(builder, variant, bases, builder.add(first, WORD(GROUPS_AHEAD * GROUP))).prefetch()
+            group = _of_group(builder, variant, bases, first)
+            scales = [group.load(v, 1).value for v in variant.storage.quantized]
             with cgutils.for_range(builder, WORD(GROUP)) as loop:
                 rows = _Rows(builder, variant, bases, builder.add(first, loop.index))
                 for v in variant.unpacked:
@@ -268,7 +278,7 @@ def pack_group(typing_context, variant, bases, first, peaks, keys, scratch):
 
     def build(context, builder, signature, args):
         _, bases, first, peaks, keys, scratch = args
-        group = _Rows(builder, variant, bases, builder.lshr(first, WORD(GROUP.bit_length() - 1)))
+        group = _of_group(builder, variant, bases, first)
         scales = [builder.bitcast(builder.extract_value(peaks, n), FLOAT) for n in range(len(variant.storage.quantized))]
         for v, scale in zip(variant.storage.quantized, scales, strict=True):
             group.store(v, 1, Value(builder, scale, "float32"))

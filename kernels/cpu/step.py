@@ -29,7 +29,7 @@ from .memory import (
 from .packed import Address, values_at
 from .threads import Loop, Threads, compile_loop
 
-AHEAD, GROUPS_AHEAD = 3, 4  # chunks and groups that memory is asked for before they are updated
+AHEAD = 3  # chunks that memory is asked for before they are updated
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
 
 N_COMMON, N_FREE = len(Common._fields), len(Common._fields) - len(NEUTRAL)  # the free ones come first: they have no neutral value
@@ -176,7 +176,6 @@ def _step(variant, tables_at, chunk, first, last, scalars):
         begin = start
         while begin < end:
             size = _part_size(variant, begin, end)
-            prefetch_rows(variant, bases, begin + GROUPS_AHEAD * GROUP)
             part = whole_group(variant, bases, begin, end, scratch)
             slots = scratch - 4 * begin  # where the values of element 0 would wait
             unpack_group(variant, part, begin, slots)
