@@ -27,7 +27,8 @@ else:
             sign = x.to(tl.uint64, bitcast=True) & 0x8000000000000000
             bound = (limit.to(tl.uint64, bitcast=True) | sign).to(tl.float64, bitcast=True)
             return tl.where(tl.abs(x) > limit, bound, x)
-        return tl.clamp(x, -limit, limit, tl.PropagateNan.ALL)
+        # not tl.clamp(), which the compiler does not drop where the limit is known to be infinite
+        return tl.minimum(tl.maximum(x, -limit, tl.PropagateNan.ALL), limit, tl.PropagateNan.ALL)
 
     @jit
     def quotient(x, y):
@@ -61,8 +62,9 @@ else:
             y = (y.to(tl.uint32, bitcast=True) & 0xFFFFFFFE).to(tl.float32, bitcast=True)
             root = tl.rsqrt(y)
             r = root * root
-            r = tl.fma(tl.fma(-y, r, 1.0), r, r)
-            return tl.fma(tl.fma(-y, r, 1.0), r, r)
+            negative = y * -1.0  # -y is 0 - y to Triton, an instruction more
+            r = tl.fma(tl.fma(negative, r, 1.0), r, r)
+            return tl.fma(tl.fma(negative, r, 1.0), r, r)
 
     @jit
     def normal(x):

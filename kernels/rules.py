@@ -30,8 +30,9 @@ class Common(NamedTuple):
     clip_weights: Any
 
 
-# The value of each that changes nothing; the first two have others.
+# The value of each that changes nothing, and of a rule's own numbers too; the others have none.
 NEUTRAL = dict(
+    grad_scale=1.0,
     weight_decay=0.0,
     correction=1.0,
     clip_grad=math.inf,
@@ -41,6 +42,9 @@ NEUTRAL = dict(
     decoupled_weight_decay=0.0,
     clip_update_norm=math.inf,
     clip_weights=math.inf,
+    eps_inside=0.0,
+    lr_in_momentum=0.0,
+    nesterov=0.0,
 )
 
 
@@ -75,15 +79,15 @@ def ema_of_square(avg, x, decay, weight):
 @jit
 def variance_of(square_avg, grad_avg):
     """E[g²] - E[g]². Of a constant gradient it rounds below 0, where a square root is NaN; of a huge one it is inf - inf."""
-    variance = tl.fma(-grad_avg, grad_avg, square_avg)
+    variance = tl.fma(grad_avg * -1.0, grad_avg, square_avg)  # -x is 0 - x to Triton, an instruction more
     variance = tl.where(variance <= 0.0, 0.0, variance)  # -0 too, which a fused product that underflows gives
     return tl.where(square_avg == INFINITY, square_avg, variance)  # a NaN stays one
 
 
 @jit
 def inside(eps):
-    """What is added below the root: nothing, or what no device takes for 0."""
-    return tl.where(eps == 0.0, 0.0, normal(eps))
+    """What is added below the root: nothing (-0, which compilers drop: Triton has no constant -0), or what no device takes for 0."""
+    return tl.where(eps == 0.0, eps * -1.0, normal(eps))
 
 
 @jit
@@ -159,6 +163,11 @@ ARGS: dict[str, type] = {
 def n_hyper(rule: str) -> int:
     """Numbers in a row of hyperparameters."""
     return len(Common._fields) + len(ARGS[rule]._fields)
+
+
+def neutral(rule: str) -> tuple[float | None, ...]:
+    """Of each number in a row of hyperparameters the value that changes nothing, or None."""
+    return tuple(map(NEUTRAL.get, Common._fields + ARGS[rule]._fields))
 
 
 @jit

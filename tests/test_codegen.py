@@ -28,43 +28,40 @@ NAMES = ("A100 80GB SXM", "H100 SXM", "H200", "B200", "MI300X")
 # where arithmetic takes longer than memory, and the instructions a parameter that it may not exceed on each of NAMES, with any Triton from
 # 3.5 to 3.9; None: memory does
 ARITHMETIC = {
-    ("rmsprop_momentum", "float32+8bit"): (None, None, None, 101, None),
-    ("rmsprop_centered", "float32+8bit"): (None, None, 124, 109, None),
-    ("rmsprop_centered_momentum", "float32+8bit"): (None, None, 162, 142, None),
-    ("rmsprop", "bfloat16+8bit"): (None, None, 70, 64, 66),
-    ("rmsprop_momentum", "bfloat16+8bit"): (117, 117, 117, 104, 103),
-    ("rmsprop_centered", "bfloat16+8bit"): (128, 128, 128, 112, 113),
-    ("rmsprop_centered_momentum", "bfloat16+8bit"): (167, 167, 167, 147, 145),
-    ("smorms3", "bfloat16+8bit"): (None, None, 142, 122, None),
-    ("rmsprop_centered", "bfloat16+stochastic+bf16"): (None, None, None, 76, None),
-    ("rmsprop", "bfloat16+stochastic+8bit"): (None, None, 76, 70, 67),
-    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (122, 122, 122, 109, 104),
-    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (134, 134, 134, 117, 115),
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (173, 173, 173, 152, 146),
-    ("smorms3", "bfloat16+stochastic+8bit"): (None, None, 147, 128, None),
-    ("rmsprop", "bfloat16+split+8bit"): (None, None, None, 73, None),
-    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, 127, 113, None),
-    ("rmsprop_centered", "bfloat16+split+8bit"): (138, None, 138, 122, 118),
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (178, 176, 176, 155, 149),
-    ("smorms3", "bfloat16+split+8bit"): (None, None, None, 132, None),
-    ("rmsprop_momentum", "bfloat16+master+8bit"): (None, None, None, 115, None),
-    ("rmsprop_centered", "bfloat16+master+8bit"): (None, None, 140, 123, None),
-    ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, 178, 157, None),
+    ("rmsprop_centered_momentum", "float32+8bit"): (None, None, None, 98, None),
+    ("rmsprop", "bfloat16+8bit"): (None, None, None, 45, None),
+    ("rmsprop_momentum", "bfloat16+8bit"): (None, None, 84, 72, None),
+    ("rmsprop_centered", "bfloat16+8bit"): (None, None, 89, 77, 83),
+    ("rmsprop_centered_momentum", "bfloat16+8bit"): (None, None, 116, 99, 111),
+    ("smorms3", "bfloat16+8bit"): (None, None, None, 92, None),
+    ("rmsprop_centered", "bfloat16+stochastic+bf16"): (None, None, None, 70, None),
+    ("rmsprop", "bfloat16+stochastic+8bit"): (None, None, 58, 51, None),
+    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (None, None, 90, 78, None),
+    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (None, None, 95, 83, 84),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (123, None, 122, 105, 112),
+    ("smorms3", "bfloat16+stochastic+8bit"): (None, None, None, 98, None),
+    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, None, 82, None),
+    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, None, 86, None),
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (None, None, 125, 108, None),
+    ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, None, 107, None),
 }
 # at most: bytes of addresses that ptxas rather reads again than keeps in a register; and on AMD's GPUs scalar registers that are kept in
 # lanes of a vector register, which touches no memory
 SPILLS = {
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 3,
+    ("rmsprop_centered_momentum", "float32+8bit", "gfx942"): 2,
+    ("rmsprop_centered_momentum", "bfloat16+8bit", "gfx942"): 3,
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 17,
+    ("rmsprop_centered_momentum", "bfloat16+master+8bit", "gfx942"): 7,
 }
 # bytes a parameter and, on sm_90, instructions a parameter that rmsprop may not exceed where a mode exists for its small traffic
 PROMISED = {
     "float32": (20.0, 27),
-    "bfloat16": (14.0, 32),
+    "bfloat16": (14.0, 31),
     "bfloat16+stochastic": (14.0, 47),
-    "bfloat16+split": (18.0, 43),
+    "bfloat16+split": (18.0, 41),
     "bfloat16+master": (22.0, 45),  # the parameter is read too, to see whether something else has changed it
-    "bfloat16+split+8bit": (12.2, 81),
-    "bfloat16+stochastic+8bit": (8.2, 77),
+    "bfloat16+split+8bit": (12.2, 61),
+    "bfloat16+stochastic+8bit": (8.2, 59),
     "float16+stochastic": (14.0, 59),
     "float64": (40.0, 88),
 }
@@ -90,7 +87,7 @@ def registers(rule, storage, target, aligned=True):
     """
     more = 0 if THIS_TRITON else 16
     if storage.quantized:
-        return more + (112 if target == "gfx942" else 88 if aligned else 120)
+        return more + (112 if target == "gfx942" else 80 if aligned else 96)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
     return more + (80 if many or not aligned or target == "gfx942" else 72)
 
@@ -153,7 +150,8 @@ def test_gradients_of_other_dtypes(rule, dtype, grad_dtype, target):
 def test_unaligned(rule, mode, target):
     """At addresses that only the element divides, nothing may be wider than an element."""
     storage, n, code = compiled(rule, mode, target, aligned=False)
-    assert code.spilled <= 8 * ((target, rule, mode) == ("sm_100", "smorms3", "bfloat16+split+8bit"))
+    lanes = 12 * ((target, rule, mode) == ("gfx942", "rmsprop_centered_momentum", "bfloat16+split+8bit"))  # scalars, as in SPILLS
+    assert code.spilled <= lanes
     assert code.registers <= registers(rule, storage, target, aligned=False)
     assert is_vectorised(code, storage, n, aligned=False)
 

@@ -84,6 +84,25 @@ def test_a_parameter_changed_outside(device, kind):
         assert master.abs().max() < 1e-38 if value == 0 else (master * np.sign(value) > 3.3e38).all()
 
 
+@pytest.mark.interpret
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("upper", [0x0000, 0x0001, 0x3F80, 0x7F7F, 0x7F80, 0x7FC0])
+def test_every_remainder(device, upper):
+    """Beyond 0 and infinity its bits would mean another number: there the parameter counts alone."""
+    bits = (upper << 16) + np.arange(-(2**15), 2**15)
+    bits = np.where((bits < 0) | (bits > 0x7F800000), upper << 16, bits).astype(np.int32)
+    for sign in (1, -1):
+        optimizer, (param,) = made(RULES["plain"], dict(master_weights="split"), [(2**16,)], device=device, steps=1)
+        param.data.copy_(torch.tensor(upper << 16, dtype=torch.int32).view(F32) * sign)
+        optimizer.state[param]["master_param"].copy_(torch.arange(-(2**15), 2**15))
+        expected = sign * torch.from_numpy(bits).view(F32)
+        for _ in range(2):
+            ((_, master),) = export_master(optimizer)
+            torch.testing.assert_close(master.cpu(), expected, rtol=0, atol=0, equal_nan=True)
+            set_grad(param, torch.zeros_like(param))
+            optimizer.step()
+
+
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 def test_a_complex_master_changed_in_one_part():
     """The other part keeps its master, to the kernel and to whoever asks."""

@@ -10,7 +10,7 @@ from fusedrms.kernels import launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.tools import variants
 from mode_tools import RULES, check_steps, made, modes, rules, same_state
-from tools import parameter, parameters, random_grads, set_grad, step_and_check
+from tools import copy_grads, parameter, parameters, random_grads, set_grad, step_and_check
 
 
 @pytest.mark.interpret
@@ -34,6 +34,24 @@ def test_other_dtypes(device, mode):
 @pytest.mark.parametrize("mode", [MODES["split, 8-bit state"], MODES["stochastic, bfloat16 state"]], ids=str)
 def test_every_option(options, mode):
     check_steps((FusedRMSProp, options), mode, BF16, shapes=[(7,), (3, 43)])
+
+
+@pytest.mark.interpret
+@modes
+@rules
+def test_neutral_options(device, rule, mode):
+    """They may have a loop of their own, which gives the bits of the one for all options."""
+    (a, params), (b, others) = (made(rule, mode, device=device, **options) for options in ({}, dict(clip_weights=1e38)))
+    for p, q in zip(params, others, strict=True):
+        q.data.copy_(p)
+    for _ in range(3):
+        random_grads(params)
+        copy_grads(params, others)
+        a.step()
+        b.step()
+    for p, q in zip(params, others, strict=True):
+        assert torch.equal(p, q)
+        assert same_state(a.state[p], b.state[q])
 
 
 def test_groups_with_different_modes(device):

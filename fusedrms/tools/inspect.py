@@ -35,7 +35,7 @@ class Row(NamedTuple):
     target: str
     aligned: bool  # every address is a multiple of 16 bytes
     n_bytes: float  # that a step reads and writes for each parameter
-    instructions: float | None  # of the unmasked loop, a parameter; on AMD's GPUs those of vector arithmetic, which take turns
+    instructions: float | None  # of the first unmasked loop, a parameter; on AMD's GPUs those of vector arithmetic, which take turns
     widths: tuple[int, ...]  # bytes that are read or written at once; of a vector on a CPU
     vectorised: bool  # as wide as the addresses allow, and nothing is read or written twice
     registers: int | None  # a thread
@@ -166,7 +166,8 @@ def table(rows: Iterable[Row]) -> Group:
 
 LEGEND = (
     "bytes, instr: a parameter. GPUs: the instructions that one issues while its memory moves those bytes; what limits a step there;"
-    " picoseconds a parameter, which are milliseconds for a billion."
+    " picoseconds a parameter, which are milliseconds for a billion. 8-bit states have two loops on GPUs: that for options that change"
+    " nothing is counted."
 )
 
 

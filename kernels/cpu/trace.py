@@ -133,12 +133,12 @@ def _intrinsic(name: str):
     return function
 
 
-def _fma(x: Value, y: Value, z: Value) -> Value:
-    return Value(x.builder, x.builder.fma(x.value, y.value, z.value), x.dtype)
+def _fma(x: Value, y, z) -> Value:
+    return Value(x.builder, x.builder.fma(x.value, x.constant(y).value, x.constant(z).value), x.dtype)
 
 
 _FUNCTIONS = dict(where=_where, minimum=_minimum, maximum=_maximum, fma=_fma)
-_FUNCTIONS |= dict(sqrt=_intrinsic("sqrt"), floor=_intrinsic("floor"), abs=_intrinsic("fabs"))
+_FUNCTIONS |= dict(sqrt=_intrinsic("sqrt"), abs=_intrinsic("fabs"))
 _TL = SimpleNamespace(**_FUNCTIONS, **{name: name for name in TYPES})
 
 

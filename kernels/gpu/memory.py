@@ -78,13 +78,16 @@ def from_groups(x):
 @jit
 def load(ptrs, first, limit, FORMAT: tl.constexpr, BLOCK: tl.constexpr, compute: tl.constexpr):
     """The elements from `first` on, those below `limit` if it is not None, as the compute type."""
-    offsets = tl.multiple_of(first, BLOCK) + tl.arange(0, BLOCK)
+    first = tl.multiple_of(first, BLOCK)
+    if FORMAT == QUANTIZED:
+        # at the block, and then in it: addresses take an instruction less, which elsewhere would take registers
+        codes = load_below(ptrs[0] + first, tl.arange(0, BLOCK), None if limit is None else limit - first)
+        groups = (first // GROUP + tl.arange(0, BLOCK // GROUP))[:, None]
+        return from_groups(dequantize(in_groups(codes), load_below(ptrs[1], groups, limit, GROUP)))
+    offsets = first + tl.arange(0, BLOCK)
     stored = load_below(ptrs[0], offsets, limit)
     if FORMAT == PLAIN:
         value = upcast(stored, compute)
-    elif FORMAT == QUANTIZED:
-        groups = (first // GROUP + tl.arange(0, BLOCK // GROUP))[:, None]
-        value = from_groups(dequantize(in_groups(stored), load_below(ptrs[1], groups, limit, GROUP)))
     elif FORMAT == SPLIT:
         value = merge_remainder(stored, load_below(ptrs[1], offsets, limit))
     else:
@@ -111,12 +114,14 @@ def store_scales(ptr, first, limit, scale, PER_THREAD: tl.constexpr):
 def store_quantized(ptrs, first, limit, value, random, PER_THREAD: tl.constexpr):
     """Codes and scales; random: 16 bits for each element, as uint32."""
     offsets = tl.multiple_of(first, value.shape[0]) + tl.arange(0, value.shape[0])
-    size = in_groups(value.to(tl.uint32, bitcast=True) & 0x7FFFFFFF).to(tl.int32)
+    dtype: tl.constexpr = ptrs[0].dtype.element_ty
+    bits = value.to(tl.uint32, bitcast=True)
+    size = in_groups(bits if dtype == tl.uint8 else bits & 0x7FFFFFFF)  # uint8: what is never negative, or a NaN of either sign
     if limit is not None:
         size = tl.where(in_groups(offsets) < limit, size, 0)
     peak = tl.max(size, axis=1, keep_dims=True)  # as integers, where a NaN is the largest
     scale = tl.where(peak > LEAST_SCALE, peak, LEAST_SCALE).to(tl.float32, bitcast=True)
-    codes = quantize(in_groups(value), scale, in_groups(random), ptrs[0].dtype.element_ty)
+    codes = quantize(in_groups(value), scale, in_groups(random), dtype)
     store_below(ptrs[0], offsets, from_groups(codes), limit)
     store_scales(ptrs[1], first, limit, scale, PER_THREAD)
 

@@ -32,6 +32,32 @@ class Numbers(NamedTuple):
 
 
 @triton.jit
+def numbers_of(row, unscale, norm, N_COMMON: tl.constexpr):
+    """row: of hyper."""
+    common = Common(*row[:N_COMMON])
+    return Numbers(grad_scale=common.grad_scale * unscale, norm=norm, common=common, args=row[N_COMMON:])
+
+
+@triton.jit
+def is_neutral(row, NEUTRAL: tl.constexpr):
+    """Whether every number that has a neutral value has it."""
+    same = tl.full((), True, tl.int1)
+    for n in tl.static_range(len(NEUTRAL)):
+        if NEUTRAL[n] is not None:
+            same = same & (row[n] == NEUTRAL[n])
+    return same
+
+
+@triton.jit
+def with_neutral(row, NEUTRAL: tl.constexpr):
+    """The neutral values as constants, which the compiler drops."""
+    numbers = ()
+    for n in tl.static_range(len(NEUTRAL)):
+        numbers = numbers + (row[n] if NEUTRAL[n] is None else tl.full((), NEUTRAL[n], row[n].dtype),)
+    return numbers
+
+
+@triton.jit
 def update_block(
     chunk,
     numbers,
@@ -61,6 +87,26 @@ def update_block(
         store(chunk.ptrs[v], first, limit, state[v - 2], chunk.offset, chunk.keys, FORMATS[v], PER_THREAD, v - 1, True)
 
 
+@triton.jit
+def update_blocks(
+    chunk,
+    numbers,
+    first,
+    end,
+    FORMATS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PER_THREAD: tl.constexpr,
+    RULE: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    VARIANCE: tl.constexpr,
+):
+    """Whole blocks, from element `first` on; returns the first element that is in none."""
+    while first < end:  # not range(first, end): Triton 3.6's interpreter fails on it with NumPy 2.4
+        update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
+        first += BLOCK
+    return first
+
+
 @triton.jit(do_not_specialize=["n_tensors", "n_chunks", "chunk_size"])
 def step_kernel(
     addresses_ptr,  # the tables: see tables.Tables
@@ -79,6 +125,7 @@ def step_kernel(
     RULE: tl.constexpr,
     N_COMMON: tl.constexpr,
     N_ARGS: tl.constexpr,
+    NEUTRAL: tl.constexpr,  # of each number in a row of hyper the value that changes nothing, or None; or None, and they have no loop
     FORMATS: tl.constexpr,  # of grad, param, state 0, ..., as in storage.py
     ROWS: tl.constexpr,  # where the rows of each begin
     DTYPES: tl.constexpr,  # stored dtype of each row
@@ -98,14 +145,10 @@ def step_kernel(
         start = tl.multiple_of(tl.load(chunk_start_ptr + index), BLOCK)
         remaining = tl.where(tl.load(scalars_ptr + SKIP) == 0.0, tl.load(numels_ptr + tensor) - start, 0)
 
-        row_ptr = hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS)
-        common = Common(*load_numbers(row_ptr, N_COMMON))
-        numbers = Numbers(
-            grad_scale=common.grad_scale * tl.load(scalars_ptr + UNSCALE).to(compute),
-            norm=tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute),
-            common=common,
-            args=load_numbers(row_ptr + N_COMMON, N_ARGS),
-        )
+        row = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS), N_COMMON + N_ARGS)
+        unscale = tl.load(scalars_ptr + UNSCALE).to(compute)
+        norm = tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute)
+        numbers = numbers_of(row, unscale, norm, N_COMMON)
         ptrs = ()
         for v in tl.static_range(len(FORMATS)):
             ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], FORMATS[v], DTYPES, ALIGN),)
@@ -115,10 +158,12 @@ def step_kernel(
 
         limit = tl.minimum(remaining, chunk_size).to(tl.int32)
         unmasked = limit // BLOCK * BLOCK
-        first = 0
-        while first < unmasked:  # not range(0, unmasked): Triton 3.6's interpreter fails on it with NumPy 2.4
-            update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
-            first += BLOCK
+        first = tl.full((), 0, tl.int32)
+        if NEUTRAL is not None:
+            plain = tl.where(is_neutral(row, NEUTRAL) & (unscale == 1.0), unmasked, 0)
+            fewer = numbers_of(with_neutral(row, NEUTRAL), tl.full((), 1.0, compute), norm, N_COMMON)
+            first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
+        update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
         if unmasked < limit:
             update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
         index += tl.num_programs(0) if PERSISTENT else 1

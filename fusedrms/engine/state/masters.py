@@ -36,11 +36,10 @@ def _nearest_master(param: Tensor, master: Tensor) -> Tensor:
 
 
 def _from_remainder(param: Tensor, remainder: Tensor) -> Tensor:
-    """The float32 whose split() the two are; the parameter itself where they are none's."""
+    """The float32 whose split() the two are; the parameter itself where they are none's: beyond 0 and beyond infinity there are NaNs."""
     upper = param.view(torch.int16).int() << 16
     bits = upper + remainder.to(param.device).int()
-    invalid = bits.view(torch.float32).isnan() | (bits ^ upper < 0)
-    return torch.where(invalid, upper, bits).view(torch.float32)
+    return torch.where(bits.view(torch.float32).isnan(), upper, bits).view(torch.float32)
 
 
 def master_of(param: Tensor, values: dict) -> Tensor | None:
