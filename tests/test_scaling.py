@@ -61,7 +61,7 @@ def test_instructions(mode):
 def test_formulas():
     gpu = shards.GPUS["h100"]._replace(memory=100e9, bandwidth=1e12, multiprocessors=100, clock=1e9)
     row = dict(bytes=dict(total=10.0), moved=20.0, instructions={gpu.target: 64.0})  # it could issue 256 meanwhile
-    results = dict(host_us={str(model.n_tensors): 300.0 for model in shards.MODELS})
+    results = dict(host=dict(us={str(model.n_tensors): 300.0 for model in shards.MODELS}))
     assert shards.share(results, row, gpu, 80e9, 8) == pytest.approx((100, 0, 200, "memory"))
     assert shards.share(results, row, gpu, 88e9, 8).left == pytest.approx(-10)
     slow = {**row, "instructions": {gpu.target: 512.0}}
@@ -116,7 +116,8 @@ def test_examples(capsys):
         ("--gpus 0", "'0' is not a whole number from 1, such as 64"),
         ("--gpus 2.5", "'2.5' is not"),
         ("--rule adam", "'adam' (choose from"),
-        ("--count --gpu h200", "--count goes alone"),
+        ("--count --gpu h200", "--count and --time go alone"),
+        ("--time --rule rmsprop", "--count and --time go alone"),
     ],
 )
 def test_wrong_arguments(arguments, said, capsys):

@@ -2,6 +2,7 @@
 
 python -m bench.studies.scaling --gpu b200 --parameters 70e9 --gpus 64    prints the figures of a job
 python -m bench.studies.scaling --count                                   counts anew, for bench/results/scaling.json; takes minutes
+python -m bench.studies.scaling --time                                    times the host anew, for the same file; wants a quiet machine
 """
 
 import argparse
@@ -87,11 +88,16 @@ def host_us(n_tensors: int) -> float:
     return round(statistics.median(seconds[3:]) * 1e6, 1)
 
 
-def count() -> dict:
+def timed() -> dict:
+    """Of the host."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # pyright: ignore[reportPrivateImportUsage]
     in_turn = [{str(model.n_tensors): host_us(model.n_tensors) for model in MODELS} for _ in range(HOST_REPEATS)]  # for a noisy machine
-    hosts = {n_tensors: min(times[n_tensors] for times in in_turn) for n_tensors in in_turn[0]}
     dist.destroy_process_group()
+    hosts = {n_tensors: min(times[n_tensors] for times in in_turn) for n_tensors in in_turn[0]}
+    return dict(host={**machine(torch.device("cpu"), "python -m bench.studies.scaling --time"), "us": hosts})
+
+
+def count() -> dict:
     found = {(row.rule, row.mode, row.target): row for row in inspect.rows(list(RULES), MODES, TARGETS)}
     modes = [
         dict(
@@ -108,7 +114,6 @@ def count() -> dict:
     return {
         **machine(torch.device("cpu"), "python -m bench.studies.scaling --count"),
         "foreach_moves": moves,
-        "host_us": hosts,
         "modes": modes,
     }
 
@@ -135,20 +140,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--parameters", type=_parameters, help="of the model (default: 70e9)")
     parser.add_argument("--gpus", type=_gpus, help="that share them (default: 64)")
     parser.add_argument("--rule", choices=list(RULES), help=f"(default: {RULE})")
-    parser.add_argument("--count", action="store_true", help="count bytes and instructions anew; alone")
+    parser.add_argument("--count", dest="measure", action="store_const", const=count, help="count bytes and instructions anew; alone")
+    parser.add_argument("--time", dest="measure", action="store_const", const=timed, help="time the host anew; alone")
     given = parser.parse_args(argv)
     gpu, numel, n_gpus, rule = others = given.gpu, given.parameters, given.gpus, given.rule
-    if not given.count:
+    if not given.measure:
         print("\n".join(asked(load(COUNTS), GPUS[gpu or USUAL], numel or 70e9, n_gpus or 64, rule or RULE)))
         return 0
     if any(value is not None for value in others):
-        parser.error("--count goes alone: it counts for all GPUs and rules")
+        parser.error("--count and --time go alone: they are for all GPUs and rules")
     try:
-        counted = count()
+        found = given.measure()
     except UserError as error:
         parser.error(f"--count: {error}")
     with writing(parser):
-        write(COUNTS, dumped(counted, "modes"))
+        write(COUNTS, dumped({**load(COUNTS), **found}, "modes"))
     print(f"wrote {COUNTS}; python -m bench.report --documents fills the tables")
     return 0
 

@@ -57,7 +57,7 @@ def counted(results: dict, rule: str = RULE) -> dict[str, Row]:
 
 def host_ms(results: dict, model: Model) -> float:
     """As measured, for as many DTensors as the model has tensors."""
-    return results["host_us"][str(model.n_tensors)] * 1e-3
+    return results["host"]["us"][str(model.n_tensors)] * 1e-3
 
 
 def share(results: dict, row: Row, gpu: GPU, numel: float, n_gpus: int) -> Share:
