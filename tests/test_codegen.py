@@ -28,22 +28,22 @@ NAMES = ("A100 80GB SXM", "H100 SXM", "H200", "B200", "MI300X")
 # where arithmetic takes longer than memory, and the instructions a parameter that it may not exceed on each of NAMES, with any Triton from
 # 3.5 to 3.9; None: memory does
 ARITHMETIC = {
-    ("rmsprop_centered_momentum", "float32+8bit"): (None, None, None, 98, None),
-    ("rmsprop", "bfloat16+8bit"): (None, None, None, 45, None),
-    ("rmsprop_momentum", "bfloat16+8bit"): (None, None, 84, 72, None),
-    ("rmsprop_centered", "bfloat16+8bit"): (None, None, 89, 77, 83),
-    ("rmsprop_centered_momentum", "bfloat16+8bit"): (None, None, 116, 99, 111),
-    ("smorms3", "bfloat16+8bit"): (None, None, None, 92, None),
+    ("rmsprop_centered_momentum", "float32+8bit"): (None, None, None, 110, None),
+    ("rmsprop", "bfloat16+8bit"): (None, None, None, 47, None),
+    ("rmsprop_momentum", "bfloat16+8bit"): (None, None, 88, 79, None),
+    ("rmsprop_centered", "bfloat16+8bit"): (None, None, 93, 84, 83),
+    ("rmsprop_centered_momentum", "bfloat16+8bit"): (None, None, 122, 111, 111),
+    ("smorms3", "bfloat16+8bit"): (None, None, None, 101, None),
     ("rmsprop_centered", "bfloat16+stochastic+bf16"): (None, None, None, 70, None),
-    ("rmsprop", "bfloat16+stochastic+8bit"): (None, None, 58, 51, None),
-    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (None, None, 90, 78, None),
-    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (None, None, 95, 83, 84),
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (123, None, 122, 105, 112),
-    ("smorms3", "bfloat16+stochastic+8bit"): (None, None, None, 98, None),
-    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, None, 82, None),
-    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, None, 86, None),
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (None, None, 125, 108, None),
-    ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, None, 107, None),
+    ("rmsprop", "bfloat16+stochastic+8bit"): (None, None, 60, 53, None),
+    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (None, None, 94, 85, None),
+    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (None, None, 100, 90, 84),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (130, None, 128, 117, 112),
+    ("smorms3", "bfloat16+stochastic+8bit"): (None, None, None, 107, None),
+    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, None, 89, None),
+    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, None, 92, None),
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (None, None, 131, 120, None),
+    ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, None, 119, None),
 }
 # at most: bytes of addresses that ptxas rather reads again than keeps in a register; and on AMD's GPUs scalar registers that are kept in
 # lanes of a vector register, which touches no memory
@@ -60,8 +60,8 @@ PROMISED = {
     "bfloat16+stochastic": (14.0, 47),
     "bfloat16+split": (18.0, 41),
     "bfloat16+master": (22.0, 45),  # the parameter is read too, to see whether something else has changed it
-    "bfloat16+split+8bit": (12.2, 61),
-    "bfloat16+stochastic+8bit": (8.2, 59),
+    "bfloat16+split+8bit": (12.2, 60),
+    "bfloat16+stochastic+8bit": (8.2, 57),
     "float16+stochastic": (14.0, 59),
     "float64": (40.0, 88),
 }
@@ -85,7 +85,7 @@ def registers(rule, storage, target, aligned=True):
 
     More only where a parameter has more to compute with, or an address for each element; AMD's wider waves share 512.
     """
-    more = 0 if THIS_TRITON else 16
+    more = 0 if THIS_TRITON else 48 if storage.quantized else 16
     if storage.quantized:
         return more + (112 if target == "gfx942" else 80 if aligned else 96)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
@@ -99,7 +99,7 @@ def test_step(rule, mode, target):
     storage, n, code = compiled(rule, mode, target)
     assert is_vectorised(code, storage, n, aligned=True)
     assert n == (2 if storage.compute == "float64" else 4)  # 16 bytes of the compute type
-    spills = SPILLS.get((rule, mode, target), 0)
+    spills = SPILLS.get((rule, mode, target), 0 if THIS_TRITON else 10)
     assert code.spilled <= spills
     assert code.spilled or not spills or not THIS_TRITON, "it spills no longer: take it out of SPILLS"
     assert spills or not any(opcode.startswith(("LDL", "STL", "scratch")) for opcode in code.loop)
@@ -121,7 +121,7 @@ def test_step(rule, mode, target):
     if rule == "rmsprop" and target == "sm_90" and mode in PROMISED:
         n_bytes, most = PROMISED[mode]
         assert storage.traffic <= n_bytes
-        assert instructions <= most
+        assert instructions <= most + (0 if THIS_TRITON else 3)
 
 
 def test_exceptions_are_known():
