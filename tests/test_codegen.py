@@ -53,6 +53,16 @@ SPILLS = {
     ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 17,
     ("rmsprop_centered_momentum", "bfloat16+master+8bit", "gfx942"): 7,
 }
+# what other Tritons from 3.5 to 3.9 make of a few kernels: spills as above, and registers
+SPILLS_ELSEWHERE = {
+    ("rmsprop_centered", "bfloat16+split+8bit", "sm_100"): 10,
+    ("rmsprop_centered_momentum", "float32+8bit", "gfx942"): 6,
+    ("rmsprop_centered_momentum", "bfloat16+8bit", "gfx942"): 5,
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit", "gfx942"): 2,
+    ("rmsprop_centered_momentum", "bfloat16+master+8bit", "gfx942"): 8,
+    ("rmsprop_momentum", "bfloat16+master+8bit", "gfx942"): 2,
+}
+REGISTERS_ELSEWHERE = {("rmsprop_momentum", "bfloat16+split+8bit", "sm_80"): 123}
 # bytes a parameter and, on sm_90, instructions a parameter that rmsprop may not exceed where a mode exists for its small traffic
 PROMISED = {
     "float32": (20.0, 27),
@@ -85,7 +95,7 @@ def registers(rule, storage, target, aligned=True):
 
     More only where a parameter has more to compute with, or an address for each element; AMD's wider waves share 512.
     """
-    more = 0 if THIS_TRITON else 48 if storage.quantized else 16
+    more = 0 if THIS_TRITON else 16
     if storage.quantized:
         return more + (112 if target == "gfx942" else 80 if aligned else 96)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
@@ -99,11 +109,14 @@ def test_step(rule, mode, target):
     storage, n, code = compiled(rule, mode, target)
     assert is_vectorised(code, storage, n, aligned=True)
     assert n == (2 if storage.compute == "float64" else 4)  # 16 bytes of the compute type
-    spills = SPILLS.get((rule, mode, target), 0 if THIS_TRITON else 10)
+    spills, most_registers = SPILLS.get((rule, mode, target), 0), registers(rule, storage, target)
+    if not THIS_TRITON:
+        spills = SPILLS_ELSEWHERE.get((rule, mode, target), spills)
+        most_registers = REGISTERS_ELSEWHERE.get((rule, mode, target), most_registers)
     assert code.spilled <= spills
     assert code.spilled or not spills or not THIS_TRITON, "it spills no longer: take it out of SPILLS"
     assert spills or not any(opcode.startswith(("LDL", "STL", "scratch")) for opcode in code.loop)
-    assert code.registers <= registers(rule, storage, target)
+    assert code.registers <= most_registers
     assert not code.shared or target == "gfx942" or not THIS_TRITON  # threads need not wait for each other
     instructions = multiprocessor(target).issued(code) / n
     for gpu in gpus(target):
