@@ -2,40 +2,46 @@
 
 import math
 import time
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from bench.common.machine import free_bytes
-from bench.common.store import CACHED, LIMITS
-from bench.timing.algorithms import ALGORITHMS, Implementation, Unavailable
+from bench.common.store import CACHED, LIMITS, OURS
+from bench.timing.algorithms import ALGORITHMS, Unavailable
 from bench.timing.limits import Limits
 from bench.timing.measure import extra_bytes, held_and_moved, host_seconds, timed
+from bench.timing.ours import Ours
 from bench.timing.switches import without_launch
-from bench.timing.workloads import WORKLOADS, Shapes, parameters
+from bench.timing.workloads import WORKLOADS, parameters
 from fusedrms import FusedRMSProp
 from fusedrms.engine.optimizer import FusedOptimizer
 from fusedrms.kernels import devices
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of torch.compile and of guests are theirs
 FEW = 10  # tensors; compiling a step of so few takes seconds
-COMPILING = {"cpu": 60, "gpu": 45}  # seconds that compiling larger steps may have taken before no more is begun
+COMPILING = {"cpu": 180, "gpu": 45}  # seconds that compiling larger steps may have taken before no more is begun
+
+
+class Session(NamedTuple):
+    """What all timings share."""
+
+    device: torch.device
+    limits: Limits
+    ours: Ours
+    compiling: list[float]  # seconds of each step that torch has compiled
 
 
 @pytest.fixture(scope="session")
-def limits(device) -> Limits:
-    return Limits(device)
-
-
-@pytest.fixture(scope="session")
-def compiling() -> list[float]:
-    """Seconds of each step that torch has compiled."""
-    return []
+def session(device) -> Session:
+    return Session(device, Limits(device), Ours(device), [])
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_limit(benchmark, device, limits, limit):
+def test_limit(benchmark, session, limit):
     """What steps are held against; see Limits."""
+    device, limits, *_ = session
     if limit not in limits.runs:
         pytest.skip("on a GPU the copy is the limit")
     benchmark.group = "what the device can do"
@@ -49,19 +55,21 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def test_step(benchmark, device, limits, compiling, workload, algorithm, implementation):
+def test_step(benchmark, session, workload, algorithm, implementation):
     benchmark.group = f"{workload}, {algorithm}"
-    reason = _step(benchmark, device, limits, compiling, *WORKLOADS[workload], ALGORITHMS[algorithm][implementation])
+    reason = _step(benchmark, session, workload, algorithm, implementation)
     if reason:
         pytest.skip(reason)
 
 
-def _step(
-    benchmark, device: torch.device, limits: Limits, compiling: list[float], family: str, shapes: Shapes, chosen: Implementation
-) -> str | None:
+def _step(benchmark, session: Session, workload: str, algorithm: str, implementation: str) -> str | None:
     """Why it cannot be timed, if so; a function of its own, so that no frame keeps the memory of a step that failed."""
+    device, limits, ours, compiling = session
+    (family, shapes), chosen = WORKLOADS[workload], ALGORITHMS[algorithm][implementation]
     numel = sum(map(math.prod, shapes))
-    needed, free = chosen.n_held * numel, free_bytes(device)
+    needed = chosen.n_held * numel
+    beside = ours.beside(workload, algorithm, needed)
+    free = free_bytes(device)
     if needed > free:
         return f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
     if chosen.compiled and len(shapes) > FEW and sum(compiling) > devices.on(device, COMPILING):
@@ -85,18 +93,18 @@ def _step(
     held, moved = held_and_moved(step) or (None, None)
     n_bytes = chosen.n_bytes or moved
     assert n_bytes is not None
-    beside = [limits.rates()] if n_bytes * numel > CACHED else []
-    others = timed(benchmark, step, device)
-    beside += [limits.rates()] if beside else []
+    rates = [limits.rates()] if n_bytes * numel > CACHED else []
+    found = {"against_ours": 1.0, **timed(benchmark, step, device)} if implementation == OURS else timed(benchmark, step, device, beside)
+    rates += [limits.rates()] if rates else []
     info = dict(
         family=family,
         n_tensors=len(shapes),
         numel=numel,
         n_bytes=n_bytes,
         held=held,
-        others=others,
         extra_bytes=extra_bytes(step, device),
-        **{name: max(rates[name] for rates in beside) for name in limits.runs if beside},
+        **found,
+        **{name: max(rate[name] for rate in rates) for name in limits.runs if rates},
     )
     if devices.is_gpu(device):
         info["host_us"] = host_seconds(step, device) * 1e6

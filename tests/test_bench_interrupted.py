@@ -17,7 +17,7 @@ INTERRUPTED_BENCH = """
 import os, signal, sys
 import bench.timing.measure as measure
 timed, steps = measure.timed, []
-def counted(benchmark, step, device):
+def counted(benchmark, step, device, *beside):
     def run():
         if len(steps) == {n}:
             try:
@@ -29,7 +29,7 @@ def counted(benchmark, step, device):
     steps.append(step)
     if len(steps) == {n}:
         benchmark.pedantic(run)
-    return timed(benchmark, step, device)
+    return timed(benchmark, step, device, *beside)
 measure.timed = counted
 from bench.__main__ import main
 sys.exit(main(["--device", "cpu", "--output", {folder!r}, "-k", "A2C"]))

@@ -20,11 +20,17 @@ def short(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def _ratio(entry: dict, base: dict) -> float:
+    """How many times as fast as another a step is: by what both were beside ours, each in its own rounds, or by their medians."""
+    speeds = [each["extra_info"].get("against_ours") for each in (entry, base)]
+    return speeds[0] / speeds[1] if all(speeds) else base["stats"]["median"] / entry["stats"]["median"]
+
+
 def complete(results: dict) -> None:
     """Add to the rows of pytest-benchmark what follows from them, and drop what nobody reads."""
     # what was interrupted, or failed after its rounds, has no figures beside its time
     results["benchmarks"] = [entry for entry in results["benchmarks"] if entry["extra_info"] or "gradients" in entry["params"]]
-    medians = {tuple(entry["params"].values()): entry["stats"]["median"] for entry in results["benchmarks"]}
+    by_case = {tuple(entry["params"].values()): entry for entry in results["benchmarks"]}
     limits = {
         entry["params"]["limit"]: entry["extra_info"]["n_bytes"] / entry["stats"]["min"]
         for entry in results["benchmarks"]
@@ -40,8 +46,8 @@ def complete(results: dict) -> None:
             for name in LIMITS:
                 if limit := info.pop(name, limits.get(name)):  # as measured beside the step, if it was
                     info[f"of_{name}"] = rate / limit
-            if (workload, algorithm, BASELINE) in medians:
-                info["ratio"] = medians[workload, algorithm, BASELINE] / median
+            if base := by_case.get((workload, algorithm, BASELINE)):
+                info["ratio"] = _ratio(entry, base)
         elif "limit" in entry["params"]:
             info["gb_per_s"] = limits[entry["params"]["limit"]] / 1e9
         entry["extra_info"] = {key: short(value) for key, value in info.items() if value is not None and value == value}  # no NaN

@@ -49,7 +49,10 @@ def _ms(row: Row | None) -> str:
 
 
 def _against(row: Row, other: Row | None) -> str:
-    return ratio(other["ms"] / row["ms"]) if other else ""
+    """In the same rounds where there were such."""
+    if other is None:
+        return ""
+    return ratio(1 / other["against_ours"] if "against_ours" in other else other["ms"] / row["ms"])
 
 
 def _torch(results: dict) -> list[str]:

@@ -1,6 +1,7 @@
 """How a step is measured: its time, the host's part of it, its memory."""
 
 import itertools
+import operator
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,24 +16,40 @@ from fusedrms.tools.noise import share_of_others
 
 Step = Callable[[], object]
 SECONDS = {"cpu": 0.7, "gpu": 0.15}  # of rounds, but at least 5 of them
+MOST_ROUNDS = 1000
 HOST_ROUNDS = 20
 
 
-def timed(benchmark, step: Step, device: torch.device) -> float:
-    """Time a step that has run before, until the device is done; the share of the cores that other programs had meanwhile."""
+def timed(benchmark, step: Step, device: torch.device, ours: Step | None = None) -> dict[str, float]:
+    """Time a step that has run before, until the device is done.
+
+    Args:
+        ours: to be compared with, one before each round, so that both meet the same moments of a machine that others use as well.
+
+    Returns:
+        others: the share of the cores that other programs had meanwhile.
+        against_ours: the median of how many times as fast as ours it was, if there are ours.
+    """
+
+    def seconds(of: Step) -> float:
+        begin = time.perf_counter()
+        of()
+        devices.synchronize(device)
+        return time.perf_counter() - begin
 
     def run():
         step()
         devices.synchronize(device)
 
-    begin = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - begin
-    iterations = max(1, int(1e-3 / seconds))
-    rounds = min(200, max(5, int(devices.on(device, SECONDS) / (seconds * iterations))))
+    before: list[float] = []
+    setup = None if ours is None else lambda: before.append(seconds(ours))
+    rounds = min(MOST_ROUNDS, max(5, int(devices.on(device, SECONDS) / seconds(step))))
     others = share_of_others()
-    benchmark.pedantic(run, rounds=rounds, iterations=iterations)
-    return others()
+    benchmark.pedantic(run, setup=setup, rounds=rounds)
+    found = {"others": others()}
+    if before:
+        found["against_ours"] = statistics.median(map(operator.truediv, before, benchmark.stats.stats.data))
+    return found
 
 
 def extra_bytes(step: Step, device: torch.device) -> int:
