@@ -30,7 +30,6 @@ FACTS = np.dtype(
         ("sharded", np.bool_),  # it is the local tensor of a DTensor
         ("written", np.bool_),  # by a step: memory that is shared until it is written (copy on write) must become its own
         ("fixed", np.bool_),  # other memory takes other tables
-        ("versioned", np.bool_),  # a step bumps its version
     ],
     align=True,
 )

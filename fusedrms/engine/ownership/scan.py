@@ -206,14 +206,16 @@ def _count_versions(at):
 
     They are reached from the objects, which the step holds: another thread may have swapped what is behind these since the scan.
     """
-    _, words, _, record = values_at(at)
-    facts = record.facts
-    for k in range(facts.size):
-        prefetch(facts[min(k + 2 * AHEAD, facts.size - 1)].version)
-        if facts[k].versioned:
-            version = peek(peek(facts[k].object + 8 * words.impl) + 8 * words.version)
-            if version:
-                count(version + 8 * words.number)
+    _, words, objects, record = values_at(at)
+    facts, end = record.facts, 2 * objects.active.size
+    for k in range(0, end, 2):  # of parameters and gradients in turn
+        ahead = facts[min(k + 2 * AHEAD, end - 2)]
+        prefetch(ahead.object)
+        prefetch(ahead.impl + 8 * words.version)
+        prefetch(ahead.version)
+        version = peek(peek(facts[k].object + 8 * words.impl) + 8 * words.version)
+        if version:
+            count(version + 8 * words.number)
 
 
 class Scan:

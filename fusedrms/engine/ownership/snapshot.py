@@ -69,8 +69,7 @@ def _record_of(tensors: list[Tensor], n_active: int) -> Record:
     facts["extent"] = [extent(tensor) * tensor.itemsize for tensor in tensors]
     facts["dims"], facts["kind"] = np.cumsum(n_dims) - n_dims, -1
     facts["fixed"][2 * n_active : n - n_active] = True  # states: counters are written where they lie
-    facts["versioned"][: 2 * n_active : 2] = True
-    facts["written"] = facts["versioned"]
+    facts["written"][: 2 * n_active : 2] = True
     facts["written"][2 * n_active :] = True
     flags = np.array([MOVED], np.int64)
     return Record(
