@@ -103,7 +103,6 @@ def test_selection(device):
 
 
 def test_extra_bytes():
-
     def step():
         first = torch.ones(1000)
         del first

@@ -20,17 +20,20 @@ def short(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def _ratio(entry: dict, base: dict) -> float:
-    """How many times as fast as another a step is: by what both were beside ours, each in its own rounds, or by their medians."""
-    speeds = [each["extra_info"].get("against_ours") for each in (entry, base)]
-    return speeds[0] / speeds[1] if all(speeds) else base["stats"]["median"] / entry["stats"]["median"]
+def times_as_fast(row: Row, other: Row) -> float:
+    """By what both steps were beside ours, each in its own rounds, or by their medians."""
+    if "against_ours" in row and "against_ours" in other:
+        return row["against_ours"] / other["against_ours"]
+    return other["ms"] / row["ms"]
 
 
 def complete(results: dict) -> None:
     """Add to the rows of pytest-benchmark what follows from them, and drop what nobody reads."""
     # what was interrupted, or failed after its rounds, has no figures beside its time
     results["benchmarks"] = [entry for entry in results["benchmarks"] if entry["extra_info"] or "gradients" in entry["params"]]
-    by_case = {tuple(entry["params"].values()): entry for entry in results["benchmarks"]}
+    for entry in results["benchmarks"]:
+        entry["extra_info"]["ms"] = 1e3 * entry["stats"]["median"]
+    by_case = {tuple(entry["params"].values()): entry["extra_info"] for entry in results["benchmarks"]}
     limits = {
         entry["params"]["limit"]: entry["extra_info"]["n_bytes"] / entry["stats"]["min"]
         for entry in results["benchmarks"]
@@ -38,7 +41,6 @@ def complete(results: dict) -> None:
     }
     for entry in results["benchmarks"]:
         info, median = entry["extra_info"], entry["stats"]["median"]
-        info["ms"] = 1e3 * median
         if "workload" in entry["params"]:
             workload, algorithm, _ = entry["params"].values()
             rate = info["n_bytes"] * info["numel"] / median
@@ -47,7 +49,7 @@ def complete(results: dict) -> None:
                 if limit := info.pop(name, limits.get(name)):  # as measured beside the step, if it was
                     info[f"of_{name}"] = rate / limit
             if base := by_case.get((workload, algorithm, BASELINE)):
-                info["ratio"] = _ratio(entry, base)
+                info["ratio"] = times_as_fast(info, base)
         elif "limit" in entry["params"]:
             info["gb_per_s"] = limits[entry["params"]["limit"]] / 1e9
         entry["extra_info"] = {key: short(value) for key, value in info.items() if value is not None and value == value}  # no NaN

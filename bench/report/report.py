@@ -27,12 +27,11 @@ LEGEND = """\
 ms is the median time of `step()` until the device is done; ratios above 1 are faster than torch's foreach implementation of the
 same algorithm, or the shortest `torch._foreach_*` code where torch has none, and than our step in float32. Each round of a step was timed
 just after one of ours, while memory did for both, and its ratio is the median of these pairs; that to foreach is the quotient of two such.
-GB/s count the fewest bytes that a step
-can move: the gradient read, all else read and written. Shares are of the best rate of a copy and of a loop that streams the bytes of a
-plain step, measured just before and after the step where it moves more than 128 MiB; below that, caches help it beyond 100%, and
-where the memory is shared with other machines its speed changes from one moment to the next, so that a step can beat what was measured
-beside it. Extra memory is the most that torch has allocated at a time during one step beyond what was there before.
-Host: {host}. Bytes held are those
+GB/s count the fewest bytes that a step can move: the gradient read, all else read and written. Shares are of the best rate of a copy and
+of a loop that streams the bytes of a plain step, measured just before and after the step where it moves more than 128 MiB; below that,
+caches help it beyond 100%, and where the memory is shared with other machines its speed changes from one moment to the next, so that a step
+can beat what was measured beside it. Extra memory is the most that torch has allocated at a time during one step beyond what was there
+before. Host: {host}. Bytes held are those
 of a parameter and its states, without the gradient. AdamW has two states and moves 28 bytes a parameter: it stands for what torch's own
 fused launches take. 8-bit states of bitsandbytes are float32 in tensors of less than 4,096 elements."""
 HOST = {True: "the time until `step()` returns, while the device still works", False: "our steps without their launch"}

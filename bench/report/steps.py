@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.common.store import BASELINE, BIG, CACHED, COMPILED, OURS, SMALL, Row, rows
+from bench.common.store import BASELINE, BIG, CACHED, COMPILED, OURS, SMALL, Row, rows, times_as_fast
 from bench.common.text import figure, ratio, table
 
 WORKLOADS = {
@@ -49,10 +49,7 @@ def _ms(row: Row | None) -> str:
 
 
 def _against(row: Row, other: Row | None) -> str:
-    """In the same rounds where there were such."""
-    if other is None:
-        return ""
-    return ratio(1 / other["against_ours"] if "against_ours" in other else other["ms"] / row["ms"])
+    return ratio(times_as_fast(row, other)) if other else ""
 
 
 def _torch(results: dict) -> list[str]:

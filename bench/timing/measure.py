@@ -31,15 +31,14 @@ def timed(benchmark, step: Step, device: torch.device, ours: Step | None = None)
         against_ours: the median of how many times as fast as ours it was, if there are ours.
     """
 
-    def seconds(of: Step) -> float:
-        begin = time.perf_counter()
-        of()
+    def run(one: Step = step) -> None:
+        one()
         devices.synchronize(device)
-        return time.perf_counter() - begin
 
-    def run():
-        step()
-        devices.synchronize(device)
+    def seconds(one: Step) -> float:
+        begin = time.perf_counter()
+        run(one)
+        return time.perf_counter() - begin
 
     before: list[float] = []
     setup = None if ours is None else lambda: before.append(seconds(ours))
