@@ -54,6 +54,7 @@ class _Part:
         own = {key: value for key, value in group.items() if key != "param_names"}
         _check(own)
         owner._run.check_copies()
+        owner._run.check_not_averaged("a backward with steps in it")
         optimizer.param_groups[0] = {**own, "params": [param]}
         if param in owner.state:
             optimizer.state[param] = owner.state[param]

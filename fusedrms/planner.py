@@ -6,18 +6,20 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.planner import LoadPlan
 
 from .engine.checkpoints.carrier import NEVER_LOADED, beyond_torch, pack_group
-from .engine.state.precision import MASTER
+from .engine.state.precision import MASTER, PARAM_EMA
 from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
 
-_ANEW = MASTER, "momentum_buffer", "grad_avg"  # what a state may lack: a master is the parameter, the others must be switched off
+# what a state may lack: a master is the parameter, its average begins with it, the others must be switched off
+_ANEW = MASTER, PARAM_EMA, "momentum_buffer", "grad_avg"
 
 
 class LoadPlanner(DefaultLoadPlanner):
     """As torch's, which refuses a checkpoint that lacks a key, but for what the optimizer can begin anew.
 
     ``dcp.load(state, checkpoint_id=folder, planner=LoadPlanner())`` before set_state_dict also loads
-    * a checkpoint without masters into an optimizer with master_weights: they start from the parameters;
+    * a checkpoint without masters into an optimizer with master_weights, or without averages of parameters into one with ema_decay: they
+      start from the parameters;
     * one without momentum or without centered into an optimizer with it, which has it off afterwards, as load_state_dict() does;
     * one of version 0.1 with lr_in_momentum or other options that torch does not know, under keys of their own.
     All else that is missing is an error that names the key.

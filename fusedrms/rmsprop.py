@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, number
 from .engine.options.naming import check_keywords
-from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision
+from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision, with_average
 from .kernels.rules import RMSPropArgs
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
@@ -78,6 +78,12 @@ class FusedRMSProp(FusedOptimizer):
             or in float32 a magnitude above 1e19, whose square is infinite; found and heeded on the device, counted by
             :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_norm
             and clip_grad_value; default False.
+        ema_decay: decay, per step, of an exponential moving average of the parameter itself, from 0 to 1: with each step the launch makes
+            average = ema_decay * average + (1 - ema_decay) * w of the new w, before that is rounded to 16 bits; it begins as the
+            parameter before its first step with this option. A parameter without a gradient, or whose step is left out, keeps its
+            average. :meth:`averaged` puts averages in place of the parameters, :meth:`averages` yields them; default None, no average.
+        ema_warmup: the average decays by min(ema_decay, (1 + t) / (10 + t)) at a parameter's step t, counted from 1, as TensorFlow's does
+            that is given the number of updates; default False.
         model_parallel_group: process groups (a ProcessGroup, a DeviceMesh, or a list of them) whose other processes hold other
             parameters, or other parts of these that are no DTensors: pipeline stages, experts, ZeroRedundancyOptimizer, FSDP1. Squares
             are added up over it for the norm of all gradients, and to find what is not finite; every process in it must call step(),
@@ -88,16 +94,17 @@ class FusedRMSProp(FusedOptimizer):
     Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
     buffer, whose unit it decides.
 
-    State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its
-    dtype: ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered; ``step``, 0-d float32, or float64 where
-    that is the default dtype, on the CPU, or on the GPU if that alone knows of a step (capturable, skip_nonfinite, a scaler). In
-    another state_dtype a centered ``square_avg`` holds the variance, square_avg - grad_avg²; codes are uint8 or, of what has a
-    sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of it in full precision.
+    State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its dtype:
+    ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered, ``param_ema`` if there is an ema_decay; ``step``, 0-d
+    float32, or float64 where that is the default dtype, on the CPU, or on the GPU if that alone knows of a step (capturable,
+    skip_nonfinite, a scaler). In another state_dtype a centered ``square_avg`` holds the variance, square_avg - grad_avg²; codes are
+    uint8 or, of what has a sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of
+    it in full precision.
 
     Raises:
-        ValueError: a hyperparameter that is negative, NaN or infinite, alpha above 1, a tensor lr of several elements, a limit or
-            rescale_grad that is not positive, a word that is none of the options', nesterov without momentum,
-            bias_correction with alpha >= 1, stochastic_rounding with master_weights, or differentiable.
+        ValueError: a hyperparameter that is negative, NaN or infinite, alpha or ema_decay above 1, ema_warmup without ema_decay, a tensor
+            lr of several elements, a limit or rescale_grad that is not positive, a word that is none of the options', nesterov without
+            momentum, bias_correction with alpha >= 1, stochastic_rounding with master_weights, or differentiable.
         TypeError: an option that is no number where it must be one.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
             dtype, a gradient of another device or shape than its parameter's; split master weights of float16 parameters, a
@@ -141,6 +148,8 @@ class FusedRMSProp(FusedOptimizer):
         state_dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_warmup: bool = False,
         model_parallel_group: Any = None,
     ):
         super().__init__(params, locals())
@@ -178,7 +187,7 @@ class FusedRMSProp(FusedOptimizer):
         inside, outside = EPS[group["eps_placement"]]
         return Recipe(
             rule=rule,
-            states=states,
+            states=with_average(group, states),
             norm_over=norm_over(group),
             common=common(group, on_update=group["clip_norm_on"] == "update"),
             args=RMSPropArgs(
@@ -191,6 +200,7 @@ class FusedRMSProp(FusedOptimizer):
                 nesterov=float(group["nesterov"]),
             ),
             bias_decay=alpha if group["bias_correction"] else 0.0,
+            ema_warmup=group["ema_warmup"],
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
             model_parallel=model_parallel(group),

@@ -8,7 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, number
-from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision
+from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision, with_average
 from .kernels.rules import SMORMS3Args
 
 
@@ -30,11 +30,12 @@ class FusedSMORMS3(FusedOptimizer):
         weight_decay: L2 penalty added to the gradient; default 0.
         capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
         decoupled_weight_decay, rescale_grad, clip_grad_value, clip_after_decay, clip_grad_norm, clip_norm_over,
-            clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite, model_parallel_group: likewise.
+            clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite, ema_decay, ema_warmup,
+            model_parallel_group: likewise.
 
-    State of a parameter, of its shape and strides, float32, float64 for float64 parameters, complex for complex ones: ``square_avg``
-    and ``grad_avg``, from 0, ``mem``, from 1; ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two are kept in
-    it, as variance and mean; ``mem`` stays as it is.
+    State of a parameter, of its shape and strides, float32, float64 for float64 parameters, complex for complex ones: ``square_avg`` and
+    ``grad_avg``, from 0, ``mem``, from 1; ``param_ema`` and ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two
+    are kept in it, as variance and mean; ``mem`` stays as it is.
 
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite, and what else an option does not allow.
@@ -67,6 +68,8 @@ class FusedSMORMS3(FusedOptimizer):
         state_dtype: torch.dtype | str = torch.float32,
         seed: int | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_warmup: bool = False,
         model_parallel_group: Any = None,
     ):
         super().__init__(params, locals())
@@ -79,10 +82,11 @@ class FusedSMORMS3(FusedOptimizer):
         states = dict(square_avg=0.0, grad_avg=0.0, mem=1.0)
         return Recipe(
             rule="smorms3",
-            states=states,
+            states=with_average(group, states),
             norm_over=norm_over(group),
             common=common(group),
             args=SMORMS3Args(eps=number(group, "eps")),
+            ema_warmup=group["ema_warmup"],
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
             model_parallel=model_parallel(group),

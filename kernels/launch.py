@@ -120,6 +120,7 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
         DTYPES=tuple(getattr(lang.tl, dtype) for rows in storage.dtypes for dtype in rows),
         STOCHASTIC=storage.stochastic,
         VARIANCE=storage.variance,
+        AVERAGE=storage.average,
         WRAPS=storage.wraps,
         ALIGN=16 if aligned else 1,
         BLOCK=config.block(storage),

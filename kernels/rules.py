@@ -19,6 +19,7 @@ class Common(NamedTuple):
 
     lr: Any
     grad_scale: Any  # 1, or -1 to ascend, times rescale_grad
+    ema_weight: Any  # of the parameter in its own average; read only where there is one
     weight_decay: Any  # coupled
     correction: Any  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
     clip_grad: Any
@@ -180,6 +181,13 @@ def norm_scale(norm, limit):
 def normed(grad, grad_scale, common):
     """What the norm is taken of; grad_scale as of apply()."""
     return clip(grad * grad_scale, common.clip_normed)
+
+
+@jit
+def averaged(param_ema, param, common):
+    """The average of a parameter once it has the value `param`."""
+    moved = tl.fma(param - param_ema, common.ema_weight, param_ema)
+    return tl.where(param == param_ema, param, moved)  # inf - inf is NaN
 
 
 @jit

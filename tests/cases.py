@@ -25,6 +25,8 @@ FAMILY = {
     "clip after decay": dict(clip_grad_value=0.5, clip_after_decay=True, weight_decay=1.0, clip_weights=0.75),
     "clip norm": dict(clip_grad_norm=0.1, clip_grad_value=1.0),
     "clip update norm": dict(clip_grad_norm=0.1, clip_norm_on="update", clip_grad_value=1.0, momentum=0.9),
+    "average": dict(ema_decay=0.75, momentum=0.9),
+    "average, warming up": dict(ema_decay=0.25, ema_warmup=True, centered=True, eps=1e-4, weight_decay=0.1, decoupled_weight_decay=True),
     "clip each norm": dict(clip_grad_norm=1.0, clip_norm_over="parameter", centered=True, eps=1e-2),
 }
 

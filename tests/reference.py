@@ -52,6 +52,14 @@ def applied(param, update, update_size, *, lr, weight_decay=0.0, decoupled_weigh
     return new, (1 + shrink) * np.abs(param) + update_size
 
 
+def average(new, sizes, state, step, *, ema_decay=None, ema_warmup=False, **_):
+    """Add the parameter's average to what is new."""
+    if ema_decay is not None:
+        decay = min(ema_decay, (1 + step) / (10 + step)) if ema_warmup else ema_decay
+        new["param_ema"] = decay * state["param_ema"] + (1 - decay) * new["param"]
+        sizes["param_ema"] = np.abs(state["param_ema"]) + sizes["param"]
+
+
 def lost(result, size):
     """Digits that cancellation has cost a positive result, as a factor of its error."""
     return np.divide(size, result, out=np.ones_like(result), where=result > 0)
@@ -62,7 +70,7 @@ def rmsprop(param, grad, state, norm=0.0, step=1, **options):
 
     Args:
         param, grad: float64 arrays.
-        state: square_avg, and grad_avg and momentum_buffer where the options ask for them; float64 arrays.
+        state: square_avg, and grad_avg, momentum_buffer and param_ema where the options ask for them; float64 arrays.
         norm: the L2 norm that clip_grad_norm limits.
         step: the steps with this one.
         options: of FusedRMSProp.
@@ -97,6 +105,7 @@ def rmsprop(param, grad, state, norm=0.0, step=1, **options):
         else:
             update, update_size = buffer, buffer_size
     new["param"], sizes["param"] = applied(param, after * update, after * update_size, **options)
+    average(new, sizes, state, step, **options)
     return new, sizes
 
 
@@ -119,4 +128,5 @@ def smorms3(param, grad, state, norm=0.0, step=1, **options):
     new["mem"] = 1 + state["mem"] * (1 - signal)
     sizes["mem"] = 1 + state["mem"] * (1 + signal_size)
     new["param"], sizes["param"] = applied(param, update, update_size, **options)
+    average(new, sizes, state, step, **options)
     return new, sizes

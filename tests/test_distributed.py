@@ -31,7 +31,7 @@ def check(world: int, folder: pathlib.Path, names: list[str], device: str = "cpu
 
 def test_some_ranks(tmp_path):
     """A few of all checks."""
-    check(2, tmp_path, ["ddp", "fsdp", "missing_on_one_rank", "other_numbers_of_ranks"])
+    check(2, tmp_path, ["ddp", "fsdp", "averaged", "missing_on_one_rank", "other_numbers_of_ranks"])
 
 
 @pytest.mark.exhaustive

@@ -21,7 +21,7 @@ from ptx.verdict import check
 from sample import exhaustive
 
 TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100")
-CASES = list(itertools.product(RULES, (*MODES, "float16+master")))
+CASES = list(itertools.product(RULES, (*MODES, "float16+master", "float32+ema", "bfloat16+split+8bit+ema")))
 SOME = [  # every rule, and every way to store a value
     ("rmsprop", "float32"),
     ("rmsprop_centered_momentum", "bfloat16+split+8bit"),
@@ -32,6 +32,8 @@ SOME = [  # every rule, and every way to store a value
     ("rmsprop", "bfloat16+stochastic+bf16"),
     ("rmsprop_centered", "bfloat16+split+bf16"),
     ("rmsprop_centered_momentum", "bfloat16+master+8bit"),
+    ("rmsprop", "float32+ema"),
+    ("rmsprop_centered", "bfloat16+split+8bit+ema"),
 ]
 SOME = [(*case, TARGETS[len(TARGETS) // 2]) for case in SOME]
 OTHERS = [(*case, target) for target in TARGETS for case in CASES if (*case, target) not in SOME]

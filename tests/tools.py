@@ -14,7 +14,7 @@ from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
 from reference import normed, rmsprop, smorms3
 
-STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem")
+STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem", "param_ema")
 
 natively = pytest.mark.skipif(lang.interpreted(), reason="about the Numba driver")
 
@@ -150,7 +150,7 @@ def step_and_check(optimizer: torch.optim.Optimizer) -> None:
         for param in group["params"]:
             if param.grad is not None:
                 kept, like = states[param], exact(param)
-                initial = dict(square_avg=options.get("initial_square_avg", 0.0), mem=1.0)
+                initial = dict(square_avg=options.get("initial_square_avg", 0.0), mem=1.0, param_ema=exact(masters[param]))
                 state = {key: exact(kept[key]) if key in kept else np.full_like(like, initial.get(key, 0.0)) for key in STATES}
                 grad = exact(param.grad)
                 found.append((param, grad, state, 1 + float(kept.get("step", 0)), options, np.sum(normed(grad, **options) ** 2)))

@@ -41,7 +41,9 @@ class CheckpointedOptimizer(GroupedOptimizer):
 
         Raises:
             ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
+            RuntimeError: within averaged().
         """
+        self._run.check_not_averaged("state_dict()")
         groups = self._mended()
         named = list(named_parameters(groups))
         check_owners([each.param for each in named], self.state)
@@ -60,8 +62,9 @@ class CheckpointedOptimizer(GroupedOptimizer):
 
         Raises:
             ValueError: other groups, a missing state or one of another shape or unit; nothing has changed then, here and below.
-            RuntimeError: a parameter that cannot be stored as the options of this optimizer say.
+            RuntimeError: a parameter that cannot be stored as the options of this optimizer say; within averaged().
         """
+        self._run.check_not_averaged("load_state_dict()")
         super().load_state_dict(state_dict)
 
     def _hook(self) -> None:

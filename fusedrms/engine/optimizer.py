@@ -1,12 +1,14 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy as is_uninitialized
 
+from .averages import averaged, averages
 from .checkpointed import CheckpointedOptimizer
 from .checkpoints.dcp import only_makes_states
 from .hooks import hooked
@@ -97,6 +99,32 @@ class FusedOptimizer(CheckpointedOptimizer):
         finally:
             torch._C._set_grad_enabled(grad_mode)
         return loss
+
+    def averages(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """The averages of parameters that ``ema_decay`` asks for.
+
+        Yields:
+            (name, parameter, average) of each parameter of such a group that has made a step, in their order: its name in
+            ``param_names``, or params[its number]; the average itself, not a copy, float32 for 16-bit parameters, a DTensor like its
+            parameter.
+
+        Raises:
+            RuntimeError: no parameter group has an ema_decay.
+        """
+        return averages(self)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Put averages in place of the parameters for the length of a ``with`` block: ``with optimizer.averaged(): evaluate(model)``.
+
+        They are written into the parameters' own memory, so that compiled models, CUDA graphs and FSDP2 see them; then the parameters
+        come back bit for bit, after an exception too. That takes a copy of them meanwhile. Parameters without an average stay as they
+        are, and so do buffers: batch norm's own statistics are those of the model (``torch.optim.swa_utils.update_bn`` makes others).
+
+        Raises:
+            RuntimeError: no parameter group has an ema_decay; step(), state_dict() or load_state_dict() of this optimizer, or another
+                averaged(), within the block.
+        """
+        return averaged(self)
 
     def memory(self) -> Memory:
         """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""

@@ -27,6 +27,7 @@ class Run:
         self.facts: debug.Facts | None = None  # of the last step, if it was watched
         self.parts: WeakSet[Run] = WeakSet()  # of the parameters that step by themselves, in a backward
         self.copies: Copies | None = None  # what the last state_dict holds
+        self.averaged = False  # the parameters hold their averages
 
     @property
     def plan(self) -> "Plan | None":
@@ -65,6 +66,11 @@ class Run:
         if self.copies:
             self.copies.check()
             self.copies = None
+
+    def check_not_averaged(self, what: str) -> None:
+        """RuntimeError if the parameters hold their averages."""
+        if self.averaged:
+            raise RuntimeError(f"{what} within averaged(), while the parameters hold their averages: leave the with block first")
 
     def release(self) -> None:
         """Free all tables."""

@@ -1,6 +1,7 @@
 """DTensors: the local shard of one, and one made of a local shard."""
 
 import dataclasses
+import gc
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -42,6 +43,15 @@ def as_dtensor(param: Any, tensor: Any) -> Any:
     # not from_local(), which copies to the device of the mesh: parameters that FSDP2 offloads are on a CPU
     meta = param._spec.tensor_meta._replace(dtype=tensor.dtype)
     return _module().DTensor(tensor, dataclasses.replace(param._spec, tensor_meta=meta), requires_grad=False)
+
+
+def reshard(params: Iterable[Any]) -> None:
+    """Let FSDP2 gather parameters anew where it has kept whole ones, after a forward without a backward say."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is not None and sharded(params):
+        for module in gc.get_objects():  # parameters do not know their modules
+            if issubclass(type(module), fsdp.FSDPModule):
+                module.reshard()
 
 
 def wait_for_grads(params: Iterable[Any]) -> None:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from .options.groups import NamedParameter
 from .options.recipe import Recipe
-from .sharded import as_dtensor, local
+from .sharded import as_dtensor, local, locals_of
+from .state.full_precision import full_precision
 from .state.state_checks import check_state
-from .state.storage import counter, fit_in_place
+from .state.storage import beginning, counter, fit_in_place
 from .state.strides import state_like
 from .state.tensor_checks import check_precision
 
@@ -35,7 +36,7 @@ def make_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe], stat
             values["step"] = counter(None, float(step))
 
 
-def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], initial_of: Callable[[int], dict[str, float]]) -> None:
+def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], initial_of: Callable[[int], dict[str, float | None]]) -> None:
     """Begin, where a parameter has made steps, the states that its group asks for since then, as the next step would.
 
     Args:
@@ -48,4 +49,6 @@ def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], in
         if isinstance(values, dict) and "step" in values:
             for key, first in initial_of(each.group).items():
                 if key not in values:  # nor, by setdefault, if another thread has begun it meanwhile, and stepped
-                    values.setdefault(key, as_dtensor(each.param, state_like(local(each.param), first)))
+                    param = local(each.param)
+                    first = beginning(param, full_precision(param, locals_of(values)), first) if first is None else first
+                    values.setdefault(key, as_dtensor(each.param, state_like(param, first)))

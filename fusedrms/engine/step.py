@@ -33,6 +33,8 @@ def update(optimizer: "FusedOptimizer") -> None:
     run = optimizer._run
     if run.copies:
         run.check_copies()
+    if run.averaged:
+        run.check_not_averaged("step()")
     recipes = run.recipes.of(optimizer)
     capturing = devices.capturing()
     if capturing and not run.recipes.capturable:

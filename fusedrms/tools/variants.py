@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "split": dict(master_weights="split"),
     "bf16": dict(state_dtype=torch.bfloat16),
     "8bit": dict(state_dtype="8bit"),
+    "ema": dict(ema_decay=0.9999),
 }
 # the dtype of parameters and gradients, and how they and their states are stored
 MODES = (

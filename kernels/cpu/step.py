@@ -2,6 +2,7 @@
 
 import functools
 
+import numba
 import numpy as np
 from numba.core import types as nt
 from numba.extending import overload
@@ -33,7 +34,7 @@ AHEAD = 3  # chunks that memory is asked for before they are updated
 CHUNK = 1 << 14  # elements: small enough to share among threads, large enough that a chunk's set-up is free
 
 N_COMMON = len(Common._fields)
-N_FREE = 2  # lr and grad_scale, which every loop multiplies by
+N_FREE = 3  # lr and grad_scale, which every loop multiplies by, and ema_weight, which only averages are made with
 
 
 def column(variant, addresses, tensor):
@@ -70,7 +71,7 @@ def _changes_nothing(variant, common):
 
 
 def _update(variant, values, grad_scale, norm, common, args):
-    """Replaced by its overload: values are (grad, param, *state), the result is (param, *state)."""
+    """Replaced by its overload: values are (grad, param, *state), and the parameter's average; the result is the same but for grad."""
 
 
 def _plain_update(variant, values, grad_scale, common, args):
@@ -104,10 +105,16 @@ def _(variant, values, grad_scale, norm, common, args):
         param, state = apply(values[0], values[1], state, grad_scale, norm, common, args, rule)
         return (param, variance_of(state[0], state[1])) + state[1:]
 
-    if variant.storage.variance:
-        return update_variance
+    own = update_variance if variant.storage.variance else update
+    if not variant.storage.average:
+        return own
+    own, averaged = numba.njit(own, error_model="numpy"), compile_rule(rules.averaged, variant.compute)
 
-    return update
+    def update_average(variant, values, grad_scale, norm, common, args):
+        new = own(variant, values[:-1], grad_scale, norm, common, args)
+        return new + (averaged(values[-1], new[0], common),)
+
+    return update_average
 
 
 @overload(_plain_update)

@@ -8,7 +8,7 @@ from .. import tables
 from ..lang import tl
 from ..quant import second_moment_of
 from ..rounding import chunk_keys
-from ..rules import Common, apply, variance_of
+from ..rules import Common, apply, averaged, variance_of
 from .memory import load, load_numbers, store, value_pointers
 
 SKIP, UNSCALE = tl.constexpr(tables.SKIP), tl.constexpr(tables.UNSCALE)
@@ -69,6 +69,7 @@ def update_block(
     RULE: tl.constexpr,
     STOCHASTIC: tl.constexpr,
     VARIANCE: tl.constexpr,
+    AVERAGE: tl.constexpr,
 ):
     """Elements of a chunk from `first` on: a block, or those below `limit` if it is not None."""
     compute: tl.constexpr = numbers.norm.dtype
@@ -77,11 +78,16 @@ def update_block(
     state = ()
     for v in tl.static_range(2, len(FORMATS)):
         state = state + (load(chunk.ptrs[v], first, limit, FORMATS[v], BLOCK, compute),)
+    N_STATES: tl.constexpr = len(FORMATS) - 2 - AVERAGE
+    average = state[N_STATES:]
+    state = state[:N_STATES]
     if VARIANCE:
         state = (second_moment_of(state[0], state[1]),) + state[1:]
     param, state = apply(grad, param, state, numbers.grad_scale, numbers.norm, numbers.common, numbers.args, RULE)
     if VARIANCE:
         state = (variance_of(state[0], state[1]),) + state[1:]
+    if AVERAGE:
+        state = state + (averaged(average[0], param, numbers.common),)
     store(chunk.ptrs[1], first, limit, param, chunk.offset, chunk.keys, FORMATS[1], PER_THREAD, 0, STOCHASTIC)
     for v in tl.static_range(2, len(FORMATS)):
         store(chunk.ptrs[v], first, limit, state[v - 2], chunk.offset, chunk.keys, FORMATS[v], PER_THREAD, v - 1, True)
@@ -99,10 +105,11 @@ def update_blocks(
     RULE: tl.constexpr,
     STOCHASTIC: tl.constexpr,
     VARIANCE: tl.constexpr,
+    AVERAGE: tl.constexpr,
 ):
     """Whole blocks, from element `first` on; returns the first element that is in none."""
     while first < end:  # not range(first, end): Triton 3.6's interpreter fails on it with NumPy 2.4
-        update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
+        update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
         first += BLOCK
     return first
 
@@ -131,6 +138,7 @@ def step_kernel(
     DTYPES: tl.constexpr,  # stored dtype of each row
     STOCHASTIC: tl.constexpr,  # parameters are rounded stochastically
     VARIANCE: tl.constexpr,  # state 0 is kept as the variance about state 1
+    AVERAGE: tl.constexpr,  # the last value is the parameter's average
     WRAPS: tl.constexpr,  # as in Storage
     ALIGN: tl.constexpr,  # bytes that divide every address
     BLOCK: tl.constexpr,
@@ -162,8 +170,8 @@ def step_kernel(
         if NEUTRAL is not None:
             plain = tl.where(is_neutral(row, NEUTRAL) & (unscale == 1.0), unmasked, 0)
             fewer = numbers_of(with_neutral(row, NEUTRAL), tl.full((), 1.0, compute), norm, N_COMMON)
-            first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
-        update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
+            first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
+        update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
         if unmasked < limit:
-            update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE)
+            update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
         index += tl.num_programs(0) if PERSISTENT else 1

@@ -17,7 +17,7 @@ def variance_of(square_avg: Interval, grad_avg: Interval) -> Interval:
     return (square_avg - grad_avg * grad_avg).at_least(0.0)
 
 
-def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float, row, variance: bool):
+def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float, row, variance: bool, average: bool):
     """New values of param and states, as Intervals.
 
     Args:
@@ -26,9 +26,13 @@ def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float,
         unscale: what gradients are multiplied by.
         row: of hyperparameters.
         variance: state 0 is kept as the variance about state 1.
+        average: the last state is the parameter's average.
     """
-    lr, grad_scale, weight_decay, correction, clip_grad, _, clip_norm, clip_decayed, decoupled, clip_update, clip_weights = row[:11]
-    args, tiny = row[11:], float(np.finfo(unit.compute).tiny)
+    lr, grad_scale, ema_weight, weight_decay, correction, clip_grad, _, clip_norm, clip_decayed, decoupled, clip_update, clip_weights = row[
+        :12
+    ]
+    args, tiny = row[12:], float(np.finfo(unit.compute).tiny)
+    *state, param_ema = state if average else (*state, None)
     grad = (grad * (Interval(unit, grad_scale) * unscale)).clipped(clip_grad, infinite=True) * scale_to(unit, norm, clip_norm)
     if weight_decay:
         grad = grad + param * weight_decay
@@ -66,4 +70,5 @@ def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float,
         param = param - param * (Interval(unit, lr) * decoupled)
     if variance:
         new[0] = variance_of(new[0], new[1])
-    return [(param - update).clipped(clip_weights), *new]
+    param = (param - update).clipped(clip_weights)
+    return [param, *new, *([param_ema + (param - param_ema) * ema_weight] if average else [])]

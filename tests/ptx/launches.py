@@ -66,7 +66,7 @@ class Launch:
             self.storage = self.storage._replace(dtypes=((grad_dtype,), *self.storage.dtypes[1:]))
         self.storage = self.storage._replace(wraps=wraps)
         self.compute = np.dtype(self.storage.compute)
-        names = ["grad", "param", *STATES[rule]]
+        names = ["grad", "param", *STATES[rule], *(["param_ema"] if self.storage.average else [])]
         if self.storage.variance:
             names[2] = "variance"
         self.rows = [

@@ -17,6 +17,8 @@ from .stored import narrow, wide
 
 NUMELS = (1, 63, 64, 65, 0, 70, 1000, 1541, 16 * 1024 + 3)
 
+column = Common._fields.index  # of hyperparameters
+
 
 class Squares:
     """What the two launches of a norm read: gradients and tables; the first two sums belong to others.
@@ -34,8 +36,8 @@ class Squares:
             self.grads[3][:] = narrow(np.resize([1e-30, 0, 1e-42, 3e-20], 65), dtype)
             self.grads[6][:3] = narrow(np.array([np.inf, 1e30, 3e38]), dtype)
         self.hyper = np.ones((2, len(Common._fields) + 1), self.compute)
-        self.hyper[:, Common._fields.index("clip_normed")] = np.inf, 0.5
-        self.hyper[1, 1] = -0.75
+        self.hyper[:, column("clip_normed")] = np.inf, 0.5
+        self.hyper[1, column("grad_scale")] = -0.75
         self.groups = (np.arange(len(NUMELS)) % 2).astype(np.int32)
         self.scalars = np.array([0.0, 1 / 3, 0.0])
         counts = -(-self.numels // launch.norm_chunk_size())
@@ -62,8 +64,9 @@ class Squares:
         """The sum of the squares of each chunk, added up in long double."""
         sums = []
         for grad, group in zip(self.grads, self.groups, strict=True):
-            row, compute = self.hyper[group], np.dtype(self.compute).type
-            values = np.clip(wide(grad, self.dtype).astype(compute) * (row[1] * compute(self.scalars[UNSCALE])), -row[5], row[5])
+            compute = np.dtype(self.compute).type
+            scale, limit = self.hyper[group, [column("grad_scale"), column("clip_normed")]]
+            values = np.clip(wide(grad, self.dtype).astype(compute) * (scale * compute(self.scalars[UNSCALE])), -limit, limit)
             size = launch.norm_chunk_size()
             sums += [np.sum(values[k : k + size].astype(WIDE) ** 2) for k in range(0, len(values), size)]
         return np.array(sums)

@@ -36,8 +36,11 @@ def hyperparameters(rule: str, mode: str, kind: str, group: int, eps: float | No
         options |= MOMENTUM[group] if "momentum" in rule else {}
     options = {name: value for name, value in options.items() if name in known}
     options |= {} if eps is None else dict(eps=eps)
-    param = torch.nn.Parameter(torch.zeros(1, dtype=parse_mode(mode)[0]))
-    optimizer = RULES[rule][0]([param], **options, **parse_mode(mode)[1])
+    dtype, storage = parse_mode(mode)
+    if "ema_decay" in storage:
+        storage = storage | dict(ema_decay=1.0 if kind == "exact" else 0.75)
+    param = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
+    optimizer = RULES[rule][0]([param], **options, **storage)
     recipe = optimizer.recipe(optimizer.param_groups[0])
     assert recipe.rule == rule
     with np.errstate(over="ignore"):

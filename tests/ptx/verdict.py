@@ -37,6 +37,7 @@ def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True)
                 unscale=unscale,
                 row=row.tolist(),
                 variance=made.storage.variance,
+                average=made.storage.average,
             )
             for v, interval in enumerate(new, start=1):
                 now = [after[first[v] + w][t] for w in range(len(made.storage.dtypes[v]))]

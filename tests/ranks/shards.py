@@ -11,7 +11,7 @@ from fusedrms import FusedRMSProp, FusedSMORMS3
 from fusedrms.engine.sharded import local, shard_offset
 
 from . import models
-from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, sharded, tensor_parallel
+from .models import STEPS, agree, check, even_layers, give_gradients, layers, mesh_of, part, sharded, tensor_parallel
 
 SHARDED = {
     "plain": (FusedRMSProp, torch.float32, {}),
@@ -24,6 +24,7 @@ SHARDED = {
         torch.bfloat16,
         dict(master_weights="split", state_dtype=torch.bfloat16, centered=True, seed=0),
     ),
+    "average": (FusedRMSProp, torch.bfloat16, dict(master_weights="split", ema_decay=0.5, ema_warmup=True)),
     "clip norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01)),
     "clip each norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01, clip_norm_over="parameter")),
 }
@@ -43,6 +44,27 @@ def compare(model: nn.Module, plain: nn.Module, cls, options: dict) -> None:
         state = optimizer.state[param]
         assert all(value.placements == param.placements for key, value in state.items() if value.dim())
         assert state["step"] == expected.state[other]["step"]
+        if "ema_decay" in options:
+            assert torch.equal(local(state["param_ema"]), part(expected.state[other]["param_ema"], param))
+
+
+def averaged(rank: int, world: int) -> None:
+    """Models see averages in place of their parameters, also where FSDP2 has kept whole ones since a forward without a backward."""
+    for reshard in (True, False):
+        model, plain = sharded(mesh_of(world), reshard_after_forward=reshard), layers()
+        optimizer, expected = (FusedRMSProp(each.parameters(), ema_decay=0.5) for each in (model, plain))
+        x = torch.randn(4, 7, generator=torch.Generator().manual_seed(0)).to(models.DEVICE)
+        for each, its in ((model, optimizer), (plain, expected)):
+            each(x).square().mean().backward()
+            its.step()
+        with torch.no_grad():
+            for _ in range(2):
+                own = model(x)
+                torch.testing.assert_close(own, plain(x))
+                with optimizer.averaged(), expected.averaged():
+                    torch.testing.assert_close(model(x), plain(x))
+                    assert not torch.equal(model(x), own)
+                assert torch.equal(model(x), own)
 
 
 def fsdp(rank: int, world: int) -> None:
@@ -182,6 +204,7 @@ def no_operation_of_torch(rank: int, world: int) -> None:
 
 CHECKS = (
     fsdp,
+    averaged,
     parallel_tensors,
     parallel_tensors_training,
     fsdp_8bit,

@@ -67,7 +67,7 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
     n_tensors, n_chunks = a["n_tensors"], a["n_chunks"]
     ends = [*a["ROWS"][1:], len(a["DTYPES"])]
     rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True))
-    storage = Storage(rows, a["STOCHASTIC"], a["VARIANCE"], a["WRAPS"])
+    storage = Storage(rows, stochastic=a["STOCHASTIC"], variance=a["VARIANCE"], average=a["AVERAGE"], wraps=a["WRAPS"])
     groups, norm_index = at("groups", n_tensors), at("norm_index", n_tensors)
     tables = Tables(
         addresses=at("addresses", len(a["DTYPES"]), n_tensors),

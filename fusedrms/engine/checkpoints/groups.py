@@ -8,13 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from ..sharded import process_groups
+from ..state.precision import PARAM_EMA
 from ..state.storage import must_drop
 from .carrier import CARRIER, LR_IN_MOMENTUM, MODEL_PARALLEL, NEVER_LOADED, beyond_torch, unpack_options
 from .dcp import Group
 
 # timm's options, and what they are here
 _TIMMS = {"decoupled_decay": "decoupled_weight_decay", "caution": None, "corrected_weight_decay": None}
-_SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg"}  # options, and what a parameter has only if they are on
+_SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg", "ema_decay": PARAM_EMA}  # and what a parameter has only if they are on
+_ALONG = {"momentum": "nesterov", "ema_decay": "ema_warmup"}  # options that are nothing without them
 
 States = Sequence[tuple[Tensor, dict]]  # of a group: each parameter that has made steps, with its state in the checkpoint
 
@@ -107,17 +109,18 @@ def _leave_off(g: int, theirs: dict[str, Any], carried: dict[str, Any], mine: Ma
     # torch.distributed.checkpoint brings only states that the optimizer has
     brought = [{key for key, value in values.items() if not must_drop(param, key, value)} for param, values in states]
     for option, state in _SWITCHES.items():
-        if option not in mine or mine[option] or not theirs.get(option) or not brought or any(state in names for names in brought):
+        said = carried if option in carried else theirs
+        if option not in mine or mine[option] or not said.get(option) or not brought or any(state in names for names in brought):
             continue
         warnings.warn(
-            f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={theirs[option]!r}: only states "
+            f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={said[option]!r}: only states "
             f"that this optimizer has came with it, and {state} is none; to go on with it make the optimizer with "
-            f"{option}={theirs[option]!r}",
+            f"{option}={said[option]!r}",
             stacklevel=3,
         )
-        theirs[option] = mine[option]
-        if option == "momentum":
-            carried.pop("nesterov", None)
+        said[option] = mine[option]
+        if option in _ALONG:
+            carried.pop(_ALONG[option], None)
 
 
 def _turn_off_nesterov(g: int, found: dict[str, Any], carried: Mapping[str, Any]) -> None:

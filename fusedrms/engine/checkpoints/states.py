@@ -133,7 +133,9 @@ def restore_states(
 def _restore(optimizer: str, named: NamedParameter, values: dict[str, Any], recipe: Recipe, saved: bool) -> dict[str, Any]:
     """As restore_states(), of one parameter."""
     name, param = named.name, named.param
-    initial, shard = recipe.states, local(param)
+    shard = local(param)
+    # the parameter may yet be loaded: an average that did not come with it begins with the next step
+    initial = {key: first for key, first in recipe.states.items() if first is not None or key in values}
     wanted = {*initial, *([MASTER] if recipe.precision.master_weights and shard.dtype in WIDE else [])}
     values = {key: value for key, value in values.items() if key in wanted or not must_drop(param, key, value)}
     known = locals_of(values)

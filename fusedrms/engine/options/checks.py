@@ -145,6 +145,17 @@ def check_off(group: dict, **reasons: str) -> None:
             raise ValueError(f"{option}={_text(group[option])} is not supported: {reason}")
 
 
+def _check_ema(group: dict) -> None:
+    check_flags(group, "ema_warmup")
+    decay = group["ema_decay"]
+    if decay is not None:
+        check_at_least_zero(group, ema_decay="ema_decay value")
+        if decay > 1:
+            raise ValueError(f"ema_decay={_text(decay)} is not supported: it must be a number from 0 to 1, or None for no average")
+    elif group["ema_warmup"]:
+        raise ValueError("ema_warmup=True warms up an average, but ema_decay=None: set ema_decay to 0.9999, say, or ema_warmup=False")
+
+
 def check_common(group: dict[str, Any]) -> None:
     """ValueError or TypeError for a wrong value of an option that all rules have."""
     check_scheduled_lr(group["lr"])
@@ -152,6 +163,7 @@ def check_common(group: dict[str, Any]) -> None:
     check_positive(group, "rescale_grad")
     check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
     check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
+    _check_ema(group)
     check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
     check_precision_options(group)
     process_groups(group["model_parallel_group"])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...kernels.rules import Common
 from ..sharded import process_groups
-from ..state.precision import Precision
+from ..state.precision import PARAM_EMA, Precision
 from .checks import number
 
 
@@ -16,10 +16,11 @@ class Recipe(NamedTuple):
 
     common: Common  # lr may be a tensor
     rule: str  # a function of kernels/rules.py
-    states: dict[str, float]  # the names of its states, in its order, and what they start from
+    states: dict[str, float | None]  # the names of its states, in its order, and what they start from; None: the parameter
     norm_over: str | None  # whose gradients' norm is limited: that of the "optimizer", of each "parameter", of none
     args: tuple[float, ...]  # the rule's own, in its order
     bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
+    ema_warmup: bool = False  # the weight in the parameter's average is at least 9 / (10 + step)
     precision: Precision = Precision()
     skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
     model_parallel: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
@@ -27,7 +28,24 @@ class Recipe(NamedTuple):
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
-        return self.rule, tuple(self.states), self.norm_over, self.bias_decay != 0, self.precision, self.skip_nonfinite, self.model_parallel
+        stored = tuple(self.states), self.precision
+        return self.rule, stored, self.norm_over, self.counts_steps, self.skip_nonfinite, self.model_parallel
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether numbers depend on how many steps a parameter has made."""
+        return self.bias_decay != 0 or self.ema_warmup
+
+    def after_steps(self, steps: Any) -> dict[str, Any]:
+        """Those numbers, by their names in Common; steps: this one included, a float or a 0-d float64 tensor, as the numbers are."""
+        found = {}
+        if self.bias_decay:
+            found["correction"] = 1 / (1 - self.bias_decay**steps)
+        if self.ema_warmup:
+            weight = 9 / (10 + steps)
+            least = self.common.ema_weight
+            found["ema_weight"] = weight.clamp(min=least) if isinstance(weight, Tensor) else max(weight, least)
+        return found
 
 
 def with_lr(recipe: Recipe, lr: float | Tensor) -> Recipe:
@@ -42,6 +60,11 @@ def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
 
 def limit(group: dict, option: str) -> float:
     return math.inf if group[option] is None else number(group, option)
+
+
+def with_average(group: dict, states: dict[str, float]) -> dict[str, float | None]:
+    """Recipe.states, of the rule's own."""
+    return {**states, **({} if group["ema_decay"] is None else {PARAM_EMA: None})}
 
 
 def norm_over(group: dict) -> str | None:
@@ -73,6 +96,7 @@ def common(group: dict, on_update: bool = False) -> Common:
     return Common(
         lr=group["lr"] if isinstance(group["lr"], Tensor) and group["lr"].numel() == 1 else number(group, "lr"),
         grad_scale=number(group, "rescale_grad") * (-1.0 if group["maximize"] else 1.0),
+        ema_weight=0.0 if group["ema_decay"] is None else 1 - number(group, "ema_decay"),
         weight_decay=coupled,
         correction=1.0,
         clip_grad=clip_grad,

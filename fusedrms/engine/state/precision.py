@@ -8,6 +8,7 @@ from torch import Tensor
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
 MASTER = "master_param"  # in a state: what a 16-bit parameter is rounded from, or its remainder: the 16 bits that it lacks
+PARAM_EMA = "param_ema"  # likewise: the average of the parameter, in full precision
 AVERAGES = "square_avg", "grad_avg", "momentum_buffer"  # which may be stored in fewer bits; every other state is in full precision
 UNSIGNED = ("square_avg",)  # of these: never negative; their codes are unsigned, and no value above 0 becomes 0
 SCALE = "_scale"  # ends the names of scales

@@ -9,9 +9,9 @@ from ...kernels.cpu.count import DTYPES
 from ..sharded import as_dtensor, is_sharded, local, locals_of
 from .full_precision import full_precision, resolve_variance
 from .masters import is_split_of, split
-from .precision import AVERAGES, LEAN, MASTER, SCALE, Precision, stored
+from .precision import AVERAGES, LEAN, MASTER, SCALE, Precision, stored, wide_dtype
 from .quantized import LARGEST_CODE, n_groups, quantize
-from .strides import is_conj_or_neg, lies_like, state_like
+from .strides import dense_like, is_conj_or_neg, lies_like, state_like
 from .ties import is_remainder
 
 COUNTED = tuple(getattr(torch, name) for name in DTYPES)  # what counters may be; on GPUs the first two
@@ -53,21 +53,28 @@ def _make_master(param: Tensor, master: Tensor, previous: Tensor | None, dtype: 
     return remainder
 
 
-def _make_average(key: str, known: dict, initial: dict[str, float], dtype: torch.dtype) -> Tensor | float:
-    """A state in full precision, or the number that it starts from; the variance where that is what is stored of square_avg."""
-    value = known.get(key, initial[key])
+def beginning(param: Tensor, values: dict, first: float | None) -> Tensor | float:
+    """What a state starts from that `values` do not have: a number, or, None, a copy of the parameter in full precision."""
+    if first is not None:
+        return first
+    return dense_like(param, dtype=wide_dtype(param)).copy_(values.get(MASTER, param.detach()))
+
+
+def _make_average(param: Tensor, key: str, known: dict, initial: dict[str, float | None], dtype: torch.dtype) -> Tensor | float:
+    """A state in full precision, or what it starts from; the variance where that is what is stored of square_avg."""
+    value = known[key] if key in known else beginning(param, known, initial[key])
     if key == "square_avg" and dtype in LEAN and key in known and "grad_avg" in known and "grad_avg" in initial:
         return (known[key].double() - known["grad_avg"].double() ** 2).clamp(min=0)
     return value
 
 
-def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Precision, loading: bool = False) -> dict[str, Tensor]:
+def fit(param: Tensor, values: dict, initial: dict[str, float | None], precision: Precision, loading: bool = False) -> dict[str, Tensor]:
     """The tensors that stored() names: those in `values`, if they are as they must be, or new ones.
 
     Args:
         param: a parameter.
         values: its state so far, stored in whatever way.
-        initial: of each of the rule's states, what it starts from if `values` do not have it.
+        initial: of each state, what it starts from if `values` do not have it, as in Recipe.states.
         precision: how to store it.
         loading: the parameter may yet be loaded, so it stays as it is; a float32 master that it is not rounded from is not split
             before a step.
@@ -83,7 +90,7 @@ def fit(param: Tensor, values: dict, initial: dict[str, float], precision: Preci
         if key == MASTER:
             found[key] = _make_master(param, known.get(key, param.detach()), previous, dtype, loading)
         elif not key.endswith(SCALE):
-            value = _make_average(key, known, initial, dtype)
+            value = _make_average(param, key, known, initial, dtype)
             if dtype in LARGEST_CODE:
                 found[key], found[key + SCALE] = quantize(state_like(param, value, torch.float32), dtype)
             else:
@@ -126,7 +133,7 @@ def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> li
     return [key for key in values if key in others and key not in kept]
 
 
-def fit_in_place(param: Tensor, values: dict, initial: dict[str, float], precision: Precision) -> dict[str, Tensor]:
+def fit_in_place(param: Tensor, values: dict, initial: dict[str, float | None], precision: Precision) -> dict[str, Tensor]:
     """Let the state of a parameter, which may be a DTensor, hold what fit() makes of it, and nothing stored in another way.
 
     Returns:

@@ -20,7 +20,7 @@ from .layout import ALIGNMENT, Layout, Member
 from .uploads import Uploads
 
 GRAD, PARAM = 0, 1  # rows of addresses; those of states follow, and where steps are counted on the device that of counters
-LR, CORRECTION = (Common._fields.index(name) for name in ("lr", "correction"))  # columns of hyper
+LR = Common._fields.index("lr")  # column of hyper
 ON_DEVICE = float("-inf")  # for a learning rate that only the device knows: no number equals it, so that the next one is sent
 CHANGING = "addresses", "hyper", "random_key"  # tables that a step may change
 
@@ -79,11 +79,11 @@ class Bucket:
     def _make_tables(self, members: list[Member]) -> Tables:
         """On the host, without chunks: those that a launch reads depend on how it is configured."""
         rows: dict[tuple, int] = {}  # of hyper: parameters of one group, and of one count of steps where the numbers depend on it
-        row = [rows.setdefault((member.group, member.corrected_from), len(rows)) for member in members]
+        row = [rows.setdefault((member.group, member.counts_from), len(rows)) for member in members]
         self._groups = [group for group, _ in rows]
         self._first = np.array([row.index(r) for r in range(len(rows))])  # parameter of each row
-        self._corrected = np.flatnonzero([member.corrected_from is not None for member in members])
-        self._counted_with = self._first[np.array(row)[self._corrected]]
+        self._counting = np.flatnonzero([member.counts_from is not None for member in members])
+        self._counted_with = self._first[np.array(row)[self._counting]]
         self._sent: list[tuple | None] = [None] * len(rows)  # the numbers of each row
         n_counters = 0 if self._counters else 1
         addresses = np.zeros((self._n_rows + n_counters, len(members)), np.int64)
@@ -115,13 +115,13 @@ class Bucket:
     @property
     def depends_on_counts(self) -> bool:
         """Whether parameters may share a row of hyper only as long as they count the same steps, which the host knows."""
-        return bool(self._counters and self._corrected.size)
+        return bool(self._counters and self._counting.size)
 
     def counts_hold(self) -> bool:
         """Whether they still do; to be asked where it depends on that."""
         assert self._counters
         counted = self._counters.after_step()
-        return np.array_equal(counted[self._corrected], counted[self._counted_with])
+        return np.array_equal(counted[self._counting], counted[self._counted_with])
 
     def point_at(self, addresses: np.ndarray, counter_addresses: np.ndarray, params: list[Tensor], grads: list[Tensor]) -> bool:
         """Take this step's addresses; False if they belong to another Layout.
@@ -144,20 +144,23 @@ class Bucket:
 
     def set_hyper(self, recipes: list[Recipe]) -> None:
         """Take the numbers of every parameter group of the optimizer for the step to come."""
-        counted = self._counters.after_step() if self._counters and (self._is_random or self._corrected.size) else None
+        counted = self._counters.after_step() if self._counters and (self._is_random or self._counting.size) else None
         if self._is_random and counted is not None:
             self._host.random_key[:, 2] = counted
-        self.is_constant = not self._is_random and not self._corrected.size
+        self.is_constant = not self._is_random and not self._counting.size
         self._device_lrs: list[tuple[int, Tensor]] = []  # learning rates that are known there: row, value
-        self._device_corrections: list[tuple[int, float]] = []  # likewise: row, decay
+        self._device_counts: list[tuple[int, Recipe]] = []  # rows with numbers that depend on steps, which are counted there
         for r, group in enumerate(self._groups):
             recipe = recipes[group]
-            row = recipe.common + recipe.args
-            if isinstance(row[LR], Tensor):
+            common = recipe.common
+            if isinstance(common.lr, Tensor):
                 self.is_constant = False
-                row = (*row[:LR], self._lr(r, row[LR], f"parameter group {group}: "), *row[LR + 1 :])
-            if recipe.bias_decay:
-                row = (*row[:CORRECTION], self._correction(r, recipe.bias_decay, counted), *row[CORRECTION + 1 :])
+                common = common._replace(lr=self._lr(r, common.lr, f"parameter group {group}: "))
+            if recipe.counts_steps and counted is not None:
+                common = common._replace(**recipe.after_steps(float(counted[self._first[r]])))
+            elif recipe.counts_steps:
+                self._device_counts.append((r, recipe))
+            row = common + recipe.args
             if row != self._sent[r]:
                 with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to it
                     self._host.hyper[r] = row
@@ -170,13 +173,6 @@ class Bucket:
             return ON_DEVICE
         check_scheduled_lr(number := float(lr), where)  # it may have changed in place
         return number
-
-    def _correction(self, r: int, decay: float, counted: np.ndarray | None) -> float:
-        """What row r holds for the bias correction; the neutral number, if only the device knows the steps."""
-        if counted is None:
-            self._device_corrections.append((r, decay))
-            return 1.0
-        return 1 / (1 - decay ** float(counted[self._first[r]]))
 
     def send(self, capturing: bool) -> None:
         """Bring the tables on the device up to date; capturing: in a graph."""
@@ -191,8 +187,9 @@ class Bucket:
         """Launch, and count; scalars as for launch.prepare(), params as for point_at()."""
         if not self._counters:
             self._count(scalars)
-            for row, decay in self._device_corrections:
-                self._tables.hyper[row, CORRECTION].copy_(1 / (1 - decay ** self._counted[self._first[row]]))
+            for row, recipe in self._device_counts:
+                for name, number in recipe.after_steps(self._counted[self._first[row]]).items():
+                    self._tables.hyper[row, Common._fields.index(name)].copy_(number)
         self.launch(scalars)
         if self._counters and (self._uploads or float(scalars[SKIP]) == 0):  # a GPU that may leave steps out counts them itself
             self._counters.count()

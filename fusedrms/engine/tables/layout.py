@@ -10,7 +10,7 @@ from ...kernels.storage import Storage
 from ..options.recipe import Recipe
 from ..sharded import local, rank_in, shard_offset
 from ..state.full_precision import is_variance
-from ..state.precision import WIDE, Precision
+from ..state.precision import PARAM_EMA, WIDE, Precision
 from ..state.storage import rows
 from ..state.strides import dense_like, is_conj_or_neg, order
 from ..state.tensor_checks import STORED
@@ -40,7 +40,7 @@ class Member(NamedTuple):
     random_key: tuple[int, int]
     shard_offset: int  # of the shard's first number in the whole parameter; two numbers make a complex element
     norm: int  # which norm limits its gradient
-    corrected_from: float | None  # its averages are bias corrected, with this many steps behind them
+    counts_from: float | None  # its numbers depend on how many steps it makes, with this many behind it
     copies_param: bool  # it has gaps: updated through a copy
     copies_grad: bool  # its strides are not the parameter's: read through a copy
 
@@ -68,6 +68,7 @@ def storage_of(param: Tensor, grad: Tensor, tensors: dict[str, Tensor], precisio
         dtypes=tuple(tuple(DTYPES[tensor.dtype] for tensor in value) for value in values),
         stochastic=precision.stochastic_rounding and param.dtype in WIDE,
         variance=is_variance(tensors),
+        average=PARAM_EMA in tensors,
     )
 
 
@@ -127,7 +128,7 @@ def member_of(
         random_key=_random_key(recipe.precision, first_number + active.number, rank_in(recipe.model_parallel)),
         shard_offset=first,
         norm=norm,
-        corrected_from=steps if recipe.bias_decay else None,
+        counts_from=steps if recipe.counts_steps else None,
         copies_param=copies_param,
         copies_grad=copies_grad,
     )
