@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .engine.optimizer import FusedOptimizer
-from .engine.options.checks import check_at_least_zero, check_choice, check_flags, number
+from .engine.options.checks import check_at_least_zero, check_choice, check_flags, is_live, is_positive, number
 from .engine.options.naming import check_keywords
 from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision, with_average
 from .kernels.rules import RMSPropArgs
@@ -35,8 +35,8 @@ class FusedRMSProp(FusedOptimizer):
         momentum: decay of the momentum buffer, per step; default 0, no buffer.
         centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
         capturable: CUDA graphs may capture step(), after one outside of them with gradients of the same shapes and strides; then steps
-            are counted on the GPU. A replay takes the hyperparameters of the capture, and of a tensor lr the value it has then;
-            default False.
+            are counted on the GPU. A replay takes the hyperparameters of the capture, and of those that are tensors the values they have
+            then; default False.
         foreach: accepted and without effect, every step is fused.
         maximize: ascend instead of descend; default False.
         differentiable: must be False.
@@ -46,6 +46,9 @@ class FusedRMSProp(FusedOptimizer):
             a changed lr does not act on earlier ones; default False.
         nesterov: step to momentum * b + u, u being what was just added to b; needs momentum > 0; default False.
         decoupled_weight_decay: w = w - lr * weight_decay * w before the step, instead of the L2 penalty; default False.
+        corrected_weight_decay: w = w - lr**2 / max_lr_snapshot * weight_decay * w in its place, so that what decay and gradients come to
+            does not depend on the schedule (Defazio, arXiv:2506.02285); needs decoupled_weight_decay; default False.
+        max_lr_snapshot: the highest rate of the schedule, for that; default None, the lr that the optimizer was made with.
         initial_square_avg: what ``square_avg`` starts from, in the square of the gradient's unit, at the first step of a
             parameter; default 0.
         bias_correction: divide ``square_avg`` and ``grad_avg`` by 1 - alpha**step wherever they are used; default False.
@@ -62,6 +65,10 @@ class FusedRMSProp(FusedOptimizer):
         clip_norm_over: whose norm it is: that of all gradients of the "optimizer", or of each "parameter" by itself
             (Keras' clipnorm); default "optimizer".
         clip_weights: limit of the parameters' magnitude after the step, elementwise; default None.
+        caution: leave out, of an update, the elements whose sign is not that of the gradient (with its L2 penalty), and divide the others
+            by the share of the parameter's elements that they are, at least 0.001; the momentum buffer does not see it. Reads gradients
+            and states once more. Needs momentum > 0, without which updates have the gradient's sign (Liang et al., arXiv:2411.16085;
+            timm); default False.
         stochastic_rounding: round bfloat16 and float16 parameters up or down with the probabilities that make the mean exact,
             instead of to nearest, where small updates are lost; wider parameters are left as they are; default False.
         master_weights: what 16-bit parameters are rounded from, to nearest: None, themselves; "float32", ``master_param`` in
@@ -92,7 +99,8 @@ class FusedRMSProp(FusedOptimizer):
             pickle; default None.
 
     Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
-    buffer, whose unit it decides.
+    buffer, whose unit it decides. Every number but initial_square_avg and seed may be a 1-element tensor, on a GPU one that is read
+    there: each step takes its value of that moment, unchecked, and a momentum counts as one even if it is 0. Float64 keeps all digits.
 
     State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its dtype:
     ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered, ``param_ema`` if there is an ema_decay; ``step``, 0-d
@@ -134,6 +142,8 @@ class FusedRMSProp(FusedOptimizer):
         lr_in_momentum: bool = False,
         nesterov: bool = False,
         decoupled_weight_decay: bool = False,
+        corrected_weight_decay: bool = False,
+        max_lr_snapshot: float | None = None,
         initial_square_avg: float = 0.0,
         bias_correction: bool = False,
         rescale_grad: float = 1.0,
@@ -143,6 +153,7 @@ class FusedRMSProp(FusedOptimizer):
         clip_norm_on: str = "gradient",
         clip_norm_over: str = "optimizer",
         clip_weights: float | None = None,
+        caution: bool = False,
         stochastic_rounding: bool = False,
         master_weights: str | None = None,
         state_dtype: torch.dtype | str = torch.float32,
@@ -163,11 +174,16 @@ class FusedRMSProp(FusedOptimizer):
             alpha="alpha value",
             initial_square_avg="initial_square_avg value",
         )
-        check_flags(group, "centered", "lr_in_momentum", "nesterov", "bias_correction")
+        check_flags(group, "centered", "lr_in_momentum", "nesterov", "bias_correction", "caution")
         check_choice(group, "eps_placement", EPS)
         check_choice(group, "clip_norm_on", NORM_ON)
-        if group["nesterov"] and not group["momentum"] > 0:
-            raise ValueError(f"nesterov=True needs a momentum, but momentum={group['momentum']}: set momentum > 0 or nesterov=False")
+        for option in ("nesterov", "caution"):
+            if group[option] and not is_positive(group["momentum"]):
+                raise ValueError(f"{option}=True needs a momentum, but momentum={group['momentum']}: set momentum > 0 or {option}=False")
+        if is_live(group["initial_square_avg"]):
+            raise ValueError("initial_square_avg is a tensor on a GPU, but it is needed once, when states are made: pass a number")
+        if is_live(group["alpha"]):
+            return
         if group["bias_correction"] and not group["alpha"] < 1:
             raise ValueError(f"bias_correction=True divides by 1 - alpha**step, but alpha={group['alpha']}: set alpha < 1")
         if group["alpha"] > 1:
@@ -180,7 +196,7 @@ class FusedRMSProp(FusedOptimizer):
             states["grad_avg"] = 0.0
             rule += "_centered"
         momentum = number(group, "momentum")
-        if momentum > 0:
+        if is_positive(momentum):
             states["momentum_buffer"] = 0.0
             rule += "_momentum"
         alpha, eps = number(group, "alpha"), number(group, "eps")
@@ -199,7 +215,8 @@ class FusedRMSProp(FusedOptimizer):
                 lr_in_momentum=float(group["lr_in_momentum"]),
                 nesterov=float(group["nesterov"]),
             ),
-            bias_decay=alpha if group["bias_correction"] else 0.0,
+            bias_decay=alpha if group["bias_correction"] else None,
+            cautious=group["caution"],
             ema_warmup=group["ema_warmup"],
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],

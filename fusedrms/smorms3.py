@@ -29,9 +29,9 @@ class FusedSMORMS3(FusedOptimizer):
         eps: added to the square average and to its root; default 1e-16.
         weight_decay: L2 penalty added to the gradient; default 0.
         capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
-        decoupled_weight_decay, rescale_grad, clip_grad_value, clip_after_decay, clip_grad_norm, clip_norm_over,
-            clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite, ema_decay, ema_warmup,
-            model_parallel_group: likewise.
+        decoupled_weight_decay, corrected_weight_decay, max_lr_snapshot, rescale_grad, clip_grad_value, clip_after_decay,
+            clip_grad_norm, clip_norm_over, clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite,
+            ema_decay, ema_warmup, model_parallel_group: likewise. There is no caution: updates always have the gradient's sign.
 
     State of a parameter, of its shape and strides, float32, float64 for float64 parameters, complex for complex ones: ``square_avg`` and
     ``grad_avg``, from 0, ``mem``, from 1; ``param_ema`` and ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two
@@ -57,6 +57,8 @@ class FusedSMORMS3(FusedOptimizer):
         maximize: bool = False,
         differentiable: bool = False,
         decoupled_weight_decay: bool = False,
+        corrected_weight_decay: bool = False,
+        max_lr_snapshot: float | None = None,
         rescale_grad: float = 1.0,
         clip_grad_value: float | None = None,
         clip_after_decay: bool = False,

@@ -7,18 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import caches, devices, lang, rules
+from . import devices, lang, rules
+from .cpu import agreement as cpu_agreement
 from .cpu import norm as cpu_norm
 from .cpu import step as cpu_step
 from .cpu import threads as cpu_threads
+from .kernel import OPTIONS, Kernel
 from .quant import GROUP
 from .storage import Storage
-from .tables import NormTables, Tables
+from .tables import AgreementTables, NormTables, Tables
 
 THREADS, CHUNK = 128, 1024  # of a program; elements that it updates
 QUANTIZED_THREADS, QUANTIZED_CHUNK = 64, 16384  # where states are 8-bit codes
 COUNTED = 128  # counters that a program counts
-OPTIONS = dict(enable_fp_fusion=False)  # contractions are written: a compiler's differ between lanes, blocks and versions
 
 
 class GPUConfig(NamedTuple):
@@ -121,6 +122,7 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
         STOCHASTIC=storage.stochastic,
         VARIANCE=storage.variance,
         AVERAGE=storage.average,
+        CAUTIOUS=storage.cautious,
         WRAPS=storage.wraps,
         ALIGN=16 if aligned else 1,
         BLOCK=config.block(storage),
@@ -130,6 +132,12 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
         **OPTIONS,
         **limit,
     )
+
+
+def agreement_constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, warp_size: int) -> dict:
+    """What agreement.agreement_kernel is compiled for; arguments as of constants()."""
+    names = "RULE", "N_COMMON", "N_ARGS", "FORMATS", "ROWS", "DTYPES", "VARIANCE", "AVERAGE", "ALIGN", "BLOCK", "num_warps", *OPTIONS
+    return {name: value for name, value in constants(rule, storage, aligned, config, warp_size).items() if name in names}
 
 
 def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
@@ -156,59 +164,7 @@ def norms_constants() -> dict:
     return dict(LEVELS=cpu_norm.LEVELS, AT_ONCE=8, num_warps=16, **OPTIONS)
 
 
-class _Kernel:
-    """A launch of a Triton kernel. What it takes is put together once, all but the tensor of a call.
-
-    Args:
-        kernel: of gpu/.
-        n_programs: as many share out the work.
-        constants: what it is compiled for, by the names of its arguments.
-        args: the others, likewise, tensors and integers; the tensors may be written, not replaced.
-        given: the name of the one that each call brings.
-
-    Raises:
-        TypeError: these are not the kernel's arguments.
-    """
-
-    def __init__(self, kernel, n_programs: int, constants: dict, args: dict, given: str):
-        names = {*args, given, *constants} - OPTIONS.keys() - {"num_warps", "maxnreg"}
-        if names != set(kernel.arg_names):
-            raise TypeError(f"{kernel.__name__} differs in {sorted(names ^ set(kernel.arg_names))} from what is passed to it")
-        self._kernel, self._grid, self._constants, self._args, self._given = kernel, (n_programs, 1, 1), constants, args, given
-        self._device = next(arg.device for arg in args.values() if isinstance(arg, torch.Tensor))
-        self._compiled = None
-
-    def __call__(self, tensor: torch.Tensor) -> None:
-        """Launch with this tensor as the argument that calls bring."""
-        with devices.current(self._device):
-            if self._compiled is not None:
-                self._run(*self._before, tensor.data_ptr(), *self._after)
-                return
-            args = {**self._args, self._given: tensor}
-            if not lang.interpreted():
-                caches.loaded(self._kernel, lambda: self._load(args))
-            self._compiled = self._kernel[self._grid](**args, **self._constants)
-            if self._compiled is not None:  # the interpreter returns None
-                self._run = self._compiled[self._grid]
-                # addresses: of tensors Triton asks the driver whose memory they are
-                known = {name: arg.data_ptr() if isinstance(arg, torch.Tensor) else arg for name, arg in self._args.items()}
-                names, known = self._kernel.arg_names, known | self._constants
-                index = names.index(self._given)
-                self._before, self._after = (tuple(known[name] for name in part) for part in (names[:index], names[index + 1 :]))
-
-    def _load(self, args: dict) -> None:
-        """Compile what the launch will find in memory."""
-        compiled = self._kernel.warmup(grid=self._grid, **args, **self._constants)
-        if compiled is not None:  # a hook of the user's may say that there is nothing to compile
-            compiled[self._grid]
-
-    @property
-    def spills(self) -> int:
-        """Registers that the compiler keeps in memory; 0 before the first call."""
-        return self._compiled.n_spills if self._compiled else 0
-
-
-def _pointers(tables: Tables | NormTables) -> dict:
+def _pointers(tables: Tables | AgreementTables | NormTables) -> dict:
     """Tables by the names that they have as arguments of kernels."""
     return {f"{name}_ptr": table for name, table in tables._asdict().items()}
 
@@ -235,7 +191,25 @@ def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: 
 
     n_programs = min(n_chunks, config.programs * devices.multiprocessors(tables.addresses.device) or n_chunks)
     args = _pointers(tables) | dict(n_tensors=tables.numels.numel(), n_chunks=n_chunks, chunk_size=config.chunk)
-    return _Kernel(step_kernel, n_programs, constants(rule, storage, aligned, config, devices.warp_size()), args, "scalars_ptr")
+    return Kernel(step_kernel, n_programs, constants(rule, storage, aligned, config, devices.warp_size()), args, "scalars_ptr")
+
+
+def prepare_agreement(rule: str, storage: Storage, aligned: bool, tables: AgreementTables, config: Config) -> Callable[[Any], None]:
+    """What counts, for each chunk of a bucket, the elements whose update agrees with their gradient: one launch; arguments as of prepare().
+
+    Returns:
+        A function of the counts: float64 [n_chunks], as the tables.
+    """
+    n_chunks = len(tables.chunk_tensor)
+    if not n_chunks:
+        return lambda agreed: None
+    if isinstance(config, CPUConfig):
+        return cpu_agreement.prepare(rule, storage, tables, config.chunk, config.min_work)
+    from .gpu.agreement import agreement_kernel
+
+    args = _pointers(tables) | dict(n_tensors=tables.numels.numel(), chunk_size=config.chunk)
+    made = agreement_constants(rule, storage, aligned, config, devices.warp_size())
+    return Kernel(agreement_kernel, n_chunks, made, args, "agreed_ptr")
 
 
 def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[Any], None]:
@@ -257,7 +231,7 @@ def prepare_squares(dtype: str, aligned: bool, tables: NormTables) -> Callable[[
     from .gpu.norm import squares_kernel
 
     args = _pointers(tables) | dict(n_tensors=tables.numels.numel())
-    return _Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]), args, "sums_ptr")
+    return Kernel(squares_kernel, n_chunks, squares_constants(dtype, aligned, tables.hyper.shape[1]), args, "sums_ptr")
 
 
 def prepare_norms(spans, norms) -> Callable[[Any], None]:
@@ -270,7 +244,7 @@ def prepare_norms(spans, norms) -> Callable[[Any], None]:
         return lambda sums: cpu_norm.norms(sums, spans, norms)
     from .gpu.norm import norms_kernel
 
-    return _Kernel(norms_kernel, norms.numel(), norms_constants(), dict(spans_ptr=spans, norms_ptr=norms), "sums_ptr")
+    return Kernel(norms_kernel, norms.numel(), norms_constants(), dict(spans_ptr=spans, norms_ptr=norms), "sums_ptr")
 
 
 def prepare_count(counters, double, counted, random_key) -> Callable[[Any], None]:
@@ -283,4 +257,4 @@ def prepare_count(counters, double, counted, random_key) -> Callable[[Any], None
 
     n = counters.numel()
     args = dict(counters_ptr=counters, double_ptr=double, counted_ptr=counted, random_key_ptr=random_key, n_tensors=n)
-    return _Kernel(count_kernel, -(-n // COUNTED), count_constants(), args, "scalars_ptr")
+    return Kernel(count_kernel, -(-n // COUNTED), count_constants(), args, "scalars_ptr")

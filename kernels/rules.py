@@ -191,17 +191,45 @@ def averaged(param_ema, param, common):
 
 
 @jit
-def apply(grad, param, state, grad_scale, norm, common, args, RULE: tl.constexpr):
-    """What every rule shares: the gradient's scale and limits, weight decay, the step.
-
-    grad_scale: common's, times what the loss scale asks for; norm: an L2 norm of `normed`.
-    """
+def entering(grad, param, grad_scale, norm, common):
+    """The gradient that a rule takes: within its limits, with weight decay; grad_scale, norm: as of apply()."""
     grad = clip(grad * grad_scale, common.clip_grad) * norm_scale(norm, common.clip_grad_norm)
     # not a plain fma: 0 * inf is NaN, and a parameter may hold -inf (an attention mask, say)
     decayed = tl.where(common.weight_decay == 0.0, grad, tl.fma(param, common.weight_decay, grad))
-    grad = clip(decayed, common.clip_decayed)
-    lr = common.lr * norm_scale(norm, common.clip_update_norm)
-    update, state = RULE(grad, state, lr, common.correction, args)
+    return clip(decayed, common.clip_decayed)
+
+
+@jit
+def rate(norm, common):
+    return common.lr * norm_scale(norm, common.clip_update_norm)
+
+
+@jit
+def along(update, grad):
+    """How far an update goes with the gradient's sign: less than 0 against it, 0 where there is none."""
+    signed = tl.where(grad < 0.0, update * -1.0, update)  # their product might vanish
+    return tl.where(grad == 0.0, update * 0.0, signed)
+
+
+@jit
+def agrees(grad, param, state, grad_scale, norm, common, args, RULE: tl.constexpr):
+    """Whether the update that apply() is to make has the sign of the gradient that the rule takes; arguments as there."""
+    grad = entering(grad, param, grad_scale, norm, common)
+    update, _ = RULE(grad, state, rate(norm, common), common.correction, args)
+    return along(update, grad) > 0.0
+
+
+@jit
+def apply(grad, param, state, grad_scale, norm, boost, common, args, RULE: tl.constexpr, CAUTIOUS: tl.constexpr):
+    """What every rule shares: the gradient's scale and limits, weight decay, caution, the step.
+
+    grad_scale: common's, times what the loss scale asks for; norm: an L2 norm of `normed`; boost: what updates that agree with
+    their gradients are multiplied by, where the others are left out (CAUTIOUS: Liang et al., arXiv:2411.16085).
+    """
+    grad = entering(grad, param, grad_scale, norm, common)
+    update, state = RULE(grad, state, rate(norm, common), common.correction, args)
+    if CAUTIOUS:
+        update = tl.where(along(update, grad) <= 0.0, 0.0, update * boost)  # a NaN stays one
     # not param * (1 - lr * decay): in float32 that factor rounds, to the same side at every step
     shrink = tl.where(common.decoupled_weight_decay == 0.0, 0.0, common.lr * common.decoupled_weight_decay)
     param = tl.where(shrink == 0.0, param, tl.fma(param, -shrink, param))

@@ -12,7 +12,7 @@ MASTER = 1  # two rows: a 16-bit parameter and the float32 master that it is rou
 SPLIT = 2  # two rows: a bfloat16 parameter and the remainder, int16, that its float32 master has beyond it
 QUANTIZED = 3  # two rows: 8-bit codes and the float32 scale of each group
 
-_FLAGS = ("stochastic", "variance", "average")  # that a label names
+_FLAGS = ("stochastic", "variance", "average", "cautious")  # that a label names
 
 
 def format_of(dtypes: tuple[str, ...]) -> int:
@@ -31,6 +31,7 @@ class Storage(NamedTuple):
     stochastic: bool = False  # 16-bit parameters are rounded stochastically
     variance: bool = False  # state 0 is kept as the variance about state 1
     average: bool = False  # the last value is the parameter's average
+    cautious: bool = False  # updates against their gradient's sign are left out
     wraps: bool = False  # the lower 32 bits of offsets in a parameter begin anew within a chunk; random bits depend on all 64
 
     @property

@@ -19,6 +19,7 @@ TYPES: dict[str, tuple[str | None, int]] = {
     "norm_index": ("int32", 1),
     "random_key": ("int32", 2),
     "shard_offset": ("int64", 1),
+    "boosts": ("float64", 1),
     "first_sum": ("int64", 1),
     "scalars": ("float64", 1),
     "sums": ("float64", 1),
@@ -27,6 +28,7 @@ TYPES: dict[str, tuple[str | None, int]] = {
     "counters": ("int64", 1),
     "double": ("int32", 1),
     "counted": ("float64", 1),
+    "agreed": ("float64", 1),
 }
 
 
@@ -47,6 +49,20 @@ class Tables(NamedTuple):
     norm_index: Any  # int32 [n_tensors]: where among the scalars the norm is that limits this gradient
     random_key: Any  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
     shard_offset: Any  # int64 [n_tensors], elements: where in its parameter the tensor begins, if it is a shard
+    boosts: Any  # float64 [n_tensors]: what updates that agree with their gradients are multiplied by; [0] where the launch is not cautious
+
+
+class AgreementTables(NamedTuple):
+    """Of the launch that counts the elements whose updates agree with their gradients: as in Tables, and scalars."""
+
+    addresses: Any
+    numels: Any
+    groups: Any
+    chunk_tensor: Any
+    chunk_start: Any
+    hyper: Any
+    norm_index: Any
+    scalars: Any  # float64: those of the step
 
 
 class NormTables(NamedTuple):

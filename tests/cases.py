@@ -27,6 +27,9 @@ FAMILY = {
     "clip update norm": dict(clip_grad_norm=0.1, clip_norm_on="update", clip_grad_value=1.0, momentum=0.9),
     "average": dict(ema_decay=0.75, momentum=0.9),
     "average, warming up": dict(ema_decay=0.25, ema_warmup=True, centered=True, eps=1e-4, weight_decay=0.1, decoupled_weight_decay=True),
+    "cautious": dict(caution=True, momentum=0.9, weight_decay=0.5, clip_grad_value=1.0),
+    "cautious, nesterov": dict(caution=True, centered=True, momentum=0.5, nesterov=True, lr_in_momentum=True, eps=1e-2, ema_decay=0.5),
+    "corrected decay": dict(weight_decay=0.1, decoupled_weight_decay=True, corrected_weight_decay=True, max_lr_snapshot=0.03),
     "clip each norm": dict(clip_grad_norm=1.0, clip_norm_over="parameter", centered=True, eps=1e-2),
 }
 

@@ -45,9 +45,31 @@ def gradient(
     return clip(grad + decay, clip_grad_value if clip_after_decay else None), size
 
 
-def applied(param, update, update_size, *, lr, weight_decay=0.0, decoupled_weight_decay=False, clip_weights=None, **_):
+def cautious(update, size, grad, grad_size):
+    """An update where it has the gradient's sign, larger by as much as others are left out, and its size."""
+    agrees = update * grad > 0
+    boost = 1 / max(agrees.mean(), 1e-3) if agrees.size else 1.0
+    unsure = np.abs(grad) <= 2.0**-20 * grad_size  # rounding decides: anything may be, and each counts for or against all
+    of_all = unsure.sum() * boost / max(1, agrees.size)
+    return update * agrees * boost, np.where(unsure, np.inf, boost * size) + 2.0**24 * of_all * np.abs(update * boost)
+
+
+def applied(
+    param,
+    update,
+    update_size,
+    *,
+    lr,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+    corrected_weight_decay=False,
+    max_lr_snapshot=None,
+    clip_weights=None,
+    **_,
+):
     """The new parameter, and its size."""
     shrink = lr * weight_decay if decoupled_weight_decay else 0.0
+    shrink *= lr / max_lr_snapshot if corrected_weight_decay else 1.0
     new = clip((1 - shrink) * param - update, clip_weights)
     return new, (1 + shrink) * np.abs(param) + update_size
 
@@ -104,6 +126,8 @@ def rmsprop(param, grad, state, norm=0.0, step=1, **options):
             update, update_size = update + momentum * buffer, update_size + momentum * buffer_size
         else:
             update, update_size = buffer, buffer_size
+        if options.get("caution"):
+            update, update_size = cautious(update, update_size, grad, size)
     new["param"], sizes["param"] = applied(param, after * update, after * update_size, **options)
     average(new, sizes, state, step, **options)
     return new, sizes

@@ -204,13 +204,22 @@ def timm_rmsprop_tf(
     momentum=0.0,
     centered=False,
     decoupled_decay=False,
+    corrected_weight_decay=False,
     lr_in_momentum=True,
+    caution=False,
+    foreach=None,
 ):
+    """lr never changes here, so that it is its own snapshot."""
+
+    def cautious(m, g):
+        mask = (m * g > 0).astype(g.dtype)
+        return m * (mask / np.maximum(mask.mean(), 1e-3)) if caution else m
+
     def update(w, g, s, t):
         if t == 1:
             assert (s["square_avg"] == 1).all()
         if weight_decay != 0 and decoupled_decay:
-            w *= 1 - lr * weight_decay
+            w *= 1 - (lr**2 / lr if corrected_weight_decay else lr) * weight_decay
         elif weight_decay != 0:
             g = g + weight_decay * w
         s["square_avg"] += (g**2 - s["square_avg"]) * (1 - alpha)
@@ -221,10 +230,10 @@ def timm_rmsprop_tf(
         avg = np.sqrt(avg + eps)
         if momentum > 0 and lr_in_momentum:
             s["momentum_buffer"][...] = momentum * s["momentum_buffer"] + lr * g / avg
-            w -= s["momentum_buffer"]
+            w -= cautious(s["momentum_buffer"], g)
         elif momentum > 0:
             s["momentum_buffer"][...] = momentum * s["momentum_buffer"] + g / avg
-            w -= lr * s["momentum_buffer"]
+            w -= lr * cautious(s["momentum_buffer"], g)
         else:
             w -= lr * g / avg
 

@@ -20,6 +20,7 @@ from tools import parameters
 if lang.interpreted():
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
+from fusedrms.kernels.gpu.agreement import agreement_kernel
 from fusedrms.kernels.gpu.norm import norms_kernel, squares_kernel
 from fusedrms.kernels.gpu.step import step_kernel
 
@@ -182,6 +183,21 @@ def test_norm(dtype, aligned, target):
     if aligned:  # the loop may hold several rows
         each = multiprocessor(target).issued(code) / (sum(code.accesses) / ITEMSIZE[dtype])
         assert all(limit(known, ITEMSIZE[dtype], each).by == "memory" for known in gpus(target))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("mode", ["float32", "bfloat16+split+8bit"])
+def test_agreement(mode, target):
+    """It reads what the step reads, by as wide accesses, and stores nothing but counts."""
+    gpu, storage = target_of(target), variant("rmsprop_centered_momentum", mode).storage
+    config = launch.gpu_config(storage)
+    constants = launch.agreement_constants("rmsprop_centered_momentum", storage, True, config, gpu.warp_size)
+    code = read(build(agreement_kernel, constants, gpu))
+    assert code.spilled == 0
+    assert code.registers <= 128
+    n = config.block(storage) // config.threads
+    assert set(code.accesses) <= {n * ITEMSIZE[dtype] for dtype in storage.streams} | {4}
+    assert max(code.accesses) == n * max(ITEMSIZE[dtype] for dtype in storage.streams)
 
 
 @pytest.mark.parametrize("target", TARGETS)

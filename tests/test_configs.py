@@ -83,7 +83,7 @@ def test_second_launch_takes_the_same_arguments():
     first, later = [], []
     x, ys = torch.zeros(1), torch.zeros(3, 4)
     constants = dict(BLOCK=128, num_warps=4, RULE="rule", maxnreg=64)
-    kernel = launch._Kernel(_Recorded(first, _Recorded(later)), 7, constants, dict(n=5, x_ptr=x), "y_ptr")
+    kernel = launch.Kernel(_Recorded(first, _Recorded(later)), 7, constants, dict(n=5, x_ptr=x), "y_ptr")
     for y in ys:
         kernel(y)
     ((grid, args, named),) = first

@@ -35,7 +35,7 @@ def launched():
 
 def arguments(params) -> list[int]:
     """The integers among them are of 32 bits."""
-    sizes = [ctypes.c_int64] * 9 + [ctypes.c_int32] * 3 + [ctypes.c_int64]
+    sizes = [ctypes.c_int64] * len(Tables._fields) + [ctypes.c_int32] * 3 + [ctypes.c_int64]
     return [kind.from_address(params[k]).value for k, kind in enumerate(sizes)]
 
 
@@ -55,6 +55,7 @@ def tables(n_tensors: int, config: launch.GPUConfig) -> Tables:
         norm_index=i32,
         random_key=torch.zeros(n_tensors, 3, dtype=torch.int32),
         shard_offset=zeros,
+        boosts=torch.zeros(0, dtype=torch.float64),
     )
 
 
@@ -81,4 +82,4 @@ def test_arguments_that_are_not_the_kernels():
 
     one = torch.zeros(1, 2, dtype=torch.int64)
     with pytest.raises(TypeError, match=r"^norms_kernel differs in \['offsets_ptr', 'spans_ptr'\] from what is passed to it$"):
-        launch._Kernel(norms_kernel, 1, launch.norms_constants(), dict(offsets_ptr=one, norms_ptr=one), "sums_ptr")
+        launch.Kernel(norms_kernel, 1, launch.norms_constants(), dict(offsets_ptr=one, norms_ptr=one), "sums_ptr")

@@ -280,6 +280,7 @@ def test_beyond_32_bits(device):
         norm_index=np.full(1, FIRST_NORM, np.int32),
         random_key=np.zeros((1, 3), np.int32),
         shard_offset=np.zeros(1, np.int64),
+        boosts=np.zeros(0),
     )
     scalars = np.array([0.0, 1.0, 0.0])
     if devices.uses_triton(device):

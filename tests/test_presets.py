@@ -34,6 +34,8 @@ VALUES = {
     ("clipnorm", "clipvalue", "global_clipnorm"): [None, 0.7],
     ("initial_scale",): [0.0, 1.0],
     ("centered", "decoupled_decay", "lr_in_momentum", "eps_in_sqrt", "nesterov", "bias_correction"): [False, True],
+    ("corrected_weight_decay", "caution"): [False, True],
+    ("foreach",): [None, True],
 }
 
 

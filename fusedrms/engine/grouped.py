@@ -21,6 +21,12 @@ from .seeds import default_seed
 from .sharded import process_groups
 
 
+def _fill_in_max_lr(options: dict[str, Any], lr: Any) -> None:
+    """Let a decay that follows the learning rate be relative to that with which the optimizer was made; a copy, as a tensor may change."""
+    if options.get("corrected_weight_decay") and options.get("max_lr_snapshot") is None:
+        options["max_lr_snapshot"] = float(lr)
+
+
 class GroupedOptimizer(Optimizer):
     """An optimizer whose parameter groups have all options, from wherever they come.
 
@@ -34,6 +40,8 @@ class GroupedOptimizer(Optimizer):
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
         defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        if "lr" in defaults:
+            _fill_in_max_lr(defaults, defaults["lr"])
         self._check_new(defaults)
         defaults[MODEL_PARALLEL] = process_groups(defaults[MODEL_PARALLEL]) or None
         self._run = Run()
@@ -106,6 +114,8 @@ class GroupedOptimizer(Optimizer):
             if self._source:
                 param_group = self._source.translate(param_group)
             param_group = unpack_group(len(self.param_groups), param_group, self.defaults)
+            param_group = {**param_group}
+            _fill_in_max_lr(param_group, self.defaults["lr"])
             options = {key: plain(value) for key, value in param_group.items() if key in self.defaults}
             self._check_new({**self.defaults, **param_group, **options})
             self._check_names(len(self.param_groups), param_group)

@@ -81,11 +81,15 @@ class Recipes:
         changed = sum(map(is_not, values, before.options)) if same_keys else -1
         recipe = before.recipe
         # a schedule sets lr at each step, and nothing else
-        if recipe is not None and changed == 1 and values[0] is not before.options[0] and is_scheduled_lr(values[0]):
+        lr_alone = changed == 1 and values[0] is not before.options[0] and not group["corrected_weight_decay"]
+        if recipe is not None and lr_alone and is_scheduled_lr(values[0]):
             recipe = with_lr(recipe, values[0])
         elif recipe is None or changed:
             optimizer._check_edited(g, group)
             recipe, values = optimizer.recipe(group), options(group)
-            if not all(isinstance(group[key], (*_FIXED, Tensor) if key == "lr" else _FIXED) for key in optimizer.defaults):
+            if any(isinstance(number, Tensor) for number in (*recipe.common, *recipe.args)):
+                recipe = recipe._replace(live=True)
+            lr_kinds = _FIXED if group["corrected_weight_decay"] else (*_FIXED, Tensor)
+            if not all(isinstance(group[key], lr_kinds if key == "lr" else _FIXED) for key in optimizer.defaults):
                 return _Made(recipe=recipe)
         return _Made(options=values, n_keys=len(group), recipe=recipe)

@@ -19,7 +19,10 @@ def timm_rmsprop_tf(
     momentum: float = 0.0,
     centered: bool = False,
     decoupled_decay: bool = False,
+    corrected_weight_decay: bool = False,
     lr_in_momentum: bool = True,
+    caution: bool = False,
+    foreach: bool | None = None,
 ) -> dict[str, Any]:
     """timm's RMSpropTF: epsilon inside of the root, square averages from 1.
 
@@ -32,10 +35,14 @@ def timm_rmsprop_tf(
         momentum: decay of the momentum buffer.
         centered: divide by the standard deviation.
         decoupled_decay: w = w * (1 - lr * weight_decay) before the step.
+        corrected_weight_decay: w = w * (1 - lr**2 / max_lr * weight_decay) in its place, max_lr being the lr given here; without effect
+            unless decoupled_decay, as in timm.
         lr_in_momentum: the buffer holds updates already multiplied by lr.
+        caution: leave out updates against their gradient's sign, and make the others as much larger; without effect if there is no
+            momentum, as in timm.
+        foreach: without effect, every step is fused.
 
-    Source: timm, timm/optim/rmsprop_tf.py; what EfficientNet, MobileNet and stable-baselines3 train with. Not carried over:
-    caution and corrected_weight_decay, which later versions have.
+    Source: timm, timm/optim/rmsprop_tf.py of timm 1.0.31; what EfficientNet, MobileNet and stable-baselines3 train with.
     """
     return dict(
         lr=lr,
@@ -47,5 +54,8 @@ def timm_rmsprop_tf(
         eps_placement="inside",
         lr_in_momentum=lr_in_momentum,
         decoupled_weight_decay=decoupled_decay,
+        corrected_weight_decay=corrected_weight_decay if decoupled_decay else False,
+        caution=caution if momentum else False,
+        foreach=foreach,
         initial_square_avg=1.0,
     )

@@ -56,11 +56,11 @@ def _(variant, hyper, group):
     return lambda variant, hyper, group: Common(*to_fixed_tuple(hyper[group], N_COMMON))
 
 
-def _args_of(variant, hyper, group):
+def args_of(variant, hyper, group):
     """Replaced by its overload: the numbers that the rule takes alone."""
 
 
-@overload(_args_of)
+@overload(args_of)
 def _(variant, hyper, group):
     n_args = len(ARGS[variant.rule]._fields)
     return lambda variant, hyper, group: to_fixed_tuple(hyper[group, N_COMMON:], n_args)
@@ -70,11 +70,11 @@ def _changes_nothing(variant, common):
     """Replaced by its overload: whether all that has a neutral value has it."""
 
 
-def _update(variant, values, grad_scale, norm, common, args):
+def _update(variant, values, grad_scale, norm, boost, common, args):
     """Replaced by its overload: values are (grad, param, *state), and the parameter's average; the result is the same but for grad."""
 
 
-def _plain_update(variant, values, grad_scale, common, args):
+def _plain_update(variant, values, grad_scale, boost, common, args):
     """Replaced by its overload: _update with all neutral values, which the compiler drops; they would take half of its time."""
 
 
@@ -92,17 +92,18 @@ def _(variant, common):
 
 
 @overload(_update)
-def _(variant, values, grad_scale, norm, common, args):
+def _(variant, values, grad_scale, norm, boost, common, args):
     functions = rules.apply, getattr(rules, variant.rule), quant.second_moment_of, rules.variance_of
     apply, rule, second_moment_of, variance_of = (compile_rule(function, variant.compute) for function in functions)
+    cautious = variant.storage.cautious
 
-    def update(variant, values, grad_scale, norm, common, args):
-        param, state = apply(values[0], values[1], values[2:], grad_scale, norm, common, args, rule)
+    def update(variant, values, grad_scale, norm, boost, common, args):
+        param, state = apply(values[0], values[1], values[2:], grad_scale, norm, boost, common, args, rule, cautious)
         return (param,) + state
 
-    def update_variance(variant, values, grad_scale, norm, common, args):
+    def update_variance(variant, values, grad_scale, norm, boost, common, args):
         state = (second_moment_of(values[2], values[3]),) + values[3:]
-        param, state = apply(values[0], values[1], state, grad_scale, norm, common, args, rule)
+        param, state = apply(values[0], values[1], state, grad_scale, norm, boost, common, args, rule, cautious)
         return (param, variance_of(state[0], state[1])) + state[1:]
 
     own = update_variance if variant.storage.variance else update
@@ -110,29 +111,42 @@ def _(variant, values, grad_scale, norm, common, args):
         return own
     own, averaged = numba.njit(own, error_model="numpy"), compile_rule(rules.averaged, variant.compute)
 
-    def update_average(variant, values, grad_scale, norm, common, args):
-        new = own(variant, values[:-1], grad_scale, norm, common, args)
+    def update_average(variant, values, grad_scale, norm, boost, common, args):
+        new = own(variant, values[:-1], grad_scale, norm, boost, common, args)
         return new + (averaged(values[-1], new[0], common),)
 
     return update_average
 
 
 @overload(_plain_update)
-def _(variant, values, grad_scale, common, args):
+def _(variant, values, grad_scale, boost, common, args):
     neutral = _neutral(variant.compute)
     no_norm = type(neutral[0])(0)
 
-    def update(variant, values, grad_scale, common, args):
-        return _update(variant, values, grad_scale, no_norm, Common(*(common[:N_FREE] + neutral)), args)
+    def update(variant, values, grad_scale, boost, common, args):
+        return _update(variant, values, grad_scale, no_norm, boost, Common(*(common[:N_FREE] + neutral)), args)
 
     return update
 
 
-def _part_size(variant, begin, end):
+def _boost_of(variant, boosts, tensor):
+    """Replaced by its overload: what a tensor's updates are multiplied by where they agree with their gradients."""
+
+
+@overload(_boost_of)
+def _(variant, boosts, tensor):
+    number = np.dtype(variant.compute.name).type
+    one = number(1)
+    if variant.storage.cautious:
+        return lambda variant, boosts, tensor: number(boosts[tensor])
+    return lambda variant, boosts, tensor: one
+
+
+def part_size(variant, begin, end):
     """Replaced by its overload: how many elements from `begin` on are handled together: those of a group, or all."""
 
 
-@overload(_part_size)
+@overload(part_size)
 def _(variant, begin, end):
     if variant.storage.quantized:
         return lambda variant, begin, end: GROUP  # a constant, so that loops have no remainder: 0.8 to 0.9 of the time
@@ -166,6 +180,7 @@ def _step(variant, tables_at, chunk, first, last, scalars):
     # once: to take an array out of a tuple costs an atomic count
     addresses, numels, groups, hyper, norm_index = tables.addresses, tables.numels, tables.groups, tables.hyper, tables.norm_index
     chunk_tensor, chunk_start, random_key, shard_offset = tables.chunk_tensor, tables.chunk_start, tables.random_key, tables.shard_offset
+    boosts = tables.boosts
     scratch = scratch_of(variant)
     for k in range(first, last):
         ahead = min(k + AHEAD, last - 1)
@@ -174,27 +189,28 @@ def _step(variant, tables_at, chunk, first, last, scalars):
         start = chunk_start[k]
         end = min(start + chunk, numels[tensor])
         bases = column(variant, addresses, tensor)
-        common, args = common_of(variant, hyper, groups[tensor]), _args_of(variant, hyper, groups[tensor])
+        common, args = common_of(variant, hyper, groups[tensor]), args_of(variant, hyper, groups[tensor])
         grad_scale = common.grad_scale * hyper.dtype.type(scalars[UNSCALE])
         norm = hyper.dtype.type(scalars[norm_index[tensor]])
+        boost = _boost_of(variant, boosts, tensor)
         words = random_key[tensor, 0], random_key[tensor, 1], random_key[tensor, 2]
         keys = chunk_keys(variant, words, start, shard_offset[tensor])
         plain = _changes_nothing(variant, common)
         begin = start
         while begin < end:
-            size = _part_size(variant, begin, end)
+            size = part_size(variant, begin, end)
             part = whole_group(variant, bases, begin, end, scratch)
             slots = scratch - 4 * begin  # where the values of element 0 would wait
             unpack_group(variant, part, begin, slots)
             peaks = _no_peaks(variant)
             if plain:
                 for i in range(begin, begin + size):
-                    values = _plain_update(variant, load_row(variant, part, i, slots), grad_scale, common, args)
+                    values = _plain_update(variant, load_row(variant, part, i, slots), grad_scale, boost, common, args)
                     peaks = larger(variant, peaks, values)
                     store_row(variant, part, i, values, keys, slots)
             else:
                 for i in range(begin, begin + size):
-                    values = _update(variant, load_row(variant, part, i, slots), grad_scale, norm, common, args)
+                    values = _update(variant, load_row(variant, part, i, slots), grad_scale, norm, boost, common, args)
                     peaks = larger(variant, peaks, values)
                     store_row(variant, part, i, values, keys, slots)
             pack_group(variant, part, begin, peaks, keys, slots)

@@ -27,15 +27,27 @@ class Numbers(NamedTuple):
 
     grad_scale: Any
     norm: Any
+    boost: Any
     common: Any
     args: Any
 
 
 @triton.jit
-def numbers_of(row, unscale, norm, N_COMMON: tl.constexpr):
+def numbers_of(row, unscale, norm, boost, N_COMMON: tl.constexpr):
     """row: of hyper."""
     common = Common(*row[:N_COMMON])
-    return Numbers(grad_scale=common.grad_scale * unscale, norm=norm, common=common, args=row[N_COMMON:])
+    return Numbers(grad_scale=common.grad_scale * unscale, norm=norm, boost=boost, common=common, args=row[N_COMMON:])
+
+
+@triton.jit
+def chunk_pointers(
+    addresses_ptr, tensor, n_tensors, start, ROWS: tl.constexpr, FORMATS: tl.constexpr, DTYPES: tl.constexpr, ALIGN: tl.constexpr
+):
+    """Of each value the pointers to its rows, at a tensor's element `start`."""
+    ptrs = ()
+    for v in tl.static_range(len(FORMATS)):
+        ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], FORMATS[v], DTYPES, ALIGN),)
+    return ptrs
 
 
 @triton.jit
@@ -58,6 +70,30 @@ def with_neutral(row, NEUTRAL: tl.constexpr):
 
 
 @triton.jit
+def load_values(
+    ptrs,
+    first,
+    limit,
+    FORMATS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    compute: tl.constexpr,
+    VARIANCE: tl.constexpr,
+    AVERAGE: tl.constexpr,
+):
+    """Gradient, parameter, state as a rule takes it, and a tuple of the average, if there is one; first, limit: as of update_block()."""
+    grad = load(ptrs[0], first, limit, FORMATS[0], BLOCK, compute)
+    param = load(ptrs[1], first, limit, FORMATS[1], BLOCK, compute)
+    values = ()
+    for v in tl.static_range(2, len(FORMATS)):
+        values = values + (load(ptrs[v], first, limit, FORMATS[v], BLOCK, compute),)
+    N_STATES: tl.constexpr = len(FORMATS) - 2 - AVERAGE
+    state = values[:N_STATES]
+    if VARIANCE:
+        state = (second_moment_of(state[0], state[1]),) + state[1:]
+    return grad, param, state, values[N_STATES:]
+
+
+@triton.jit
 def update_block(
     chunk,
     numbers,
@@ -70,20 +106,11 @@ def update_block(
     STOCHASTIC: tl.constexpr,
     VARIANCE: tl.constexpr,
     AVERAGE: tl.constexpr,
+    CAUTIOUS: tl.constexpr,
 ):
     """Elements of a chunk from `first` on: a block, or those below `limit` if it is not None."""
-    compute: tl.constexpr = numbers.norm.dtype
-    grad = load(chunk.ptrs[0], first, limit, FORMATS[0], BLOCK, compute)
-    param = load(chunk.ptrs[1], first, limit, FORMATS[1], BLOCK, compute)
-    state = ()
-    for v in tl.static_range(2, len(FORMATS)):
-        state = state + (load(chunk.ptrs[v], first, limit, FORMATS[v], BLOCK, compute),)
-    N_STATES: tl.constexpr = len(FORMATS) - 2 - AVERAGE
-    average = state[N_STATES:]
-    state = state[:N_STATES]
-    if VARIANCE:
-        state = (second_moment_of(state[0], state[1]),) + state[1:]
-    param, state = apply(grad, param, state, numbers.grad_scale, numbers.norm, numbers.common, numbers.args, RULE)
+    grad, param, state, average = load_values(chunk.ptrs, first, limit, FORMATS, BLOCK, numbers.norm.dtype, VARIANCE, AVERAGE)
+    param, state = apply(grad, param, state, numbers.grad_scale, numbers.norm, numbers.boost, numbers.common, numbers.args, RULE, CAUTIOUS)
     if VARIANCE:
         state = (variance_of(state[0], state[1]),) + state[1:]
     if AVERAGE:
@@ -106,10 +133,11 @@ def update_blocks(
     STOCHASTIC: tl.constexpr,
     VARIANCE: tl.constexpr,
     AVERAGE: tl.constexpr,
+    CAUTIOUS: tl.constexpr,
 ):
     """Whole blocks, from element `first` on; returns the first element that is in none."""
     while first < end:  # not range(first, end): Triton 3.6's interpreter fails on it with NumPy 2.4
-        update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
+        update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
         first += BLOCK
     return first
 
@@ -125,6 +153,7 @@ def step_kernel(
     norm_index_ptr,
     random_key_ptr,
     shard_offset_ptr,
+    boosts_ptr,
     n_tensors,
     n_chunks,
     chunk_size,  # elements, a multiple of BLOCK
@@ -139,6 +168,7 @@ def step_kernel(
     STOCHASTIC: tl.constexpr,  # parameters are rounded stochastically
     VARIANCE: tl.constexpr,  # state 0 is kept as the variance about state 1
     AVERAGE: tl.constexpr,  # the last value is the parameter's average
+    CAUTIOUS: tl.constexpr,  # as in Storage
     WRAPS: tl.constexpr,  # as in Storage
     ALIGN: tl.constexpr,  # bytes that divide every address
     BLOCK: tl.constexpr,
@@ -156,22 +186,20 @@ def step_kernel(
         row = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS), N_COMMON + N_ARGS)
         unscale = tl.load(scalars_ptr + UNSCALE).to(compute)
         norm = tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute)
-        numbers = numbers_of(row, unscale, norm, N_COMMON)
-        ptrs = ()
-        for v in tl.static_range(len(FORMATS)):
-            ptrs = ptrs + (value_pointers(addresses_ptr, tensor, n_tensors, start, ROWS[v], FORMATS[v], DTYPES, ALIGN),)
+        boost = tl.load(boosts_ptr + tensor).to(compute) if CAUTIOUS else norm
+        numbers = numbers_of(row, unscale, norm, boost, N_COMMON)
+        ptrs = chunk_pointers(addresses_ptr, tensor, n_tensors, start, ROWS, FORMATS, DTYPES, ALIGN)
         offset = start + tl.load(shard_offset_ptr + tensor)
-        keys = chunk_keys(load_numbers(random_key_ptr + 3 * tensor, 3), offset, WRAPS)
-        chunk = Chunk(ptrs=ptrs, offset=offset, keys=keys)
+        chunk = Chunk(ptrs=ptrs, offset=offset, keys=chunk_keys(load_numbers(random_key_ptr + 3 * tensor, 3), offset, WRAPS))
 
         limit = tl.minimum(remaining, chunk_size).to(tl.int32)
         unmasked = limit // BLOCK * BLOCK
         first = tl.full((), 0, tl.int32)
         if NEUTRAL is not None:
             plain = tl.where(is_neutral(row, NEUTRAL) & (unscale == 1.0), unmasked, 0)
-            fewer = numbers_of(with_neutral(row, NEUTRAL), tl.full((), 1.0, compute), norm, N_COMMON)
-            first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
-        update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
+            fewer = numbers_of(with_neutral(row, NEUTRAL), tl.full((), 1.0, compute), norm, boost, N_COMMON)
+            first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
+        update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
         if unmasked < limit:
-            update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE)
+            update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
         index += tl.num_programs(0) if PERSISTENT else 1

@@ -87,6 +87,7 @@ class Launch:
         self.shard_offset[0] = 7
         if wraps:
             self.shard_offset = 2**32 - self.rng.integers(1, np.maximum(self.numels, 2))
+        self.boosts = self.rng.choice([1.0, 2.0, 1000.0], n if self.storage.cautious else 0)
         self.scalars = np.array([0.0, 1.0 if kind == "exact" else 1 / 3, 1.7, 0.4])
         with np.errstate(all="ignore"):
             self.memory = [[self._contents(row, int(n)) for n in numels] for row in self.rows]
@@ -168,6 +169,7 @@ class Launch:
             norm_index=self.norm_index,
             random_key=self.random_key,
             shard_offset=self.shard_offset,
+            boosts=self.boosts,
         )
 
     def on_cpu(self, chunk: int = cpu.CHUNK) -> list[list[np.ndarray]]:

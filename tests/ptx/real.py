@@ -19,7 +19,7 @@ def use(monkeypatch, tensors: Callable[[], Iterable[Tensor]], launched: list[str
     """
 
     class Kernel:
-        """In place of launch._Kernel."""
+        """In place of launch.Kernel."""
 
         spills = 0
 
@@ -43,5 +43,5 @@ def use(monkeypatch, tensors: Callable[[], Iterable[Tensor]], launched: list[str
             memory.write_back()
             launched.append(self._kernel.__name__)
 
-    monkeypatch.setattr(launch, "_Kernel", Kernel)
+    monkeypatch.setattr(launch, "Kernel", Kernel)
     monkeypatch.setattr(devices, "uses_triton", lambda device: True)

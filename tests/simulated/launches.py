@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fusedrms.kernels.cpu import agreement as cpu_agreement
 from fusedrms.kernels.cpu import norm as cpu_norm
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.cpu import threads as cpu_threads
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.storage import ITEMSIZE, Storage
-from fusedrms.kernels.tables import FIRST_NORM, SKIP, NormTables, Tables
+from fusedrms.kernels.tables import FIRST_NORM, SKIP, AgreementTables, NormTables, Tables
 
 from .memory import Fault, array_at, memory
 from .streams import state, stream_of
@@ -62,12 +63,26 @@ class _Tables:
                 raise Fault(f"{name} at {address:#x}: no multiple of {align}")
 
 
-def step(a: Arguments, at: _Tables, n_programs: int) -> None:
-    """step_kernel."""
-    n_tensors, n_chunks = a["n_tensors"], a["n_chunks"]
+def _storage(a: Arguments) -> Storage:
+    """Of the step, or as much of it as another kernel is compiled for."""
     ends = [*a["ROWS"][1:], len(a["DTYPES"])]
     rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True))
-    storage = Storage(rows, stochastic=a["STOCHASTIC"], variance=a["VARIANCE"], average=a["AVERAGE"], wraps=a["WRAPS"])
+    flags = ("stochastic", "variance", "average", "cautious", "wraps")
+    return Storage(rows, **{flag: a[flag.upper()] for flag in flags if flag.upper() in a})
+
+
+def _check_rows(a: Arguments, at: _Tables, storage: Storage, tables: Tables | AgreementTables) -> None:
+    """Fault unless all that the rows of addresses point at is there."""
+    for first, dtypes in zip(a["ROWS"], storage.dtypes, strict=True):
+        for k, dtype in enumerate(dtypes):
+            per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
+            row = tables.addresses[first + k]
+            at.row(f"row {first + k}", row, tables, size=a["chunk_size"], dtype=dtype, align=a["ALIGN"], per=per)
+
+
+def step(a: Arguments, at: _Tables, n_programs: int) -> None:
+    """step_kernel."""
+    n_tensors, n_chunks, storage = a["n_tensors"], a["n_chunks"], _storage(a)
     groups, norm_index = at("groups", n_tensors), at("norm_index", n_tensors)
     tables = Tables(
         addresses=at("addresses", len(a["DTYPES"]), n_tensors),
@@ -79,16 +94,31 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
         norm_index=norm_index,
         random_key=at("random_key", n_tensors, 3),
         shard_offset=at("shard_offset", n_tensors),
+        boosts=at("boosts", n_tensors) if storage.cautious else np.zeros(0),
     )
     scalars = at("scalars", 1 + int(norm_index.max()))
     if not a["PERSISTENT"] and n_programs != n_chunks:
         raise Fault(f"{n_programs} programs take {n_chunks} chunks, one each")
-    for first, dtypes in zip(a["ROWS"], rows, strict=True):
-        for k, dtype in enumerate(dtypes):
-            per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
-            row = tables.addresses[first + k]
-            at.row(f"row {first + k}", row, tables, size=a["chunk_size"], dtype=dtype, align=a["ALIGN"], per=per)
+    _check_rows(a, at, storage, tables)
     cpu.prepare(a["RULE"].__name__, storage, tables, a["chunk_size"], cpu_threads.MIN_WORK)(scalars)
+
+
+def agreement(a: Arguments, at: _Tables, n_programs: int) -> None:
+    """agreement_kernel."""
+    n_tensors, storage = a["n_tensors"], _storage(a)
+    groups, norm_index = at("groups", n_tensors), at("norm_index", n_tensors)
+    tables = AgreementTables(
+        addresses=at("addresses", len(a["DTYPES"]), n_tensors),
+        numels=at("numels", n_tensors),
+        groups=groups,
+        chunk_tensor=at("chunk_tensor", n_programs),
+        chunk_start=at("chunk_start", n_programs),
+        hyper=at("hyper", 1 + int(groups.max()), a["N_COMMON"] + a["N_ARGS"]),
+        norm_index=norm_index,
+        scalars=at("scalars", 1 + int(norm_index.max())),
+    )
+    _check_rows(a, at, storage, tables)
+    cpu_agreement.prepare(a["RULE"].__name__, storage, tables, a["chunk_size"], cpu_threads.MIN_WORK)(at("agreed", n_programs))
 
 
 def squares(a: Arguments, at: _Tables, n_programs: int) -> None:
@@ -130,4 +160,10 @@ def count(a: Arguments, at: _Tables, n_programs: int) -> None:
             counter[0] = counted[k]
 
 
-RUN: dict[str, Callable] = {"count_kernel": count, "step_kernel": step, "squares_kernel": squares, "norms_kernel": norms}
+RUN: dict[str, Callable] = {
+    "agreement_kernel": agreement,
+    "count_kernel": count,
+    "step_kernel": step,
+    "squares_kernel": squares,
+    "norms_kernel": norms,
+}

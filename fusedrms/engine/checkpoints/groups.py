@@ -14,7 +14,7 @@ from .carrier import CARRIER, LR_IN_MOMENTUM, MODEL_PARALLEL, NEVER_LOADED, beyo
 from .dcp import Group
 
 # timm's options, and what they are here
-_TIMMS = {"decoupled_decay": "decoupled_weight_decay", "caution": None, "corrected_weight_decay": None}
+_TIMMS = {"decoupled_decay": "decoupled_weight_decay", "caution": "caution"}
 _SWITCHES = {"momentum": "momentum_buffer", "centered": "grad_avg", "ema_decay": PARAM_EMA}  # and what a parameter has only if they are on
 _ALONG = {"momentum": "nesterov", "ema_decay": "ema_warmup"}  # options that are nothing without them
 

@@ -24,8 +24,20 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, np.floating) else value  # a longdouble's item() is one
 
 
-def number(group: dict, option: str) -> float:
-    """An option as a number; TypeError if it is none."""
+def is_live(value: Any) -> bool:
+    """Whether an option is a tensor on a GPU, which is read there, at each step and each replay of a graph."""
+    return isinstance(value, Tensor) and devices.is_gpu(value.device)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a number is, or may come to be."""
+    return is_live(value) or value > 0
+
+
+def number(group: dict, option: str) -> Any:
+    """An option as a number, float64; of one that is live a 0-d tensor; TypeError if it is none."""
+    if is_live(group[option]):
+        return group[option].detach().reshape(()).double()
     try:
         return float(plain(group[option]))
     except (TypeError, ValueError, RuntimeError):
@@ -63,7 +75,7 @@ def _check_number(option: str, label: str, value: Any, least: float = 0.0) -> No
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"Tensor {option} must be 1-element, got shape {tuple(value.shape)}; pass a number or torch.tensor(number)")
-        if option == "lr" and devices.is_gpu(value.device):  # read there, at each step
+        if is_live(value) and not value.is_complex():
             return
     try:
         valid = bool(least <= value < math.inf) and _fits_float(value)
@@ -86,6 +98,9 @@ def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:
 def check_positive(group: dict, *options: str) -> None:
     """ValueError unless each named option of the group is a finite number > 0."""
     for option in options:
+        if is_live(group[option]):
+            _check_number(option, option, group[option])
+            continue
         try:
             valid = bool(0.0 < group[option] < math.inf) and _fits_float(group[option])
         except (TypeError, RuntimeError, ValueError):
@@ -145,12 +160,22 @@ def check_off(group: dict, **reasons: str) -> None:
             raise ValueError(f"{option}={_text(group[option])} is not supported: {reason}")
 
 
+def _check_corrected(group: dict) -> None:
+    check_flags(group, "corrected_weight_decay")
+    if group["corrected_weight_decay"]:
+        if not group["decoupled_weight_decay"]:
+            raise ValueError(
+                "corrected_weight_decay=True corrects a decoupled decay, but decoupled_weight_decay=False: set it, or leave the former out"
+            )
+        check_positive(group, "max_lr_snapshot")
+
+
 def _check_ema(group: dict) -> None:
     check_flags(group, "ema_warmup")
     decay = group["ema_decay"]
     if decay is not None:
         check_at_least_zero(group, ema_decay="ema_decay value")
-        if decay > 1:
+        if not is_live(decay) and decay > 1:
             raise ValueError(f"ema_decay={_text(decay)} is not supported: it must be a number from 0 to 1, or None for no average")
     elif group["ema_warmup"]:
         raise ValueError("ema_warmup=True warms up an average, but ema_decay=None: set ema_decay to 0.9999, say, or ema_warmup=False")
@@ -160,6 +185,7 @@ def check_common(group: dict[str, Any]) -> None:
     """ValueError or TypeError for a wrong value of an option that all rules have."""
     check_scheduled_lr(group["lr"])
     check_at_least_zero(group, weight_decay="weight_decay value")
+    _check_corrected(group)
     check_positive(group, "rescale_grad")
     check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
     check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")

@@ -14,37 +14,37 @@ from .checks import number
 class Recipe(NamedTuple):
     """What a parameter group asks for; the numbers may change at every step."""
 
-    common: Common  # lr may be a tensor
+    common: Common  # numbers, or 0-d tensors on a GPU; lr a tensor anywhere
     rule: str  # a function of kernels/rules.py
     states: dict[str, float | None]  # the names of its states, in its order, and what they start from; None: the parameter
     norm_over: str | None  # whose gradients' norm is limited: that of the "optimizer", of each "parameter", of none
-    args: tuple[float, ...]  # the rule's own, in its order
-    bias_decay: float = 0.0  # the averages are divided by 1 - bias_decay**step
+    args: tuple[Any, ...]  # the rule's own, in its order
+    bias_decay: Any = None  # the averages are divided by 1 - bias_decay**step
+    cautious: bool = False  # updates against their gradient's sign are left out
     ema_warmup: bool = False  # the weight in the parameter's average is at least 9 / (10 + step)
     precision: Precision = Precision()
     skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
+    live: bool = False  # some numbers are tensors, whose values a step reads
     model_parallel: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
 
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
         stored = tuple(self.states), self.precision
-        return self.rule, stored, self.norm_over, self.counts_steps, self.skip_nonfinite, self.model_parallel
+        return self.rule, stored, self.norm_over, self.cautious, self.counts_steps, self.skip_nonfinite, self.model_parallel
 
     @property
     def counts_steps(self) -> bool:
         """Whether numbers depend on how many steps a parameter has made."""
-        return self.bias_decay != 0 or self.ema_warmup
+        return self.bias_decay is not None or self.ema_warmup
 
     def after_steps(self, steps: Any) -> dict[str, Any]:
         """Those numbers, by their names in Common; steps: this one included, a float or a 0-d float64 tensor, as the numbers are."""
         found = {}
-        if self.bias_decay:
+        if self.bias_decay is not None:
             found["correction"] = 1 / (1 - self.bias_decay**steps)
         if self.ema_warmup:
-            weight = 9 / (10 + steps)
-            least = self.common.ema_weight
-            found["ema_weight"] = weight.clamp(min=least) if isinstance(weight, Tensor) else max(weight, least)
+            found["ema_weight"] = _at_least(self.common.ema_weight, 9 / (10 + steps))
         return found
 
 
@@ -53,7 +53,14 @@ def with_lr(recipe: Recipe, lr: float | Tensor) -> Recipe:
     return Recipe._make((Common._make((lr, *recipe.common[1:])), *recipe[1:]))
 
 
-def either(second: bool, value: float, neutral: float) -> tuple[float, float]:
+def _at_least(number: Any, least: Any) -> Any:
+    """The larger of two, each a float or a 0-d tensor."""
+    if isinstance(number, Tensor):
+        return number.clamp(min=least)
+    return least.clamp(min=number) if isinstance(least, Tensor) else max(number, least)
+
+
+def either(second: bool, value: Any, neutral: float) -> tuple[Any, Any]:
     """A number as the first or the second of two, of which the other is neutral."""
     return (neutral, value) if second else (value, neutral)
 
@@ -93,6 +100,8 @@ def common(group: dict, on_update: bool = False) -> Common:
     # where the norm limits nothing it is taken to find infinities, which clipping would hide
     unclipped = on_update or (group["skip_nonfinite"] and group["clip_grad_norm"] is None)
     coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
+    if group["corrected_weight_decay"]:
+        decoupled = decoupled * (number(group, "lr") / number(group, "max_lr_snapshot"))
     return Common(
         lr=group["lr"] if isinstance(group["lr"], Tensor) and group["lr"].numel() == 1 else number(group, "lr"),
         grad_scale=number(group, "rescale_grad") * (-1.0 if group["maximize"] else 1.0),

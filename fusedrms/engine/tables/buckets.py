@@ -1,6 +1,7 @@
 """Parameters that share a launch, and the tables it reads."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,9 +9,9 @@ from torch import Tensor
 
 from ...kernels import devices
 from ...kernels.cpu.count import Counters
-from ...kernels.launch import Config, norm_chunk_size, prepare, prepare_count, prepare_squares
+from ...kernels.launch import Config, norm_chunk_size, prepare, prepare_agreement, prepare_count, prepare_squares
 from ...kernels.rules import Common, n_hyper
-from ...kernels.tables import FIRST_NORM, SKIP, NormTables, Tables
+from ...kernels.tables import FIRST_NORM, SKIP, AgreementTables, NormTables, Tables
 from ..options.checks import check_scheduled_lr
 from ..options.recipe import Recipe
 from ..ownership.memory import Named
@@ -21,7 +22,7 @@ from .uploads import Uploads
 
 GRAD, PARAM = 0, 1  # rows of addresses; those of states follow, and where steps are counted on the device that of counters
 LR = Common._fields.index("lr")  # column of hyper
-ON_DEVICE = float("-inf")  # for a learning rate that only the device knows: no number equals it, so that the next one is sent
+ON_DEVICE = float("-inf")  # for a number that only the device knows: no number equals it, so that the next one is sent
 CHANGING = "addresses", "hyper", "random_key"  # tables that a step may change
 
 
@@ -36,6 +37,15 @@ def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     tensor = np.repeat(np.arange(len(numels), dtype=np.int32), counts)
     first = np.repeat(np.cumsum(counts) - counts, counts)
     return tensor, (np.arange(len(tensor), dtype=np.int64) - first) * size
+
+
+class Agreement(NamedTuple):
+    """What counts how many updates agree with their gradients, and where that is needed."""
+
+    launch: Callable[[Any], None]  # writes the next
+    agreed: Any  # float64 [n_chunks]
+    chunk_tensor: Any  # int32 [n_chunks]
+    boosts: Any  # float64 [n_tensors], as of Tables
 
 
 class Bucket:
@@ -99,12 +109,14 @@ class Bucket:
             norm_index=np.array([FIRST_NORM + member.norm for member in members], np.int32),
             random_key=np.array([(*member.random_key, 0) for member in members], np.uint32).view(np.int32),
             shard_offset=np.array([member.shard_offset for member in members], np.int64),
+            boosts=np.ones(len(members) if self.layout.storage.cautious else 0),
         )
 
     def use(self, config: Config) -> None:
         """Launch with this configuration from now on."""
         chunk_tensor, chunk_start = (on_device(table, self.layout.device) for table in chunks(self.numels, config.chunk))
         self._tables = self._tables._replace(chunk_tensor=chunk_tensor, chunk_start=chunk_start)
+        self._config = config
         self.launch = prepare(self.rule, self.layout.storage, self.layout.aligned, self._tables, config)
 
     @property
@@ -148,48 +160,59 @@ class Bucket:
         if self._is_random and counted is not None:
             self._host.random_key[:, 2] = counted
         self.is_constant = not self._is_random and not self._counting.size
-        self._device_lrs: list[tuple[int, Tensor]] = []  # learning rates that are known there: row, value
+        self._device_numbers: list[tuple[int, int, Tensor]] = []  # those that are known there: row, column, value
         self._device_counts: list[tuple[int, Recipe]] = []  # rows with numbers that depend on steps, which are counted there
         for r, group in enumerate(self._groups):
             recipe = recipes[group]
             common = recipe.common
-            if isinstance(common.lr, Tensor):
-                self.is_constant = False
-                common = common._replace(lr=self._lr(r, common.lr, f"parameter group {group}: "))
             if recipe.counts_steps and counted is not None:
                 common = common._replace(**recipe.after_steps(float(counted[self._first[r]])))
             elif recipe.counts_steps:
                 self._device_counts.append((r, recipe))
             row = common + recipe.args
+            if recipe.live:
+                self.is_constant = False
+                row = tuple(self._known(r, column, number, group) for column, number in enumerate(row))
             if row != self._sent[r]:
                 with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to it
                     self._host.hyper[r] = row
                 self._sent[r] = row
 
-    def _lr(self, r: int, lr: Tensor, where: str) -> float:
-        """What row r holds for a learning rate that is a tensor."""
-        if self._uploads and devices.is_gpu(lr.device):
-            self._device_lrs.append((r, lr.reshape(())))
+    def _known(self, r: int, column: int, number: float | Tensor, group: int) -> float:
+        """What row r, of a parameter group, holds for a number that may be a tensor."""
+        if not isinstance(number, Tensor):
+            return number
+        if self._uploads and devices.is_gpu(number.device):
+            self._device_numbers.append((r, column, number.reshape(())))
             return ON_DEVICE
-        check_scheduled_lr(number := float(lr), where)  # it may have changed in place
-        return number
+        value = float(number)
+        if column == LR:
+            check_scheduled_lr(value, f"parameter group {group}: ")  # it may have changed in place
+        return value
 
     def send(self, capturing: bool) -> None:
         """Bring the tables on the device up to date; capturing: in a graph."""
         assert self._uploads
         devices.keep(self._tables, self._stream)
         self._uploads.send(capturing)
-        for row, lr in self._device_lrs:
-            self._tables.hyper[row, LR].copy_(lr)
-        self._device_lrs = []  # between steps no tensor of the user's is kept
+        for row, column, number in self._device_numbers:
+            self._tables.hyper[row, column].copy_(number)
+        self._device_numbers = []  # between steps no tensor of the user's is kept
+
+    @property
+    def counts_on_device(self) -> bool:
+        """Whether its device alone knows of a step."""
+        return self._counters is None
+
+    def count_on_device(self, scalars: Tensor | np.ndarray) -> None:
+        """Count a step there before it is launched, and set the numbers that depend on it; scalars as for launch.prepare()."""
+        self._count(scalars)
+        for row, recipe in self._device_counts:
+            for name, number in recipe.after_steps(self._counted[self._first[row]]).items():
+                self._tables.hyper[row, Common._fields.index(name)].copy_(number)
 
     def step(self, scalars: Tensor | np.ndarray, params: list[Tensor]) -> None:
         """Launch, and count; scalars as for launch.prepare(), params as for point_at()."""
-        if not self._counters:
-            self._count(scalars)
-            for row, recipe in self._device_counts:
-                for name, number in recipe.after_steps(self._counted[self._first[row]]).items():
-                    self._tables.hyper[row, Common._fields.index(name)].copy_(number)
         self.launch(scalars)
         if self._counters and (self._uploads or float(scalars[SKIP]) == 0):  # a GPU that may leave steps out counts them itself
             self._counters.count()
@@ -212,6 +235,14 @@ class Bucket:
                 raise RuntimeError(f"the table of {touched[n].name} holds other addresses than its own: please report it")
         if np.isnan(self._host.hyper).any():
             raise RuntimeError("a number that a step is made with is NaN: look at the options of the parameter groups")
+
+    def agreement(self, scalars: Tensor | np.ndarray) -> Agreement:
+        """What tells how many updates of each chunk agree with their gradients; scalars as for step()."""
+        tables = AgreementTables(**{name: getattr(self._tables, name, scalars) for name in AgreementTables._fields})
+        launch = prepare_agreement(self.rule, self.layout.storage, self.layout.aligned, tables, self._config)
+        chunk_tensor = self._tables.chunk_tensor
+        agreed = on_device(np.zeros(len(chunk_tensor)), self.layout.device)
+        return Agreement(launch, agreed, chunk_tensor, self._tables.boosts)
 
     def norm_tables(self, first_sum: np.ndarray, scalars: Tensor | np.ndarray) -> NormTables:
         """Those of `squares`; first_sum, int64, is where the sums of each parameter of the optimizer begin; scalars as for step()."""

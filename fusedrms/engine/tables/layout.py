@@ -113,7 +113,8 @@ def member_of(
     copies_param = order(param) != dense
     copies_grad = is_conj_or_neg(grad) or order(grad) != dense or redistributed
     first = shard_offset(active.param) * (1 + param.is_complex())
-    storage, low = storage_of(param, grad, tensors, recipe.precision), first % 2**32
+    storage = storage_of(param, grad, tensors, recipe.precision)._replace(cautious=recipe.cautious)
+    low = first % 2**32
     if storage.random and low and low + _numel(param) > 2**32:
         storage = storage._replace(wraps=True)
     in_place = [*updated, *([] if copies_param else [param]), *([] if copies_grad else [grad])]

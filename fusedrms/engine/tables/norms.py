@@ -29,7 +29,7 @@ def _assign(target: Tensor, value: Tensor | float) -> None:
         target.fill_(value)
 
 
-def _tensor(values: Tensor | np.ndarray) -> Tensor:
+def as_tensor(values: Tensor | np.ndarray) -> Tensor:
     """Over the same memory; torch.as_tensor() would copy an array to the user's default device."""
     return values if isinstance(values, Tensor) else torch.from_numpy(values)
 
@@ -132,7 +132,7 @@ class Scalars:
             keep(tensors, stream)
         scaled = grad_scale is not None or found_inf is not None
         if scaled or self._scaled or self._skips:
-            for values in map(_tensor, self.on.values()):
+            for values in map(as_tensor, self.on.values()):
                 # without gradients here a scaler passes the number 0
                 _assign(values[SKIP], found_inf.reshape(()) if isinstance(found_inf, Tensor) else 0.0)
                 _assign(values[UNSCALE], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
@@ -144,15 +144,15 @@ class Scalars:
         total, norms = self._sums[self._home], self.on[self._home]
         others = [device for device in self.on if device != self._home]
         for device in others:  # 0 where the home has written
-            total = total + _tensor(self._sums[device]).to(self._home)
+            total = total + as_tensor(self._sums[device]).to(self._home)
         self._finish(total)
-        norms = _tensor(norms)
+        norms = as_tensor(norms)
         if self._groups:
             self._all_reduce(norms[FIRST_NORM:])
         if self._skips:
             norms[SKIP].logical_or_(~norms[FIRST_NORM].isfinite())
         for device in others:
-            _tensor(self.on[device]).copy_(norms)
+            as_tensor(self.on[device]).copy_(norms)
 
     def _all_reduce(self, norms: Tensor) -> None:
         """Make norms of local shards norms of whole DTensors, without a wait for the device."""
@@ -174,8 +174,8 @@ class Scalars:
         """Whether the step is left out, float64, 0 or else; None if none ever is."""
         if not (self._scaled or self._skips) or not self.on:
             return None
-        return _tensor(next(iter(self.on.values())))[SKIP]
+        return as_tensor(next(iter(self.on.values())))[SKIP]
 
     def total(self) -> Tensor | None:
         """The first norm, to keep; None if none is wanted."""
-        return _tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and (self._launches or self._groups) else None
+        return as_tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and (self._launches or self._groups) else None

@@ -16,6 +16,7 @@ from ..sharded import is_sharded, local, wait_for_grads
 from ..state.storage import counter, fit_in_place
 from .active import Active, find_active, steps_before
 from .buckets import Bucket
+from .caution import Caution
 from .layout import Layout, Member, member_of
 from .lazy_views import LazyViews
 from .norms import Scalars, number_norms
@@ -98,8 +99,11 @@ class Plan:
         self._buckets = self._make_buckets(members, recipes)
         self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
         self._counting = [bucket for bucket in self._buckets if bucket.depends_on_counts]
+        self._counted_there = [bucket for bucket in self._buckets if bucket.counts_on_device]
         self._on_gpus = [bucket for bucket in self._buckets if bucket.is_on_gpu]
         self._scalars = self._make_scalars(named, recipes, norms)
+        cautious = [each.param for each in named if recipes[each.group].cautious]
+        self._caution = Caution(self._buckets, [params[k] for k in self._active], cautious, self._scalars) if cautious else None
         self._record(named, active, states, state, members)
 
     def _make_states(self, active: list[Active], recipes: list[Recipe], state: defaultdict) -> list[_State]:
@@ -239,6 +243,10 @@ class Plan:
         # the kernels write behind autograd's back; it must know that saved values are gone, also where an interrupt comes in between
         self._snapshot.count_versions(owned)
         params = [local(owned.params[k]) for k in self._active] if self._uses_copies else []
+        for bucket in self._counted_there:
+            bucket.count_on_device(self._scalars.on[bucket.layout.device])
+        if self._caution:
+            self._caution.compute()
         for bucket in self._buckets:
             bucket.step(self._scalars.on[bucket.layout.device], params)
         return self._scalars.skipped()
