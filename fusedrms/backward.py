@@ -25,6 +25,11 @@ def _check(group: dict[str, Any]) -> None:
         )
     if group["skip_nonfinite"]:
         raise ValueError("skip_nonfinite=True needs all gradients, but in a backward each is used before the next is there: leave it False")
+    if group["skip_above"] is not None:
+        raise ValueError(
+            f"skip_above={group['skip_above']} needs the norm of all gradients, but in a backward each is used before the next is there: "
+            "leave it None"
+        )
 
 
 class _Part:
@@ -133,7 +138,7 @@ def apply_in_backward(
         TypeError: optimizer_class is none of this package's.
         ValueError: an option that needs all gradients, a DistributedDataParallel module, and as of the class.
 
-    Excluded is what needs several gradients at once: clip_grad_norm over the optimizer and skip_nonfinite (ValueError); a
+    Excluded is what needs several gradients at once: clip_grad_norm over the optimizer, skip_nonfinite and skip_above (ValueError); a
     ``GradScaler`` (RuntimeError from its step); gradient accumulation, and hooks that finish gradients after the backward, as
     DistributedDataParallel's do. Reentrant activation checkpointing (``use_reentrant=True``) runs a backward of its own for each
     part that it recomputes: a weight that several of them share is updated after each. Use ``use_reentrant=False`` there.

@@ -10,6 +10,7 @@ from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, is_live, is_positive, number
 from .engine.options.naming import check_keywords
 from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision, with_average
+from .engine.options.skip_above import skip_above
 from .kernels.rules import RMSPropArgs
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0)}  # how often eps stands inside of the root and outside
@@ -58,7 +59,7 @@ class FusedRMSProp(FusedOptimizer):
         clip_grad_norm: limit of the L2 norm of all gradients of the optimizer together, those of groups without this option
             included; they are scaled by min(1, limit / norm), after clip_grad_value; default None. The norm stays on the
             device; see :attr:`last_grad_norm`. DTensors count whole. Where other processes hold other parameters, as in pipeline
-            stages, it is the norm of a part unless model_parallel_group says so; likewise skip_nonfinite.
+            stages, it is the norm of a part unless model_parallel_group says so; likewise skip_nonfinite and skip_above.
         clip_norm_on: what that factor scales: the "gradient", or the "update" alone, so that the averages do not see it, and
             the norm is taken before clip_grad_value (neon); it multiplies lr, and so the whole momentum buffer unless
             lr_in_momentum; default "gradient".
@@ -91,6 +92,16 @@ class FusedRMSProp(FusedOptimizer):
             average. :meth:`averaged` puts averages in place of the parameters, :meth:`averages` yields them; default None, no average.
         ema_warmup: the average decays by min(ema_decay, (1 + t) / (10 + t)) at a parameter's step t, counted from 1, as TensorFlow's does
             that is given the number of updates; default False.
+        skip_above: (factor, window), (5.0, 128) say: leave a step out, as if it had not been called, if the L2 norm of all gradients is
+            more than factor times the median of the norms of the last ``window`` steps that were made (of two middle ones the
+            lower); found and heeded on the device, counted by :attr:`skipped_steps_by_reason`. Norms that the window still lacks count
+            as the largest, so that nothing is left out before half of it is there. The norm is :attr:`last_grad_norm`, taken before
+            clip_grad_value unless clip_grad_norm limits it too. One that is 0, NaN or infinite is no spike and is not remembered:
+            skip_nonfinite leaves out the last two. What is left out does not move the limit. If norms come to stay above it, so that
+            every step is left out, set a larger factor, or None for a step, after which the window begins anew. factor > 1, window
+            from 2 to 1024, the same in all groups that have it; the window is in checkpoints, pickles and copies; default None.
+            OLMo-core's SkipStepOptimizer has mean and standard deviation instead: a step is left out if its loss or its norm is 6
+            deviations above or below the mean of the last 128, which has those of steps left out too; its checkpoints have no window.
         model_parallel_group: process groups (a ProcessGroup, a DeviceMesh, or a list of them) whose other processes hold other
             parameters, or other parts of these that are no DTensors: pipeline stages, experts, ZeroRedundancyOptimizer, FSDP1. Squares
             are added up over it for the norm of all gradients, and to find what is not finite; every process in it must call step(),
@@ -105,14 +116,15 @@ class FusedRMSProp(FusedOptimizer):
     State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its dtype:
     ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered, ``param_ema`` if there is an ema_decay; ``step``, 0-d
     float32, or float64 where that is the default dtype, on the CPU, or on the GPU if that alone knows of a step (capturable,
-    skip_nonfinite, a scaler). In another state_dtype a centered ``square_avg`` holds the variance, square_avg - grad_avg²; codes are
-    uint8 or, of what has a sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of
-    it in full precision.
+    skip_nonfinite, skip_above, a scaler). In another state_dtype a centered ``square_avg`` holds the variance, square_avg - grad_avg²;
+    codes are uint8 or, of what has a sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict`
+    has all of it in full precision.
 
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite, alpha or ema_decay above 1, ema_warmup without ema_decay, a tensor
             lr of several elements, a limit or rescale_grad that is not positive, a word that is none of the options', nesterov without
-            momentum, bias_correction with alpha >= 1, stochastic_rounding with master_weights, or differentiable.
+            momentum, bias_correction with alpha >= 1, stochastic_rounding with master_weights, skip_above that differs between groups, or
+            differentiable.
         TypeError: an option that is no number where it must be one.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
             dtype, a gradient of another device or shape than its parameter's; split master weights of float16 parameters, a
@@ -161,6 +173,7 @@ class FusedRMSProp(FusedOptimizer):
         skip_nonfinite: bool = False,
         ema_decay: float | None = None,
         ema_warmup: bool = False,
+        skip_above: tuple[float, int] | None = None,
         model_parallel_group: Any = None,
     ):
         super().__init__(params, locals())
@@ -221,6 +234,7 @@ class FusedRMSProp(FusedOptimizer):
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
             model_parallel=model_parallel(group),
+            skip_above=skip_above(group),
         )
 
 

@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, number
 from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision, with_average
+from .engine.options.skip_above import skip_above
 from .kernels.rules import SMORMS3Args
 
 
@@ -31,7 +32,7 @@ class FusedSMORMS3(FusedOptimizer):
         capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
         decoupled_weight_decay, corrected_weight_decay, max_lr_snapshot, rescale_grad, clip_grad_value, clip_after_decay,
             clip_grad_norm, clip_norm_over, clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite,
-            ema_decay, ema_warmup, model_parallel_group: likewise. There is no caution: updates always have the gradient's sign.
+            skip_above, ema_decay, ema_warmup, model_parallel_group: likewise. There is no caution: updates always have the gradient's sign.
 
     State of a parameter, of its shape and strides, float32, float64 for float64 parameters, complex for complex ones: ``square_avg`` and
     ``grad_avg``, from 0, ``mem``, from 1; ``param_ema`` and ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two
@@ -72,6 +73,7 @@ class FusedSMORMS3(FusedOptimizer):
         skip_nonfinite: bool = False,
         ema_decay: float | None = None,
         ema_warmup: bool = False,
+        skip_above: tuple[float, int] | None = None,
         model_parallel_group: Any = None,
     ):
         super().__init__(params, locals())
@@ -92,4 +94,5 @@ class FusedSMORMS3(FusedOptimizer):
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
             model_parallel=model_parallel(group),
+            skip_above=skip_above(group),
         )

@@ -3,10 +3,11 @@
 from typing import Any, NamedTuple
 
 # Where in the scalars of a step, float64, its numbers are.
-SKIP = 0  # not 0 if nothing may change
+SKIP = 0  # not 0 if nothing may change; ABOVE if that is since the norm is a spike
 UNSCALE = 1  # what gradients are multiplied by first
 FIRST_NORM = 2  # from here on L2 norms of gradients, 0 where none is limited
 
+ABOVE = -1.0
 
 # Of each table, and of what else kernels read and write at pointers, the dtype (None: the compute type) and the number of dimensions.
 TYPES: dict[str, tuple[str | None, int]] = {

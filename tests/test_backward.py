@@ -104,6 +104,7 @@ def test_memory_of_gradients():
     [
         (dict(clip_grad_norm=1.0), "clip_norm_over='parameter'"),
         (dict(skip_nonfinite=True), "skip_nonfinite=True"),
+        (dict(skip_above=(5.0, 128)), r"skip_above=\(5.0, 128\) needs the norm of all gradients.*leave it None"),
         (dict(lr=-1), "learning rate"),
     ],
 )

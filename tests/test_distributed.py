@@ -16,7 +16,7 @@ if lang.interpreted() or not torch.distributed.is_available():
     pytest.skip("about processes, which the interpreter only slows down", allow_module_level=True)
 
 import workers
-from ranks import exchange, shards
+from ranks import exchange, shards, spikes
 from ranks.checkpoints import OPTIONS, load, steps
 from ranks.models import STEPS, agree, layers
 
@@ -31,7 +31,8 @@ def check(world: int, folder: pathlib.Path, names: list[str], device: str = "cpu
 
 def test_some_ranks(tmp_path):
     """A few of all checks."""
-    check(2, tmp_path, ["ddp", "fsdp", "averaged", "missing_on_one_rank", "other_numbers_of_ranks"])
+    names = ["ddp", "fsdp", "averaged", "missing_on_one_rank", "other_numbers_of_ranks"]
+    check(2, tmp_path, [*names, *(each.__name__ for each in spikes.CHECKS)])
 
 
 @pytest.mark.exhaustive

@@ -47,6 +47,7 @@ ALL = [
     *[{option: value} for option in ("rescale_grad", "clip_grad_value", "clip_grad_norm", "clip_weights") for value in (0, "1", [])],
     *[{option: value} for option in ("maximize", "decoupled_weight_decay", "clip_after_decay") for value in ("yes", 2, None)],
     *[dict(clip_norm_over=value) for value in ("group", None, 3)],
+    *[dict(skip_above=value) for value in (5.0, (1.0, 100), (5.0, 1), (math.nan, 100), (5.0, 1.5), "5", [5.0])],
     dict(rescale_grad=None),
     dict(seed=-1),
     *[dict(seed=value) for value in (1.5, True, "0", 2**64)],

@@ -9,7 +9,7 @@ from tools import parameters, random_grads, twins
 
 OPTIONS = {
     "plain": {},
-    "everything": dict(centered=True, momentum=0.9, bias_correction=True, clip_grad_norm=0.5, skip_nonfinite=True),
+    "everything": dict(centered=True, momentum=0.9, bias_correction=True, clip_grad_norm=0.5, skip_nonfinite=True, skip_above=(5.0, 2)),
     "average": dict(ema_decay=0.5, ema_warmup=True),
     "stochastic": dict(stochastic_rounding=True, state_dtype="8bit", seed=0),
 }

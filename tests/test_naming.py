@@ -31,6 +31,7 @@ MISSPELT = {
     "stochastic_rounding": ["stochastic_round", "stochastik_rounding"],
     "master_weights": ["master_weight"],
     "skip_nonfinite": ["skip_non_finite"],
+    "skip_above": ["skipabove", "skip-above", "skip_abov"],
     "bias_correction": ["bias_corection", "bias_correct"],
     "seed": ["Seed"],
 }

@@ -19,6 +19,7 @@ CHANGES = dict(
     maximize=True,
     clip_grad_norm=1.0,
     skip_nonfinite=True,
+    skip_above=(5.0, 128),
 )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch.optim.optimizer import ParamsT
 from torch.utils.hooks import RemovableHandle
 
+from .checkpoints.carrier import ACCEPTED
 from .checkpoints.copies import Copies
 from .checkpoints.dcp import Group
 from .checkpoints.groups import mend
@@ -15,6 +16,7 @@ from .checkpoints.states import from_checkpoint, restore_states, to_checkpoint
 from .grouped import GroupedOptimizer
 from .options.checks import plain
 from .options.groups import named_parameters
+from .options.skip_above import agreed
 from .run import Run
 from .state.state_checks import check_owners
 from .states import begin_missing
@@ -86,7 +88,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
 
     def _to_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         run, defaults = self._run, self._class_defaults(rule=True)
-        saved, copies = to_checkpoint(state_dict, self.param_groups, self.state, run.ties, defaults)
+        saved, copies = to_checkpoint(state_dict, self.param_groups, self.state, run.ties, defaults, run.accepted())
         run.copies = Copies(copies, run.copies)
         return saved
 
@@ -94,7 +96,8 @@ class CheckpointedOptimizer(GroupedOptimizer):
         return from_checkpoint(state_dict, self._mended(), self.defaults.keys(), self._source)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), **({"_source": self._source} if self._source else {})}
+        own = {"_source": self._source, ACCEPTED: self._run.accepted()}
+        return {**super().__getstate__(), **{key: value for key, value in own.items() if value}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what load_state_dict, pickle or deepcopy brings, with states as the kernels read them."""
@@ -105,15 +108,17 @@ class CheckpointedOptimizer(GroupedOptimizer):
         if not saved:
             state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
         defaults["seed"] = defaults.get("seed") or 0  # what an old pickle lacks
+        accepted = next(filter(None, [each.pop(ACCEPTED, None) for each in (state, *groups)]), [])
         for g, group in enumerate(groups):
             groups[g] = group = Group(group, defaults)
             mend(g, group, defaults)
             group.update({name: plain(group.get(name, default)) for name, default in defaults.items()})
             self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
+        option = agreed(recipe.skip_above for recipe in recipes)
         states.update(restore_states(type(self).__name__, groups, recipes, states, saved))
         super().__setstate__(state)
         if "_run" not in self.__dict__:
             self._run = Run()
             self._hook()
-        self._run.restart()
+        self._run.restart(option, accepted)

@@ -16,6 +16,7 @@ from .checkpoints.groups import mend, unpack_group
 from .options.checks import check_at_least_zero, check_common, check_present, plain
 from .options.naming import Source, warn_of_unknown
 from .options.recipe import Recipe
+from .options.skip_above import SKIP_ABOVE, agreed, as_pair, skip_above
 from .run import Run
 from .seeds import default_seed
 from .sharded import process_groups
@@ -43,6 +44,7 @@ class GroupedOptimizer(Optimizer):
         if "lr" in defaults:
             _fill_in_max_lr(defaults, defaults["lr"])
         self._check_new(defaults)
+        defaults[SKIP_ABOVE] = as_pair(defaults[SKIP_ABOVE])
         defaults[MODEL_PARALLEL] = process_groups(defaults[MODEL_PARALLEL]) or None
         self._run = Run()
         super().__init__(params, defaults)
@@ -104,6 +106,7 @@ class GroupedOptimizer(Optimizer):
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError or TypeError for a wrong option; a subclass checks its own as well."""
         check_common(group)
+        skip_above(group)
 
     @abstractmethod
     def recipe(self, group: dict[str, Any]) -> Recipe:
@@ -117,7 +120,8 @@ class GroupedOptimizer(Optimizer):
             param_group = {**param_group}
             _fill_in_max_lr(param_group, self.defaults["lr"])
             options = {key: plain(value) for key, value in param_group.items() if key in self.defaults}
-            self._check_new({**self.defaults, **param_group, **options})
+            self._check_new(new := {**self.defaults, **param_group, **options})
+            agreed(map(skip_above, [*self.param_groups, new]))
             self._check_names(len(self.param_groups), param_group)
             param_group.update(options)
         with warnings.catch_warnings():

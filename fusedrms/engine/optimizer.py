@@ -50,7 +50,7 @@ class FusedOptimizer(CheckpointedOptimizer):
 
         That of all together even if each parameter is limited by its own; of rescaled and, unless the update is limited, clipped
         values. Of DTensors, and with a model_parallel_group, it is that of all processes, on each of them, with gradients or without.
-        None if no parameter group has a clip_grad_norm, before the first step of this object, load or copy, and else after a
+        None if no parameter group has a clip_grad_norm or skip_above, before the first step of this object, load or copy, and else after a
         step without gradients. Unlike that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
         With apply_in_backward it is made up of each parameter's last step.
         """
@@ -58,11 +58,17 @@ class FusedOptimizer(CheckpointedOptimizer):
 
     @property
     def skipped_steps(self) -> Tensor:
-        """How many steps of this object left everything as it was, because a gradient was not finite: 0-d int64, without a sync.
+        """How many steps of this object left everything as it was: 0-d int64, without a sync.
 
-        On the gradients' device, for each step that a ``torch.amp.GradScaler`` or skip_nonfinite watched; not part of a checkpoint.
+        On the gradients' device, for each step that a ``torch.amp.GradScaler``, skip_nonfinite or skip_above watched; not part of a
+        checkpoint. :attr:`skipped_steps_by_reason` says why.
         """
         return self._run.skipped_steps()
+
+    @property
+    def skipped_steps_by_reason(self) -> dict[str, Tensor]:
+        """The same, apart, without a sync: "nonfinite", because a gradient was not finite, and "above", because of skip_above."""
+        return self._run.skipped_by_reason()
 
     @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from .options.checks import check_present, is_scheduled_lr
 from .options.recipe import Recipe, with_lr
+from .options.skip_above import SkipAbove, agreed
 from .ownership.same_options import SameOptions
-from .sharded import ProcessGroups
 
 if TYPE_CHECKING:
     from .grouped import GroupedOptimizer
 
-_FIXED = (int, float, str, type(None), torch.dtype, ProcessGroups)  # what cannot change in place
+_FIXED = (int, float, str, type(None), torch.dtype, tuple)  # what cannot change in place; tuples are of numbers or process groups
 
 
 class _Made(NamedTuple):
@@ -33,10 +33,12 @@ class Recipes:
 
     Attributes:
         capturable: a group is.
-        skips: a group asks for skip_nonfinite.
+        skips: a group asks for skip_nonfinite or skip_above.
+        skip_above: of all groups that have it.
     """
 
     capturable = skips = False
+    skip_above: SkipAbove | None = None
 
     def __init__(self) -> None:
         self._names: list[str] = []  # of the options, lr first
@@ -58,10 +60,12 @@ class Recipes:
             self._options = itemgetter(*self._names)
         made = [self._made_anew(optimizer, self._options, g) for g in range(len(groups))]
         recipes = [each.recipe for each in made if each.recipe]
+        skips = any(recipe.skip_nonfinite or recipe.skip_above for recipe in recipes)
+        self.skip_above = agreed(recipe.skip_above for recipe in recipes) if skips else None
         if len(recipes) != len(self._recipes) or not all(map(is_, recipes, self._recipes)):
             self._recipes = recipes
         self.capturable = any(group["capturable"] for group in groups)
-        self.skips = any(recipe.skip_nonfinite for recipe in recipes)
+        self.skips = skips
         self._made, values = made, [each.options for each in made]
         # last: by it another thread knows that the others are up to date
         if not all(values):

@@ -1,5 +1,6 @@
 """What the steps of an optimizer leave behind."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -7,12 +8,24 @@ import torch
 from torch import Tensor
 
 from . import debug
+from .options.skip_above import SkipAbove
 from .recipes import Recipes
 from .state.ties import Ties
+from .tables.spikes import Spikes
 
 if TYPE_CHECKING:
     from .checkpoints.copies import Copies
     from .tables.plan import Plan
+
+
+def _counted(steps: Tensor | None, another: Tensor) -> Tensor:
+    """How many steps there are with this one: in place, where it is."""
+    if steps is None:
+        steps = torch.zeros((), dtype=torch.int64, device=another.device)
+    elif steps.device != another.device:
+        steps = steps.to(another.device)
+    steps += another
+    return steps
 
 
 class Run:
@@ -21,6 +34,8 @@ class Run:
     def __init__(self, ties: Ties | None = None) -> None:
         self.tables: list[Plan] = []  # of the last steps, each with gradients of other parameters; that of the last one first
         self.skipped: Tensor | None = None
+        self.above: Tensor | None = None  # as many of these were spikes
+        self.spikes: Spikes | None = None
         self.captured: list[Plan] = []  # whose tables are read by CUDA graphs
         self.recipes = Recipes()
         self.ties = Ties() if ties is None else ties
@@ -53,13 +68,32 @@ class Run:
         """How many steps were left out: a tensor of its own."""
         return torch.zeros((), dtype=torch.int64, device="cpu") if self.skipped is None else self.skipped.clone()
 
+    def skipped_by_reason(self) -> dict[str, Tensor]:
+        """The same, apart."""
+        total = self.skipped_steps()
+        above = torch.zeros_like(total) if self.above is None else self.above.to(total.device, copy=True)
+        return {"nonfinite": total - above, "above": above}
+
+    def spikes_for(self, option: SkipAbove | None) -> Spikes | None:
+        """With the norms so far if the option is another; begun anew where it was off."""
+        if option is None:
+            self.spikes = None
+        elif self.spikes is None or self.spikes.option != option:
+            self.spikes = Spikes(option, self.accepted())
+        return self.spikes
+
+    def accepted(self) -> list[float]:
+        """The norms of the last steps that skip_above did not leave out, the oldest first; waits for the device."""
+        return self.spikes.accepted() if self.spikes else []
+
     def count(self, skipped: Tensor | None) -> None:
-        """A step has been made; skipped: not 0 if it was left out, None if that could not be."""
-        if skipped is not None:
-            if self.skipped is None or self.skipped.device != skipped.device:
-                self.skipped = self.skipped_steps().to(skipped.device)
-            self.skipped += skipped != 0
-        self.ties.end(made=skipped is None or skipped.device.type != "cpu" or not skipped)
+        """A step has been made; skipped: as tables.SKIP, not 0 if it was left out, None if that could not be."""
+        made = skipped is None or skipped.device.type != "cpu" or not skipped.item()
+        if skipped is not None and not (made and skipped.device.type == "cpu"):  # there the host knows that there is nothing to count
+            self.skipped = _counted(self.skipped, skipped != 0)
+            if self.spikes:
+                self.above = _counted(self.above, skipped < 0)
+        self.ties.end(made=made)
 
     def check_copies(self) -> None:
         """RuntimeError if someone has written into the last state_dict, and has not loaded it."""
@@ -77,8 +111,9 @@ class Run:
         for run in (self, *self.parts):
             run.tables = []
 
-    def restart(self) -> None:
-        """Forget what was known of states that others have replaced."""
+    def restart(self, option: SkipAbove | None, accepted: Sequence[float]) -> None:
+        """Forget what was known of states that others have replaced; accepted: norms of steps that they have made."""
         self.release()
+        self.spikes = Spikes(option, accepted) if option else None
         self.copies = None
         self.ties.clear()

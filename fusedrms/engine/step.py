@@ -95,6 +95,7 @@ def _planned(optimizer: "FusedOptimizer", recipes: list[Recipe], capturing: bool
         redistributed=redistributed,
         count_on_device=on_device,
         first_number=optimizer._first_number,
+        spikes=run.spikes_for(run.recipes.skip_above),
     )
     owned = plan.holds(groups, recipes, state, redistributed)
     if owned is None:

@@ -8,8 +8,8 @@ that it has, and that changes no result, there or here: foreach.
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,6 +22,7 @@ MODEL_PARALLEL, LR_IN_MOMENTUM = "model_parallel_group", "lr_in_momentum"
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
 NEVER_LOADED = frozenset({"capturable", CARRIER, "differentiable", "stochastic_rounding", "master_weights", "state_dtype", MODEL_PARALLEL})
 _STEPS = "steps"  # after how many steps the carrier was written
+ACCEPTED = "accepted_norms"  # of the last steps that skip_above did not leave out
 
 
 def beyond_torch(options: Iterable[str]) -> frozenset[str]:
@@ -29,13 +30,22 @@ def beyond_torch(options: Iterable[str]) -> frozenset[str]:
     return frozenset(options) - TORCH_OPTIONS
 
 
-def pack_group(group: Mapping[str, Any], defaults: Mapping[str, Any], steps: float = 0) -> dict[str, Any]:
+class Unpacked(NamedTuple):
+    """What a parameter group of a checkpoint says beyond torch's options."""
+
+    options: dict[str, Any]
+    steps: float  # after which the carrier was written; infinity if that is unknown
+    accepted: list[float]  # norms, the oldest first
+
+
+def pack_group(group: Mapping[str, Any], defaults: Mapping[str, Any], steps: float = 0, accepted: Sequence[float] = ()) -> dict[str, Any]:
     """A parameter group as a checkpoint has it.
 
     Args:
         group: the group.
         defaults: of all options, those of their rule.
         steps: the most that one of its parameters has had.
+        accepted: norms of the last steps that skip_above did not leave out, if this group has them for all.
     """
     ours = beyond_torch(defaults)
     if not precision({**defaults, **group}).is_stochastic:  # a seed of nothing
@@ -44,23 +54,23 @@ def pack_group(group: Mapping[str, Any], defaults: Mapping[str, Any], steps: flo
     kept = {key: plain(value) for key, value in group.items() if key not in ours}
     if carried.get(LR_IN_MOMENTUM) and steps:
         carried[_STEPS] = steps
+    if accepted:
+        carried[ACCEPTED] = list(accepted)
     return {**kept, CARRIER: json.dumps(carried, default=float)} if carried else kept
 
 
-def unpack_options(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> tuple[dict[str, Any], float]:
+def unpack_options(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> Unpacked:
     """What parameter group g of a checkpoint says of our options: in the carrier or, as in version 0.1, under their own names.
-
-    Returns:
-        The options, and after how many steps the carrier was written, which may be unknown: infinity.
 
     Raises:
         ValueError: it says what this version, or this rule, does not know.
     """
-    carried, steps = {}, math.inf
+    carried, steps, accepted = {}, math.inf, []
     if isinstance(text := saved.get(CARRIER), str):
         try:
             carried = dict(json.loads(text))
             steps = float(carried.pop(_STEPS, steps))
+            accepted = [_positive(norm) for norm in carried.pop(ACCEPTED, ())]
         except (TypeError, ValueError, RecursionError):
             raise ValueError(
                 f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, no JSON of options: restore the checkpoint"
@@ -71,4 +81,10 @@ def unpack_options(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> tu
                 "this version, or this rule, does not know: load it with the version and the class that have saved it"
             )
     carried |= {name: saved[name] for name in ours & saved.keys()}
-    return {name: value for name, value in carried.items() if name not in NEVER_LOADED}, steps
+    return Unpacked({name: value for name, value in carried.items() if name not in NEVER_LOADED}, steps, accepted)
+
+
+def _positive(value: Any) -> float:
+    if not 0 < float(value) < math.inf:
+        raise ValueError
+    return float(value)

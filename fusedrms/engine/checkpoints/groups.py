@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..options.skip_above import SKIP_ABOVE, as_pair
 from ..sharded import process_groups
 from ..state.precision import PARAM_EMA
 from ..state.storage import must_drop
-from .carrier import CARRIER, LR_IN_MOMENTUM, MODEL_PARALLEL, NEVER_LOADED, beyond_torch, unpack_options
+from .carrier import ACCEPTED, CARRIER, LR_IN_MOMENTUM, MODEL_PARALLEL, NEVER_LOADED, beyond_torch, unpack_options
 from .dcp import Group
 
 # timm's options, and what they are here
@@ -24,12 +25,16 @@ States = Sequence[tuple[Tensor, dict]]  # of a group: each parameter that has ma
 def mend(g: int, group: dict[str, Any], options: Iterable[str]) -> None:
     """Mend, in parameter group g, what was copied into it from a checkpoint: options as JSON, and process groups, which it lost.
 
+    A list of JSON's, which could change in place, becomes a tuple.
+
     Raises:
         TypeError, ValueError: it is wrong.
     """
     if isinstance(group.get(CARRIER), str):
-        carried, _ = unpack_options(g, {CARRIER: group[CARRIER]}, beyond_torch(options))
-        group.update({**carried, CARRIER: None})
+        carried = unpack_options(g, {CARRIER: group[CARRIER]}, beyond_torch(options))
+        group.update({**carried.options, CARRIER: None})
+    if group.get(SKIP_ABOVE) is not None:
+        group[SKIP_ABOVE] = as_pair(group[SKIP_ABOVE])
     known = group.process_groups if isinstance(group, Group) else None
     if not isinstance(group.get(MODEL_PARALLEL), set):
         try:
@@ -48,8 +53,7 @@ def unpack_group(g: int, group: dict[str, Any], options: Iterable[str]) -> dict[
     """A new parameter group g with options that were copied from a checkpoint by their own names; those that it has so already stay."""
     if not isinstance(group.get(CARRIER), str):
         return group
-    carried, _ = unpack_options(g, group, beyond_torch(options))
-    return {**group, **carried, CARRIER: None}
+    return {**group, **unpack_options(g, group, beyond_torch(options)).options, CARRIER: None}
 
 
 def load_group(
@@ -65,19 +69,19 @@ def load_group(
         states: as they are in the checkpoint.
 
     Returns:
-        The options, and the names of states that must begin anew.
+        The options, with the accepted norms beside them, and the names of states that must begin anew.
 
     Raises:
         ValueError: as of unpack_options(); a momentum buffer without lr, which mine would take for one with it.
     """
     ours = beyond_torch(options)
-    carried, steps = unpack_options(g, saved, ours)
+    carried, steps, accepted = unpack_options(g, saved, ours)
     if LR_IN_MOMENTUM not in saved and _is_outdated(steps, states):
         carried.pop(LR_IN_MOMENTUM, None)
     theirs = {key: value for key, value in saved.items() if key not in NEVER_LOADED and key not in ours}
     _take_timms(g, theirs, carried, ours)
     _leave_off(g, theirs, carried, mine, states)
-    found = {**{key: value for key, value in mine.items() if key != "params"}, **theirs, **carried}
+    found = {**{key: value for key, value in mine.items() if key != "params"}, **theirs, **carried, ACCEPTED: accepted}
     _turn_off_nesterov(g, found, carried)
     return found, frozenset(["momentum_buffer"] if _is_foreign_buffer(g, found, carried, mine) else [])
 

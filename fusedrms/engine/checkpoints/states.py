@@ -8,6 +8,7 @@ from torch import Tensor
 from ..options.groups import NamedParameter, named_parameters
 from ..options.naming import Source
 from ..options.recipe import Recipe
+from ..options.skip_above import SKIP_ABOVE
 from ..sharded import as_dtensor, local, locals_of
 from ..state.full_precision import dequantized, export_state, resolve_variance
 from ..state.precision import MASTER, WIDE
@@ -32,7 +33,12 @@ class _Shielded:
 
 
 def to_checkpoint(
-    state_dict: dict[str, Any], groups: Sequence[dict], states: Mapping[Any, Any], ties: Ties, defaults: Mapping[str, Any]
+    state_dict: dict[str, Any],
+    groups: Sequence[dict],
+    states: Mapping[Any, Any],
+    ties: Ties,
+    defaults: Mapping[str, Any],
+    accepted: Sequence[float],
 ) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
     """What torch's state_dict() gives as a checkpoint has it, in full precision, and which tensors are copies in it, with their names.
 
@@ -40,6 +46,7 @@ def to_checkpoint(
         state_dict: torch's.
         groups: the optimizer's parameter groups; states, ties: likewise.
         defaults: of all options, those of their rule.
+        accepted: norms of the last steps that skip_above did not leave out.
 
     Raises:
         ValueError: codes or scales that do not fit their parameter.
@@ -61,7 +68,11 @@ def to_checkpoint(
         copies += [(f"{key} of {each.name}", value) for key, value in made.items()]
     steps = steps_of([param for group in groups if group.get(LR_IN_MOMENTUM) for param in group["params"]], states)
     most = [max((steps.get(param, 0.0) for param in group["params"]), default=0.0) for group in groups]
-    packed = [pack_group(group, defaults, n) for group, n in zip(state_dict["param_groups"], most, strict=True)]
+    first = next((g for g, group in enumerate(groups) if group.get(SKIP_ABOVE) is not None), None)
+    packed = [
+        pack_group(group, defaults, n, accepted if g == first else ())
+        for g, (group, n) in enumerate(zip(state_dict["param_groups"], most, strict=True))
+    ]
     return {**state_dict, "state": state, "param_groups": packed}, copies
 
 

@@ -44,14 +44,14 @@ def number(group: dict, option: str) -> Any:
         raise TypeError(f"{option} is {group[option]!r}; set it to a number") from None
 
 
-def _fits_float(value: Any) -> bool:
+def fits_float(value: Any) -> bool:
     """Whether a number is none of the integers that are too large for a float."""
     return not isinstance(value, int) or abs(value) <= sys.float_info.max
 
 
-def _text(value: Any, form: Callable[[Any], str] = repr) -> str:
+def text(value: Any, form: Callable[[Any], str] = repr) -> str:
     """A value in an error; an integer that no float holds may have more digits than Python prints."""
-    return form(value) if _fits_float(value) else "an integer above 1.8e308"
+    return form(value) if fits_float(value) else "an integer above 1.8e308"
 
 
 def check_at_least_zero(group: dict, **labels: str) -> None:
@@ -78,11 +78,11 @@ def _check_number(option: str, label: str, value: Any, least: float = 0.0) -> No
         if is_live(value) and not value.is_complex():
             return
     try:
-        valid = bool(least <= value < math.inf) and _fits_float(value)
+        valid = bool(least <= value < math.inf) and fits_float(value)
     except (TypeError, RuntimeError, ValueError):
         raise TypeError(f"{label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
     if not valid:
-        raise ValueError(f"{label}: {_text(value, format)}; it must be a finite number >= 0")
+        raise ValueError(f"{label}: {text(value, format)}; it must be a finite number >= 0")
 
 
 def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:
@@ -102,11 +102,11 @@ def check_positive(group: dict, *options: str) -> None:
             _check_number(option, option, group[option])
             continue
         try:
-            valid = bool(0.0 < group[option] < math.inf) and _fits_float(group[option])
+            valid = bool(0.0 < group[option] < math.inf) and fits_float(group[option])
         except (TypeError, RuntimeError, ValueError):
             valid = False
         if not valid:
-            raise ValueError(f"{option}={_text(group[option])} is not supported: it must be a finite number > 0")
+            raise ValueError(f"{option}={text(group[option])} is not supported: it must be a finite number > 0")
 
 
 def check_limits(group: dict, *options: str) -> None:
@@ -123,14 +123,14 @@ def check_flags(group: dict, *options: str) -> None:
     """ValueError unless each named option of the group is True or False: a string, say, would count as True."""
     for option in options:
         if not isinstance(group[option], bool | int | np.bool_) or group[option] not in (0, 1):
-            raise ValueError(f"{option}={_text(group[option])} is not supported: it must be True or False")
+            raise ValueError(f"{option}={text(group[option])} is not supported: it must be True or False")
 
 
 def check_choice(group: dict, option: str, values: Collection[str]) -> None:
     """ValueError unless the named option of the group is one of some words."""
     value = group[option]
     if not isinstance(value, str) or value not in values:
-        raise ValueError(f"{option}={_text(value)} is not supported: it must be {' or '.join(map(repr, values))}")
+        raise ValueError(f"{option}={text(value)} is not supported: it must be {' or '.join(map(repr, values))}")
 
 
 def check_precision_options(group: dict) -> None:
@@ -148,16 +148,16 @@ def check_precision_options(group: dict) -> None:
             )
     state_dtype, seed = group["state_dtype"], group["seed"]
     if not isinstance(state_dtype, torch.dtype | str) or state_dtype not in (torch.float32, torch.bfloat16, "8bit"):
-        raise ValueError(f"state_dtype={_text(state_dtype)} is not supported: it must be torch.float32, torch.bfloat16 or '8bit'")
+        raise ValueError(f"state_dtype={text(state_dtype)} is not supported: it must be torch.float32, torch.bfloat16 or '8bit'")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed={_text(seed)} is not supported: it must be a whole number from 0 to 2**64 - 1")
+        raise ValueError(f"seed={text(seed)} is not supported: it must be a whole number from 0 to 2**64 - 1")
 
 
 def check_off(group: dict, **reasons: str) -> None:
     """ValueError if any of the named options is on; its value here says what to do instead."""
     for option, reason in reasons.items():
         if group[option]:
-            raise ValueError(f"{option}={_text(group[option])} is not supported: {reason}")
+            raise ValueError(f"{option}={text(group[option])} is not supported: {reason}")
 
 
 def _check_corrected(group: dict) -> None:
@@ -176,7 +176,7 @@ def _check_ema(group: dict) -> None:
     if decay is not None:
         check_at_least_zero(group, ema_decay="ema_decay value")
         if not is_live(decay) and decay > 1:
-            raise ValueError(f"ema_decay={_text(decay)} is not supported: it must be a number from 0 to 1, or None for no average")
+            raise ValueError(f"ema_decay={text(decay)} is not supported: it must be a number from 0 to 1, or None for no average")
     elif group["ema_warmup"]:
         raise ValueError("ema_warmup=True warms up an average, but ema_decay=None: set ema_decay to 0.9999, say, or ema_warmup=False")
 

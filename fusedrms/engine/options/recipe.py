@@ -9,6 +9,7 @@ from ...kernels.rules import Common
 from ..sharded import process_groups
 from ..state.precision import PARAM_EMA, Precision
 from .checks import number
+from .skip_above import SKIP_ABOVE, SkipAbove
 
 
 class Recipe(NamedTuple):
@@ -26,12 +27,13 @@ class Recipe(NamedTuple):
     skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
     live: bool = False  # some numbers are tensors, whose values a step reads
     model_parallel: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
+    skip_above: SkipAbove | None = None  # the whole step, if the norm of all gradients is a spike
 
     @property
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
-        stored = tuple(self.states), self.precision
-        return self.rule, stored, self.norm_over, self.cautious, self.counts_steps, self.skip_nonfinite, self.model_parallel
+        looks = self.norm_over, self.skip_nonfinite, self.skip_above
+        return self.rule, tuple(self.states), self.cautious, self.counts_steps, self.precision, looks, self.model_parallel
 
     @property
     def counts_steps(self) -> bool:
@@ -97,8 +99,8 @@ def common(group: dict, on_update: bool = False) -> Common:
     """
     clip_grad, clip_decayed = either(group["clip_after_decay"], limit(group, "clip_grad_value"), math.inf)
     clip_grad_norm, clip_update_norm = either(on_update, limit(group, "clip_grad_norm"), math.inf)
-    # where the norm limits nothing it is taken to find infinities, which clipping would hide
-    unclipped = on_update or (group["skip_nonfinite"] and group["clip_grad_norm"] is None)
+    # where the norm limits nothing it is taken to find infinities and spikes, which clipping would hide
+    only_looks = (group["skip_nonfinite"] or group[SKIP_ABOVE] is not None) and group["clip_grad_norm"] is None
     coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
     if group["corrected_weight_decay"]:
         decoupled = decoupled * (number(group, "lr") / number(group, "max_lr_snapshot"))
@@ -109,7 +111,7 @@ def common(group: dict, on_update: bool = False) -> Common:
         weight_decay=coupled,
         correction=1.0,
         clip_grad=clip_grad,
-        clip_normed=math.inf if unclipped else clip_grad,
+        clip_normed=math.inf if on_update or only_looks else clip_grad,
         clip_grad_norm=clip_grad_norm,
         clip_decayed=clip_decayed,
         decoupled_weight_decay=decoupled,

@@ -13,6 +13,7 @@ from ..options.groups import NamedParameter
 from ..options.recipe import Recipe
 from ..sharded import device_of, local, summed_over
 from .buckets import Bucket, on_device
+from .spikes import Spikes
 
 
 def number_norms(named: list[NamedParameter], recipes: list[Recipe]) -> dict[Tensor, int]:
@@ -21,12 +22,14 @@ def number_norms(named: list[NamedParameter], recipes: list[Recipe]) -> dict[Ten
     return {each.param: next(alone) if recipes[each.group].norm_over == "parameter" else 0 for each in named}
 
 
-def _assign(target: Tensor, value: Tensor | float) -> None:
+def _assign(values: Tensor | np.ndarray, index: int, value: Tensor | float) -> None:
     """Without a wait: assigned by its index, a number would be copied to a GPU from memory that is not pinned."""
     if isinstance(value, Tensor):
-        target.copy_(value)
+        as_tensor(values)[index].copy_(value)
+    elif isinstance(values, Tensor):
+        values[index].fill_(value)
     else:
-        target.fill_(value)
+        values[index] = value
 
 
 def as_tensor(values: Tensor | np.ndarray) -> Tensor:
@@ -44,6 +47,7 @@ class Scalars:
         limits: whether any launch limits a gradient by its norm; else all norms stay 0, which limits none.
         skips: whether a step is left out if a gradient holds a NaN or an infinity, or one whose square is infinite.
         model_parallel: of each parameter the process groups whose other ranks hold other parameters.
+        spikes: by what a step is left out if the first norm is one; None: none is.
         all_model_parallel: those of each parameter group that has any, in order: every rank adds up over these, whatever parameters it has.
 
     Attributes:
@@ -58,12 +62,13 @@ class Scalars:
         norms: dict[Tensor, int],
         limits: bool,
         skips: bool,
+        spikes: Spikes | None,
         model_parallel: dict[Tensor, tuple],
         all_model_parallel: list[tuple],
     ):
         devices = sorted({bucket.layout.device for bucket in buckets}, key=lambda device: (device.type == "cpu", device.index or 0))
         n_norms = 1 + max(norms.values(), default=0)
-        wanted = limits or skips
+        wanted = limits or skips or spikes is not None
         # process groups: of the parameter's own shards, none of a tensor that is no DTensor; of those with other parameters
         summed = {param: (summed_over(param), model_parallel[param]) for param in norms} if wanted else {}
         kinds = [*summed.values(), *(((), groups) for groups in all_model_parallel if wanted)]
@@ -72,7 +77,8 @@ class Scalars:
             devices = [local(param).device for param in norms][:1] or [device_of(all_model_parallel[0][0])]
         neutral = np.array([0.0, 1.0, *[0.0] * (n_norms + len(self._groups))])
         self.on = {device: on_device(neutral.copy(), device) for device in devices}
-        self._limits, self._skips, self._scaled = limits, skips, False
+        self._skips, self._spikes, self._scaled = skips, spikes, False
+        self._tells, self._leaves_out = limits or spikes is not None, skips or spikes is not None
         self._launches = []
         if wanted and devices:
             self._home, self._of_groups = devices[0], slice(n_norms, None)
@@ -131,11 +137,11 @@ class Scalars:
         for stream, tensors in self._on_streams:
             keep(tensors, stream)
         scaled = grad_scale is not None or found_inf is not None
-        if scaled or self._scaled or self._skips:
-            for values in map(as_tensor, self.on.values()):
+        if scaled or self._scaled or self._leaves_out:
+            for values in self.on.values():
                 # without gradients here a scaler passes the number 0
-                _assign(values[SKIP], found_inf.reshape(()) if isinstance(found_inf, Tensor) else 0.0)
-                _assign(values[UNSCALE], 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
+                _assign(values, SKIP, found_inf.reshape(()) if isinstance(found_inf, Tensor) else 0.0)
+                _assign(values, UNSCALE, 1.0 if grad_scale is None else grad_scale.reshape(()).double().reciprocal())
         self._scaled = scaled
         if not self._launches and not self._groups:
             return
@@ -151,6 +157,8 @@ class Scalars:
             self._all_reduce(norms[FIRST_NORM:])
         if self._skips:
             norms[SKIP].logical_or_(~norms[FIRST_NORM].isfinite())
+        if self._spikes:
+            self._spikes.look(self.on[self._home], self._home)
         for device in others:
             as_tensor(self.on[device]).copy_(norms)
 
@@ -171,11 +179,11 @@ class Scalars:
         norms[0] = squares.sum().sqrt()
 
     def skipped(self) -> Tensor | None:
-        """Whether the step is left out, float64, 0 or else; None if none ever is."""
-        if not (self._scaled or self._skips) or not self.on:
+        """Whether the step is left out, float64, as tables.SKIP; None if none ever is."""
+        if not (self._scaled or self._leaves_out) or not self.on:
             return None
         return as_tensor(next(iter(self.on.values())))[SKIP]
 
     def total(self) -> Tensor | None:
-        """The first norm, to keep; None if none is wanted."""
-        return as_tensor(self.on[self._home])[FIRST_NORM].clone() if self._limits and (self._launches or self._groups) else None
+        """The first norm, to keep; None if none is looked at for its size."""
+        return as_tensor(self.on[self._home])[FIRST_NORM].clone() if self._tells and (self._launches or self._groups) else None

@@ -20,6 +20,7 @@ from .caution import Caution
 from .layout import Layout, Member, member_of
 from .lazy_views import LazyViews
 from .norms import Scalars, number_norms
+from .spikes import Spikes
 
 
 def _lists(groups: list[dict]) -> list[list[Tensor]]:
@@ -51,6 +52,7 @@ class Plan:
         redistributed: placed_grads() of all parameters.
         count_on_device: steps of parameters on GPUs are counted there.
         first_number: of the parameters, by which their random bits differ.
+        spikes: as for Scalars.
 
     Attributes:
         other_grads: it has not held since other parameters have gradients; it may again.
@@ -69,6 +71,7 @@ class Plan:
         redistributed: dict[Tensor, Tensor],
         count_on_device: bool = False,
         first_number: int = 0,
+        spikes: Spikes | None = None,
     ):
         self.counts_on_device, self.other_grads, self._is_stale = count_on_device, False, False
         named = list(named_parameters(groups))
@@ -101,7 +104,7 @@ class Plan:
         self._counting = [bucket for bucket in self._buckets if bucket.depends_on_counts]
         self._counted_there = [bucket for bucket in self._buckets if bucket.counts_on_device]
         self._on_gpus = [bucket for bucket in self._buckets if bucket.is_on_gpu]
-        self._scalars = self._make_scalars(named, recipes, norms)
+        self._scalars = self._make_scalars(named, recipes, norms, spikes)
         cautious = [each.param for each in named if recipes[each.group].cautious]
         self._caution = Caution(self._buckets, [params[k] for k in self._active], cautious, self._scalars) if cautious else None
         self._record(named, active, states, state, members)
@@ -129,13 +132,14 @@ class Plan:
             for (rule, layout), group in alike.items()
         ]
 
-    def _make_scalars(self, named: list[NamedParameter], recipes: list[Recipe], norms: dict[Tensor, int]) -> Scalars:
+    def _make_scalars(self, named: list[NamedParameter], recipes: list[Recipe], norms: dict[Tensor, int], spikes: Spikes | None) -> Scalars:
         return Scalars(
             buckets=self._buckets,
             active=[named[k].param for k in self._active],
             norms=norms,
             limits=any(recipe.norm_over for recipe in recipes),
             skips=any(recipe.skip_nonfinite for recipe in recipes),
+            spikes=spikes,
             model_parallel={each.param: recipes[each.group].model_parallel for each in named},
             all_model_parallel=[recipe.model_parallel for recipe in recipes if recipe.model_parallel],  # also of groups without parameters
         )
@@ -236,7 +240,7 @@ class Plan:
             capturing: it is recorded in a graph.
 
         Returns:
-            0-d: not 0 if nothing has changed; None if that cannot be.
+            0-d: as tables.SKIP, not 0 if nothing has changed; None if that cannot be.
         """
         self._send(recipes, capturing)
         self._scalars.compute(grad_scale, found_inf)
@@ -271,5 +275,5 @@ class Plan:
         return sum(bucket.table_bytes for bucket in self._buckets) + self._scalars.table_bytes
 
     def grad_norm(self) -> Tensor | None:
-        """L2 norm of all gradients at the last step; None if no recipe limits one."""
+        """L2 norm of all gradients at the last step; None if no recipe limits one, or leaves steps out by it."""
         return self._scalars.total()
