@@ -1,5 +1,6 @@
 """Steps within the backward pass: each gradient is used, and freed, as soon as it is there."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import MethodType
@@ -9,19 +10,33 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from .engine.backwards import Backwards
 from .engine.optimizer import FusedOptimizer
+from .engine.options.checks import limits_norm
 from .engine.options.groups import named_parameters
 from .engine.run import Run
 from .engine.step import loss_of
+from .kernels import devices
 
 _ATTRIBUTE = "_fusedrms_part"  # of a parameter
 
 
-def _check(group: dict[str, Any]) -> None:
-    if group["clip_grad_norm"] is not None and group["clip_norm_over"] == "optimizer":
+def _limits_all(group: dict[str, Any]) -> bool:
+    """Whether the norm of all gradients limits those of a parameter group."""
+    return limits_norm(group) and group["clip_norm_over"] == "optimizer"
+
+
+def _check(group: dict[str, Any], from_previous: bool) -> None:
+    """ValueError for an option that needs what a backward has not; from_previous: the norm of the one before stands in for its own."""
+    if _limits_all(group) and not from_previous:
         raise ValueError(
             f"clip_grad_norm={group['clip_grad_norm']} needs the norm of all gradients, but in a backward each is used before the next is "
-            "there: use clip_norm_over='parameter' or clip_grad_value"
+            "there: use norm_from='previous', clip_norm_over='parameter' or clip_grad_value"
+        )
+    if group["model_parallel_group"] and (from_previous or group["clip_grad_norm"] is not None):
+        raise ValueError(
+            "clip_grad_norm with model_parallel_group is not supported: norms would be added up with those of other processes, which use "
+            "other gradients at that time; leave one of the two out"
         )
     if group["skip_nonfinite"]:
         raise ValueError("skip_nonfinite=True needs all gradients, but in a backward each is used before the next is there: leave it False")
@@ -57,19 +72,35 @@ class _Part:
             optimizer._first_number = number
             optimizer.release()
         own = {key: value for key, value in group.items() if key != "param_names"}
-        _check(own)
+        run, backwards = optimizer._run, owner._run.backwards
+        assert backwards
+        _check(own, backwards.limits)
         owner._run.check_copies()
         owner._run.check_not_averaged("a backward with steps in it")
+        backwards.enter(run)
+        run.least_norm = _take_previous(own, backwards) if backwards.limits else None
         optimizer.param_groups[0] = {**own, "params": [param]}
         if param in owner.state:
             optimizer.state[param] = owner.state[param]
         try:
             type(owner).step(optimizer)
             owner.state[param] = optimizer.state[param]
+            backwards.leave(run, run.grad_norm())
         finally:
             optimizer.state.clear()  # what the owner lets go is not kept alive here
         owner.__dict__["_opt_called"] = True  # which schedulers look for
         param.grad = None
+
+
+def _take_previous(own: dict[str, Any], backwards: Backwards) -> Tensor | float | None:
+    """Let a parameter be limited by the larger of its own norm and, which it returns, that of the backward before; measure in any case."""
+    if devices.capturing():
+        raise RuntimeError("norm_from='previous' is not supported in a CUDA graph, which would use the norm of its capture at each replay")
+    previous = backwards.previous if own["clip_norm_over"] == "optimizer" else None
+    own["clip_norm_over"] = "parameter"
+    if own["clip_grad_norm"] is None:
+        own["clip_grad_norm"] = math.inf
+    return previous
 
 
 def _find(groups: list[dict[str, Any]], param: Tensor, guess: int) -> tuple[dict[str, Any], int] | None:
@@ -115,8 +146,30 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     return loss
 
 
+def _make(module: Any, optimizer_class: Callable[..., FusedOptimizer], norm_from: str | None, options: dict[str, Any]) -> FusedOptimizer:
+    """The optimizer of apply_in_backward, whose arguments it checks."""
+    if isinstance(module, DistributedDataParallel):
+        raise ValueError("DistributedDataParallel averages gradients after these steps have used them: use FSDP2's fully_shard, or step()")
+    if norm_from not in (None, "previous"):
+        raise ValueError(f"norm_from={norm_from!r} is not supported: it must be 'previous', or None for none")
+    optimizer = optimizer_class(module.parameters() if isinstance(module, torch.nn.Module) else module, **options)
+    if not isinstance(optimizer, FusedOptimizer):
+        raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
+    for group in optimizer.param_groups:
+        _check(group, from_previous=norm_from is not None)
+    if norm_from and not any(map(_limits_all, optimizer.param_groups)):
+        raise ValueError(
+            f"norm_from={norm_from!r} serves no parameter group: set clip_grad_norm, with clip_norm_over='optimizer', or leave it out"
+        )
+    return optimizer
+
+
 def apply_in_backward(
-    module: torch.nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]], optimizer_class: Callable[..., FusedOptimizer], **options: Any
+    module: torch.nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]],
+    optimizer_class: Callable[..., FusedOptimizer],
+    *,
+    norm_from: str | None = None,
+    **options: Any,
 ) -> FusedOptimizer:
     """Let every ``backward()`` update each parameter as soon as its gradient is complete, and free the gradient.
 
@@ -127,7 +180,9 @@ def apply_in_backward(
     Args:
         module: a module, or what an optimizer takes: parameters or parameter groups.
         optimizer_class: one of this package's, or of its presets.
-        options: its own.
+        norm_from: "previous", so that clip_grad_norm over the optimizer limits by the norm of the backward before, see below; default
+            None, such a limit is refused.
+        options: of the class.
 
     Returns:
         The optimizer, for schedules, ``state_dict()`` and ``load_state_dict()``; its ``step()`` updates only what still has a gradient:
@@ -136,20 +191,32 @@ def apply_in_backward(
 
     Raises:
         TypeError: optimizer_class is none of this package's.
-        ValueError: an option that needs all gradients, a DistributedDataParallel module, and as of the class.
+        ValueError: an option that needs all gradients, a DistributedDataParallel module, another norm_from, or one that serves no
+            parameter group, and as of the class.
 
-    Excluded is what needs several gradients at once: clip_grad_norm over the optimizer, skip_nonfinite and skip_above (ValueError); a
-    ``GradScaler`` (RuntimeError from its step); gradient accumulation, and hooks that finish gradients after the backward, as
-    DistributedDataParallel's do. Reentrant activation checkpointing (``use_reentrant=True``) runs a backward of its own for each
+    With norm_from="previous" each gradient (or update, as clip_norm_on says) is multiplied by min(1, clip_grad_norm / max(N, n)): N is
+    the norm of all gradients in the backward before, n that of this parameter's now. So none is ever longer than the limit, and all
+    together are not longer than the limit times the root of the number of parameters. Where norms change little from backward to backward,
+    all together are about as long as a step() would have them.
+
+    It is not the clipping of a step(), whose factor is that of the norm now. Where that is k times the norm before, all gradients together
+    may be k times as long as the limit, within the bound above. Those that are longer than N by themselves are shortened alone, so that
+    the direction of all together is another. After a jump the next gradients are scaled down as those of the jump should have been. The
+    first backward knows no N: each gradient is limited by its own norm. A NaN or an infinity does not count in N; it damages its own
+    parameter, as ever without skip_nonfinite, and no other. Checkpoints hold N.
+
+    All that autograd runs until it ends is one backward. Reentrant checkpoints are in the backward around them if that has updated a
+    parameter before, of the model's head say; else each is one of its own. Gradients that step() finds belong to the backward before.
+    Each step of a DTensor adds up n over its mesh; N is the same on every rank that has the same parameters.
+
+    Excluded is what needs several gradients at once: a finite clip_grad_norm over the optimizer without norm_from, skip_nonfinite,
+    skip_above, clip_grad_norm with model_parallel_group (ValueError); norm_from in a CUDA graph (RuntimeError); a ``GradScaler``
+    (RuntimeError from its step); gradient accumulation, and hooks that finish gradients after the backward, as DistributedDataParallel's
+    do. Reentrant activation checkpointing (``use_reentrant=True``) runs a backward of its own for each
     part that it recomputes: a weight that several of them share is updated after each. Use ``use_reentrant=False`` there.
     """
-    if isinstance(module, DistributedDataParallel):
-        raise ValueError("DistributedDataParallel averages gradients after these steps have used them: use FSDP2's fully_shard, or step()")
-    optimizer = optimizer_class(module.parameters() if isinstance(module, torch.nn.Module) else module, **options)
-    if not isinstance(optimizer, FusedOptimizer):
-        raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
-    for group in optimizer.param_groups:
-        _check(group)
+    optimizer = _make(module, optimizer_class, norm_from, options)
+    optimizer._run.backwards = Backwards(optimizer._run.parts, limits=norm_from is not None)
     for each in named_parameters(optimizer.param_groups):
         if each.param.requires_grad:
             _part(optimizer, each.param)

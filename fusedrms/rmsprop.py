@@ -57,9 +57,10 @@ class FusedRMSProp(FusedOptimizer):
         clip_grad_value: limit of the gradient's magnitude, elementwise; default None.
         clip_after_decay: clip to clip_grad_value after the L2 penalty is added, as MXNet 1 does; default False, before.
         clip_grad_norm: limit of the L2 norm of all gradients of the optimizer together, those of groups without this option
-            included; they are scaled by min(1, limit / norm), after clip_grad_value; default None. The norm stays on the
-            device; see :attr:`last_grad_norm`. DTensors count whole. Where other processes hold other parameters, as in pipeline
-            stages, it is the norm of a part unless model_parallel_group says so; likewise skip_nonfinite and skip_above.
+            included; they are scaled by min(1, limit / norm), after clip_grad_value; math.inf limits nothing, and measures
+            alone; default None. The norm stays on the device; see :attr:`last_grad_norm`. :func:`apply_in_backward` needs
+            norm_from="previous" for a finite one. DTensors count whole. Where other processes hold other parameters, as in
+            pipeline stages, it is the norm of a part unless model_parallel_group says so; likewise skip_nonfinite and skip_above.
         clip_norm_on: what that factor scales: the "gradient", or the "update" alone, so that the averages do not see it, and
             the norm is taken before clip_grad_value (neon); it multiplies lr, and so the whole momentum buffer unless
             lr_in_momentum; default "gradient".
@@ -84,8 +85,8 @@ class FusedRMSProp(FusedOptimizer):
             processes hold other parameters of the same shapes. A checkpoint brings its own.
         skip_nonfinite: leave a step out, as if it had not been called, if any gradient of the optimizer holds a NaN or an infinity,
             or in float32 a magnitude above 1e19, whose square is infinite; found and heeded on the device, counted by
-            :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_norm
-            and clip_grad_value; default False.
+            :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_value
+            and a finite clip_grad_norm; an infinite one is measured before clip_grad_value then; default False.
         ema_decay: decay, per step, of an exponential moving average of the parameter itself, from 0 to 1: with each step the launch makes
             average = ema_decay * average + (1 - ema_decay) * w of the new w, before that is rounded to 16 bits; it begins as the
             parameter before its first step with this option. A parameter without a gradient, or whose step is left out, keeps its
@@ -121,10 +122,10 @@ class FusedRMSProp(FusedOptimizer):
     has all of it in full precision.
 
     Raises:
-        ValueError: a hyperparameter that is negative, NaN or infinite, alpha or ema_decay above 1, ema_warmup without ema_decay, a tensor
-            lr of several elements, a limit or rescale_grad that is not positive, a word that is none of the options', nesterov without
-            momentum, bias_correction with alpha >= 1, stochastic_rounding with master_weights, skip_above that differs between groups, or
-            differentiable.
+        ValueError: a hyperparameter that is negative, NaN or infinite (but for clip_grad_norm), alpha or ema_decay above 1, ema_warmup
+            without ema_decay, a tensor lr of several elements, a limit or rescale_grad that is not positive, a word that is none of the
+            options', nesterov without momentum, bias_correction with alpha >= 1, stochastic_rounding with master_weights, skip_above that
+            differs between groups, or differentiable.
         TypeError: an option that is no number where it must be one.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
             dtype, a gradient of another device or shape than its parameter's; split master weights of float16 parameters, a

@@ -12,7 +12,7 @@ def clip(x, limit):
 
 
 def factor(norm, limit):
-    return 1.0 if limit is None else limit / max(norm, limit)
+    return 1.0 if limit in (None, np.inf) else limit / max(norm, limit)
 
 
 def normed(grad, *, rescale_grad=1.0, clip_grad_value=None, clip_after_decay=False, clip_norm_on="gradient", **_):

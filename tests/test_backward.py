@@ -1,5 +1,7 @@
 """apply_in_backward: the same as a step after the backward, without ever holding all gradients."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -82,7 +84,11 @@ def test_resume(device):
     assert same(ours, again)
 
 
-def test_memory_of_gradients():
+PREVIOUS = dict(norm_from="previous", clip_grad_norm=1.0)
+
+
+@pytest.mark.parametrize("options", [{}, PREVIOUS], ids=["plain", "norm_from"])
+def test_memory_of_gradients(options):
     """When a gradient is complete, all before it have been freed."""
     model = nn.Sequential(*[nn.Linear(64, 64, bias=False) for _ in range(8)])
     alive, most = set(), []
@@ -93,19 +99,27 @@ def test_memory_of_gradients():
 
     for param in model.parameters():
         param.register_post_accumulate_grad_hook(seen)
-    apply_in_backward(model, FusedRMSProp)
-    model(torch.randn(2, 64)).sum().backward()
-    assert len(most) == 8
+    apply_in_backward(model, FusedRMSProp, **options)
+    for _ in range(2):
+        model(torch.randn(2, 64)).sum().backward()
+    assert len(most) == 16
     assert max(most) == 1
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(clip_grad_norm=1.0), "clip_norm_over='parameter'"),
+        (dict(clip_grad_norm=1.0), "use norm_from='previous', clip_norm_over='parameter'"),
         (dict(skip_nonfinite=True), "skip_nonfinite=True"),
         (dict(skip_above=(5.0, 128)), r"skip_above=\(5.0, 128\) needs the norm of all gradients.*leave it None"),
         (dict(lr=-1), "learning rate"),
+        (dict(PREVIOUS, norm_from="last"), "norm_from='last' is not supported: it must be 'previous'"),
+        (dict(PREVIOUS, norm_from=True), "norm_from=True is not supported"),
+        (dict(norm_from="previous"), "norm_from='previous' serves no parameter group: set clip_grad_norm"),
+        (dict(norm_from="previous", clip_grad_norm=math.inf), "serves no parameter group"),
+        (dict(PREVIOUS, clip_norm_over="parameter"), "serves no parameter group"),
+        (dict(PREVIOUS, skip_nonfinite=True), "skip_nonfinite=True"),
+        (dict(PREVIOUS, clip_grad_norm=-1.0), "clip_grad_norm=-1.0"),
     ],
 )
 def test_excluded(options, message):
@@ -116,9 +130,9 @@ def test_excluded(options, message):
     assert all(param.grad is not None for param in model.parameters())
 
 
-def test_norm_memory_and_release():
+@pytest.mark.parametrize("options", [dict(clip_grad_norm=0.1, clip_norm_over="parameter"), dict(clip_grad_norm=math.inf)], ids=str)
+def test_norm_memory_and_release(options):
     """As of an optimizer whose tables are in one place."""
-    options = dict(clip_grad_norm=0.1, clip_norm_over="parameter")
     ours, plain = models("cpu")
     in_backward, optimizer = apply_in_backward(ours, FusedRMSProp, **options), FusedRMSProp(plain.parameters(), **options)
     assert in_backward.last_grad_norm is None

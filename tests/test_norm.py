@@ -120,6 +120,42 @@ def test_groups_scale_what_they_like(device):
         step_and_check(optimizer)
 
 
+MEASURED = {
+    "gradient": {},
+    "each parameter": dict(clip_norm_over="parameter"),
+    "update": dict(clip_norm_on="update", momentum=0.9),
+    "clipped": dict(clip_grad_value=0.5),
+    "skip": dict(skip_nonfinite=True, clip_grad_value=0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
+@pytest.mark.parametrize("options", MEASURED.values(), ids=MEASURED)
+@pytest.mark.parametrize("broken", [None, 1.0, np.inf, np.nan])
+def test_an_infinite_limit_measures(device, options, broken):
+    """The norm is there, and parameters and states are bit for bit those without it, also where a gradient is not finite."""
+    params = parameters([(100,), (7, 9), (5,)], device)
+    plain = twins(params)
+    optimizer, expected = FusedRMSProp(params, clip_grad_norm=np.inf, **options), FusedRMSProp(plain, **options)
+    for step in range(3):
+        random_grads(params)
+        if step == 1 and broken is not None:
+            params[1].grad[0, 0] = broken
+        copy_grads(params, plain)
+        optimizer.step()
+        expected.step()
+        for p, q in zip(params, plain, strict=True):
+            torch.testing.assert_close(p, q, rtol=0, atol=0, equal_nan=True)
+            for key, value in expected.state[q].items():
+                torch.testing.assert_close(optimizer.state[p][key], value, rtol=0, atol=0, equal_nan=True)
+        grads = np.concatenate([p.grad.double().cpu().numpy().ravel() for p in params])
+        if "clip_grad_value" in options and "skip_nonfinite" not in options:
+            grads = grads.clip(-0.5, 0.5)
+        np.testing.assert_allclose(optimizer.last_grad_norm.item(), np.sqrt((grads**2).sum()), rtol=1e-6)
+        assert expected.last_grad_norm is None
+    assert optimizer.skipped_steps == expected.skipped_steps == ("skip_nonfinite" in options and broken in (np.inf, np.nan))
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_limit_beyond_float32(device):
     params = parameters([(100,)], device)

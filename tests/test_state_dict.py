@@ -3,6 +3,8 @@
 import copy
 import io
 import json
+import math
+import pickle
 
 import pytest
 import torch
@@ -30,9 +32,25 @@ def test_options_come_along():
     assert trained({})[0].state_dict()["param_groups"][0]["foreach"] is None
 
 
+def test_an_infinite_limit_comes_along():
+    """In JSON's words as Python has them, which have no other number that an option takes."""
+    a, params = trained(dict(clip_grad_norm=math.inf))
+    saved = through_a_file(a.state_dict())
+    assert saved["param_groups"][0]["foreach"] == '{"clip_grad_norm": Infinity}'
+    b = FusedRMSProp(twins(params))
+    b.load_state_dict(saved)
+    assert b.param_groups[0]["clip_grad_norm"] == math.inf
+    go_on([(a, params), (b, [param for group in b.param_groups for param in group["params"]])])
+    for each in (a, copy.deepcopy(a), pickle.loads(pickle.dumps(a))):
+        assert each.param_groups[0]["clip_grad_norm"] == math.inf
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('{"clip_grad_norm": NaN}', "clip_grad_norm=nan is not supported"),
+        ('{"clip_grad_norm": -Infinity}', "clip_grad_norm=-inf is not supported"),
+        ('{"clip_weights": Infinity}', "clip_weights=inf is not supported"),
         ("{", r"foreach of parameter group 0 in the checkpoint is '\{', no JSON"),
         ("[1]", "no JSON of options: restore"),
         ("[" * 100_000, "no JSON of options: restore"),

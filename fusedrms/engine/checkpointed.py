@@ -8,7 +8,7 @@ import torch
 from torch.optim.optimizer import ParamsT
 from torch.utils.hooks import RemovableHandle
 
-from .checkpoints.carrier import ACCEPTED
+from .checkpoints.carrier import ACCEPTED, pack_norm, unpack_norm
 from .checkpoints.copies import Copies
 from .checkpoints.dcp import Group
 from .checkpoints.groups import mend
@@ -89,11 +89,16 @@ class CheckpointedOptimizer(GroupedOptimizer):
     def _to_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         run, defaults = self._run, self._class_defaults(rule=True)
         saved, copies = to_checkpoint(state_dict, self.param_groups, self.state, run.ties, defaults, run.accepted())
+        if run.backwards and (norm := run.backwards.following()) is not None:
+            pack_norm(saved["param_groups"], float(norm))
         run.copies = Copies(copies, run.copies)
         return saved
 
     def _from_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return from_checkpoint(state_dict, self._mended(), self.defaults.keys(), self._source)
+        loadable = from_checkpoint(state_dict, self._mended(), self.defaults.keys(), self._source)
+        if self._run.backwards:
+            self._run.backwards.loaded = unpack_norm(state_dict["param_groups"])
+        return loadable
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"_source": self._source, ACCEPTED: self._run.accepted()}

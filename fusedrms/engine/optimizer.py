@@ -52,7 +52,7 @@ class FusedOptimizer(CheckpointedOptimizer):
         values. Of DTensors, and with a model_parallel_group, it is that of all processes, on each of them, with gradients or without.
         None if no parameter group has a clip_grad_norm or skip_above, before the first step of this object, load or copy, and else after a
         step without gradients. Unlike that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
-        With apply_in_backward it is made up of each parameter's last step.
+        With apply_in_backward it is that of the gradients in the last backward.
         """
         return self._run.grad_norm()
 

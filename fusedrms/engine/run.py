@@ -14,6 +14,7 @@ from .state.ties import Ties
 from .tables.spikes import Spikes
 
 if TYPE_CHECKING:
+    from .backwards import Backwards
     from .checkpoints.copies import Copies
     from .tables.plan import Plan
 
@@ -41,6 +42,10 @@ class Run:
         self.ties = Ties() if ties is None else ties
         self.facts: debug.Facts | None = None  # of the last step, if it was watched
         self.parts: WeakSet[Run] = WeakSet()  # of the parameters that step by themselves, in a backward
+        self.backwards: Backwards | None = None  # in which these do
+        self.backward = -1  # of a part: that of its last step
+        self.norm: Tensor | None = None  # likewise: of its gradient there
+        self.least_norm: Tensor | float | None = None  # to which those norms are raised that limit a parameter by its own
         self.copies: Copies | None = None  # what the last state_dict holds
         self.averaged = False  # the parameters hold their averages
 
@@ -49,20 +54,15 @@ class Run:
         """What the last step was made with."""
         return self.tables[0] if self.tables else None
 
-    def plans(self) -> "list[Plan]":
-        """What the last steps were made with, one of each part."""
-        return [run.plan for run in (self, *self.parts) if run.plan]
-
     def table_bytes(self) -> int:
         """Of all tables that are kept."""
         return sum(plan.table_bytes() for run in (self, *self.parts) for plan in run.tables)
 
     def grad_norm(self) -> Tensor | None:
-        """L2 norm of all gradients at the last steps; None if nothing limits it."""
-        norms = [norm for plan in self.plans() if (norm := plan.grad_norm()) is not None]
-        if len(norms) < 2:
-            return norms[0] if norms else None
-        return torch.stack([norm.to(norms[0].device) for norm in norms]).sort().values.norm()  # the same bits in any order
+        """L2 norm of all gradients at the last step, or in the last backward; None if nothing limits it."""
+        if self.backwards:
+            return self.backwards.norm()
+        return self.plan.grad_norm() if self.plan else None
 
     def skipped_steps(self) -> Tensor:
         """How many steps were left out: a tensor of its own."""
@@ -117,3 +117,5 @@ class Run:
         self.spikes = Spikes(option, accepted) if option else None
         self.copies = None
         self.ties.clear()
+        if self.backwards:
+            self.backwards.restart()

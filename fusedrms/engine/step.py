@@ -46,7 +46,8 @@ def update(optimizer: "FusedOptimizer") -> None:
     plan = found.plan
     if debug.ON:
         run.facts = debug.watch(optimizer.param_groups, plan, found.owned, run.facts, found.why)
-    run.count(plan.step(recipes, found.owned, grad_scale=grad_scale, found_inf=found_inf, capturing=capturing))
+    scales = dict(grad_scale=grad_scale, found_inf=found_inf, least_norm=run.least_norm)
+    run.count(plan.step(recipes, found.owned, capturing=capturing, **scales))
     run.tables = [plan, *found.others]
     if capturing:
         run.captured.append(plan)

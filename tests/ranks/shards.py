@@ -1,13 +1,14 @@
 """FSDP2 and tensor parallel: each rank holds a part of each parameter."""
 
+import pytest
 import torch
-from torch import nn
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+from torch import distributed, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fusedrms import FusedRMSProp, FusedSMORMS3
+from fusedrms import FusedRMSProp, FusedSMORMS3, apply_in_backward
 from fusedrms.engine.sharded import local, shard_offset
 
 from . import models
@@ -142,6 +143,36 @@ def fsdp_training(rank: int, world: int) -> None:
         check(*trained, exact=False)
 
 
+def below_a_head(layer: nn.Module) -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(layer, nn.Linear(13, 3).to(models.DEVICE))
+
+
+def fsdp_steps_in_backward(rank: int, world: int) -> None:
+    """As one process computes with the same data; also where shards have gradients only when the backward has ended."""
+    mesh = mesh_of(world)
+    for options in (dict(clip_grad_norm=0.1, norm_from="previous"), dict(clip_grad_norm=0.1, clip_norm_over="parameter")):
+        for model, plain in (
+            (sharded(mesh), layers()),
+            (fully_shard(layers()[0], mesh=mesh), layers()[0]),
+            (below_a_head(fully_shard(layers()[0], mesh=mesh)), below_a_head(layers()[0])),
+        ):
+            optimizers = [apply_in_backward(each, FusedRMSProp, lr=1e-3, momentum=0.9, **options) for each in (model, plain)]
+            for step in range(STEPS):
+                x = torch.randn(4, 7, generator=torch.Generator().manual_seed(step)).to(models.DEVICE)
+                for each in (model, plain):
+                    each(x).square().mean().mul(10.0**step).backward()
+                    assert all(param.grad is None for param in each.parameters())
+                norms = [optimizer.last_grad_norm for optimizer in optimizers]
+                torch.testing.assert_close(*norms)
+                everywhere = [torch.empty_like(norms[0]) for _ in range(world)]
+                distributed.all_gather(everywhere, norms[0])
+                assert all(torch.equal(norm, norms[0]) for norm in everywhere)
+            agree(model, plain, exact=False)
+        with pytest.raises(ValueError, match="clip_grad_norm with model_parallel_group"):
+            apply_in_backward(layers(), FusedRMSProp, model_parallel_group=distributed.group.WORLD, **options)
+
+
 def nan_in_one_shard(rank: int, world: int) -> None:
     """All ranks leave the step out, whether a scaler or the optimizer finds it."""
     for scaler in (None, torch.amp.GradScaler(models.DEVICE, init_scale=4.0)):
@@ -209,6 +240,7 @@ CHECKS = (
     parallel_tensors_training,
     fsdp_8bit,
     fsdp_training,
+    fsdp_steps_in_backward,
     nan_in_one_shard,
     norms_over_several_groups,
     no_operation_of_torch,

@@ -23,6 +23,7 @@ MODEL_PARALLEL, LR_IN_MOMENTUM = "model_parallel_group", "lr_in_momentum"
 NEVER_LOADED = frozenset({"capturable", CARRIER, "differentiable", "stochastic_rounding", "master_weights", "state_dtype", MODEL_PARALLEL})
 _STEPS = "steps"  # after how many steps the carrier was written
 ACCEPTED = "accepted_norms"  # of the last steps that skip_above did not leave out
+_NORM = "previous_norm"  # by which the next backward is limited, in one of the groups
 
 
 def beyond_torch(options: Iterable[str]) -> frozenset[str]:
@@ -59,6 +60,18 @@ def pack_group(group: Mapping[str, Any], defaults: Mapping[str, Any], steps: flo
     return {**kept, CARRIER: json.dumps(carried, default=float)} if carried else kept
 
 
+def pack_norm(groups: list[dict[str, Any]], norm: float) -> None:
+    """Let the groups of a checkpoint tell by which norm the next backward is limited."""
+    carried = json.loads(text) if isinstance(text := groups[0].get(CARRIER), str) else {}
+    groups[0] = {**groups[0], CARRIER: json.dumps({**carried, _NORM: norm})}
+
+
+def unpack_norm(groups: Iterable[Mapping[str, Any]]) -> float | None:
+    """What pack_norm() has put into groups whose options can be unpacked."""
+    carried = [json.loads(text) for group in groups if isinstance(text := group.get(CARRIER), str)]
+    return next((float(dict(each)[_NORM]) for each in carried if _NORM in dict(each)), None)
+
+
 def unpack_options(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> Unpacked:
     """What parameter group g of a checkpoint says of our options: in the carrier or, as in version 0.1, under their own names.
 
@@ -71,6 +84,8 @@ def unpack_options(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> Un
             carried = dict(json.loads(text))
             steps = float(carried.pop(_STEPS, steps))
             accepted = [_positive(norm) for norm in carried.pop(ACCEPTED, ())]
+            if not float(carried.pop(_NORM, 0)) >= 0:
+                raise ValueError
         except (TypeError, ValueError, RecursionError):
             raise ValueError(
                 f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, no JSON of options: restore the checkpoint"

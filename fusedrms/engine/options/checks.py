@@ -119,6 +119,16 @@ def check_limits(group: dict, *options: str) -> None:
                 raise ValueError(f"{error}, or None for no limit") from None
 
 
+def limits_norm(group: Mapping[str, Any]) -> bool:
+    """Whether clip_grad_norm limits anything; one that is infinite measures alone."""
+    if is_live(group["clip_grad_norm"]):
+        return True
+    try:
+        return group["clip_grad_norm"] is not None and bool(group["clip_grad_norm"] != math.inf)
+    except (TypeError, RuntimeError, ValueError):  # no number: refused
+        return True
+
+
 def check_flags(group: dict, *options: str) -> None:
     """ValueError unless each named option of the group is True or False: a string, say, would count as True."""
     for option in options:
@@ -187,7 +197,12 @@ def check_common(group: dict[str, Any]) -> None:
     check_at_least_zero(group, weight_decay="weight_decay value")
     _check_corrected(group)
     check_positive(group, "rescale_grad")
-    check_limits(group, "clip_grad_value", "clip_grad_norm", "clip_weights")
+    check_limits(group, "clip_grad_value", "clip_weights")
+    if limits_norm(group):
+        try:
+            check_limits(group, "clip_grad_norm")
+        except ValueError as error:
+            raise ValueError(f"{error}, or math.inf to measure the norm alone") from None
     check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
     _check_ema(group)
     check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
@@ -198,7 +213,7 @@ def check_common(group: dict[str, Any]) -> None:
             f"foreach={group['foreach']!r} is not supported: it is what a checkpoint has of options that torch lacks; pass the "
             "checkpoint to load_state_dict(), or the options by their names"
         )
-    if group["skip_nonfinite"] and None not in (group["clip_grad_norm"], group["clip_grad_value"]):
+    if group["skip_nonfinite"] and limits_norm(group) and group["clip_grad_value"] is not None:
         raise ValueError(
             f"skip_nonfinite=True with clip_grad_norm={group['clip_grad_norm']} and clip_grad_value={group['clip_grad_value']} is not "
             "supported: that norm is of clipped gradients, in which an infinity does not show; leave one of the three out"

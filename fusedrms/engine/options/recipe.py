@@ -8,7 +8,7 @@ from torch import Tensor
 from ...kernels.rules import Common
 from ..sharded import process_groups
 from ..state.precision import PARAM_EMA, Precision
-from .checks import number
+from .checks import limits_norm, number
 from .skip_above import SKIP_ABOVE, SkipAbove
 
 
@@ -100,7 +100,7 @@ def common(group: dict, on_update: bool = False) -> Common:
     clip_grad, clip_decayed = either(group["clip_after_decay"], limit(group, "clip_grad_value"), math.inf)
     clip_grad_norm, clip_update_norm = either(on_update, limit(group, "clip_grad_norm"), math.inf)
     # where the norm limits nothing it is taken to find infinities and spikes, which clipping would hide
-    only_looks = (group["skip_nonfinite"] or group[SKIP_ABOVE] is not None) and group["clip_grad_norm"] is None
+    only_looks = (group["skip_nonfinite"] or group[SKIP_ABOVE] is not None) and not limits_norm(group)
     coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
     if group["corrected_weight_decay"]:
         decoupled = decoupled * (number(group, "lr") / number(group, "max_lr_snapshot"))

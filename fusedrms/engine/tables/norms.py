@@ -127,12 +127,13 @@ class Scalars:
         ]
         self._finish = prepare_norms(self._spans, self.on[self._home][FIRST_NORM:])
 
-    def compute(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def compute(self, grad_scale: Tensor | None, found_inf: Tensor | None, least_norm: Tensor | float | None = None) -> None:
         """One launch for each bucket, and one that sums up; the host waits for none, unless some parameters are on a CPU, some not.
 
         Args:
             grad_scale: what the gradients have been multiplied by; None: nothing.
             found_inf: not 0 if nothing may change; None: as 0.
+            least_norm: to which the norms of parameters that ask for their own are raised; NaN stays.
         """
         for stream, tensors in self._on_streams:
             keep(tensors, stream)
@@ -159,6 +160,8 @@ class Scalars:
             norms[SKIP].logical_or_(~norms[FIRST_NORM].isfinite())
         if self._spikes:
             self._spikes.look(self.on[self._home], self._home)
+        if least_norm is not None:
+            norms[FIRST_NORM + 1 :].clamp_(min=least_norm.to(self._home) if isinstance(least_norm, Tensor) else least_norm)
         for device in others:
             as_tensor(self.on[device]).copy_(norms)
 

@@ -229,6 +229,7 @@ class Plan:
         owned: Owned,
         grad_scale: Tensor | None = None,
         found_inf: Tensor | None = None,
+        least_norm: Tensor | float | None = None,
         capturing: bool = False,
     ) -> Tensor | None:
         """Update every parameter that has a gradient.
@@ -236,14 +237,14 @@ class Plan:
         Args:
             recipes: one for each parameter group.
             owned: what `holds` has returned just before.
-            grad_scale, found_inf: as for Scalars.compute().
+            grad_scale, found_inf, least_norm: as for Scalars.compute().
             capturing: it is recorded in a graph.
 
         Returns:
             0-d: as tables.SKIP, not 0 if nothing has changed; None if that cannot be.
         """
         self._send(recipes, capturing)
-        self._scalars.compute(grad_scale, found_inf)
+        self._scalars.compute(grad_scale, found_inf, least_norm)
         # the kernels write behind autograd's back; it must know that saved values are gone, also where an interrupt comes in between
         self._snapshot.count_versions(owned)
         params = [local(owned.params[k]) for k in self._active] if self._uses_copies else []
