@@ -174,6 +174,7 @@ class FusedRMSProp(FusedOptimizer):
         skip_nonfinite: bool = False,
         ema_decay: float | None = None,
         ema_warmup: bool = False,
+        stats: bool | int = False,
         skip_above: tuple[float, int] | None = None,
         model_parallel_group: Any = None,
     ):
@@ -232,6 +233,7 @@ class FusedRMSProp(FusedOptimizer):
             bias_decay=alpha if group["bias_correction"] else None,
             cautious=group["caution"],
             ema_warmup=group["ema_warmup"],
+            stats=int(group["stats"]),
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
             model_parallel=model_parallel(group),

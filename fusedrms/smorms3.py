@@ -73,6 +73,7 @@ class FusedSMORMS3(FusedOptimizer):
         skip_nonfinite: bool = False,
         ema_decay: float | None = None,
         ema_warmup: bool = False,
+        stats: bool | int = False,
         skip_above: tuple[float, int] | None = None,
         model_parallel_group: Any = None,
     ):
@@ -91,6 +92,7 @@ class FusedSMORMS3(FusedOptimizer):
             common=common(group),
             args=SMORMS3Args(eps=number(group, "eps")),
             ema_warmup=group["ema_warmup"],
+            stats=int(group["stats"]),
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],
             model_parallel=model_parallel(group),

@@ -119,14 +119,12 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
         FORMATS=storage.formats,
         ROWS=tuple(itertools.accumulate(map(len, storage.dtypes[:-1]), initial=0)),
         DTYPES=tuple(getattr(lang.tl, dtype) for rows in storage.dtypes for dtype in rows),
-        STOCHASTIC=storage.stochastic,
-        VARIANCE=storage.variance,
-        AVERAGE=storage.average,
-        CAUTIOUS=storage.cautious,
+        FLAGS=storage.flags,
         WRAPS=storage.wraps,
         ALIGN=16 if aligned else 1,
         BLOCK=config.block(storage),
         PER_THREAD=config.block(storage) // config.threads,
+        LEVELS=config.block(storage).bit_length() - 1,
         PERSISTENT=config.programs > 0,
         num_warps=config.threads // warp_size,
         **OPTIONS,
@@ -136,7 +134,7 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
 
 def agreement_constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, warp_size: int) -> dict:
     """What agreement.agreement_kernel is compiled for; arguments as of constants()."""
-    names = "RULE", "N_COMMON", "N_ARGS", "FORMATS", "ROWS", "DTYPES", "VARIANCE", "AVERAGE", "ALIGN", "BLOCK", "num_warps", *OPTIONS
+    names = "RULE", "N_COMMON", "N_ARGS", "FORMATS", "ROWS", "DTYPES", "FLAGS", "ALIGN", "BLOCK", "num_warps", *OPTIONS
     return {name: value for name, value in constants(rule, storage, aligned, config, warp_size).items() if name in names}
 
 

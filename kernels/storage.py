@@ -12,7 +12,7 @@ MASTER = 1  # two rows: a 16-bit parameter and the float32 master that it is rou
 SPLIT = 2  # two rows: a bfloat16 parameter and the remainder, int16, that its float32 master has beyond it
 QUANTIZED = 3  # two rows: 8-bit codes and the float32 scale of each group
 
-_FLAGS = ("stochastic", "variance", "average", "cautious")  # that a label names
+FLAGS = ("stochastic", "variance", "average", "cautious", "measured")  # that a label names
 
 
 def format_of(dtypes: tuple[str, ...]) -> int:
@@ -32,19 +32,20 @@ class Storage(NamedTuple):
     variance: bool = False  # state 0 is kept as the variance about state 1
     average: bool = False  # the last value is the parameter's average
     cautious: bool = False  # updates against their gradient's sign are left out
+    measured: bool = False  # statistics are taken, as in tables.UNIT_SUMS
     wraps: bool = False  # the lower 32 bits of offsets in a parameter begin anew within a chunk; random bits depend on all 64
 
     @property
     def label(self) -> str:
         """What its speed hangs on, in words, such as "bfloat16, bfloat16+int16, uint8+float32, stochastic"."""
-        flags = [name for name in _FLAGS if getattr(self, name)]
+        flags = [name for name in FLAGS if getattr(self, name)]
         return ", ".join([*map("+".join, self.dtypes), *flags])
 
     @classmethod
     def of_label(cls, label: str) -> "Storage":
         """What a label says; ValueError if it is none."""
         parts = label.split(", ")
-        flags = {name: name in parts for name in _FLAGS}
+        flags = {name: name in parts for name in FLAGS}
         found = cls(tuple(tuple(part.split("+")) for part in parts if part not in flags), **flags)
         if found.label != label or len(found.dtypes) < 2 or not set(sum(found.dtypes, ())) <= ITEMSIZE.keys():
             raise ValueError(f"{label!r} is no label of a storage")
@@ -59,6 +60,16 @@ class Storage(NamedTuple):
     def formats(self) -> tuple[int, ...]:
         """Of each value."""
         return tuple(map(format_of, self.dtypes))
+
+    @property
+    def flags(self) -> tuple[bool, ...]:
+        """Those of FLAGS."""
+        return tuple(getattr(self, name) for name in FLAGS)
+
+    @property
+    def n_states(self) -> int:
+        """Of the rule."""
+        return len(self.dtypes) - 2 - self.average
 
     @property
     def quantized(self) -> list[int]:

@@ -9,6 +9,12 @@ FIRST_NORM = 2  # from here on L2 norms of gradients, 0 where none is limited
 
 ABOVE = -1.0
 
+UNIT = 1 << 14  # elements whose statistics are added up in a fixed order, whatever blocks or chunks they are in
+# What is added up: squares of gradients, of changes, of parameters and of each state, then these of gradients.
+UNIT_SUMS = ("grad", "update", "param")
+UNIT_COUNTS = ("zeros", "nonfinite", "largest")
+
+
 # Of each table, and of what else kernels read and write at pointers, the dtype (None: the compute type) and the number of dimensions.
 TYPES: dict[str, tuple[str | None, int]] = {
     "addresses": ("int64", 2),
@@ -21,6 +27,8 @@ TYPES: dict[str, tuple[str | None, int]] = {
     "random_key": ("int32", 2),
     "shard_offset": ("int64", 1),
     "boosts": ("float64", 1),
+    "first_unit": ("int64", 1),
+    "unit_sums": (None, 2),
     "first_sum": ("int64", 1),
     "scalars": ("float64", 1),
     "sums": ("float64", 1),
@@ -51,6 +59,8 @@ class Tables(NamedTuple):
     random_key: Any  # int32 [n_tensors, 3]: two words that no other parameter or seed has, the steps with this one
     shard_offset: Any  # int64 [n_tensors], elements: where in its parameter the tensor begins, if it is a shard
     boosts: Any  # float64 [n_tensors]: what updates that agree with their gradients are multiplied by; [0] where the launch is not cautious
+    first_unit: Any  # int64 [n_tensors]: where the units of each tensor begin; [0] where nothing is measured, as the next
+    unit_sums: Any  # compute type [n_units, n_columns], on a GPU [n_units * UNIT / BLOCK, n_columns]: written by the launch
 
 
 class AgreementTables(NamedTuple):

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 import torch
 
-from fusedrms.engine.tables.buckets import chunks
+from fusedrms.engine.tables.chunks import chunks
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.rules import Common, RMSPropArgs
 from fusedrms.kernels.tables import Tables
@@ -56,6 +56,8 @@ def tables(n_tensors: int, config: launch.GPUConfig) -> Tables:
         random_key=torch.zeros(n_tensors, 3, dtype=torch.int32),
         shard_offset=zeros,
         boosts=torch.zeros(0, dtype=torch.float64),
+        first_unit=torch.zeros(0, dtype=torch.int64),
+        unit_sums=torch.zeros(0, 0),
     )
 
 

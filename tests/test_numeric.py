@@ -258,7 +258,7 @@ def test_infinite_values(device, dtype):
 
 def test_beyond_32_bits(device):
     """The last chunk of a tensor of 2**33 elements: real memory for it alone, at the address that the arithmetic must reach."""
-    from fusedrms.engine.tables.buckets import chunks
+    from fusedrms.engine.tables.chunks import chunks
 
     numel, storage = 2**33 + 5, Storage((("float32",),) * 3)
     config = launch.default_config(device, storage)
@@ -281,6 +281,8 @@ def test_beyond_32_bits(device):
         random_key=np.zeros((1, 3), np.int32),
         shard_offset=np.zeros(1, np.int64),
         boosts=np.zeros(0),
+        first_unit=np.zeros(0, np.int64),
+        unit_sums=np.zeros((0, 0), np.float32),
     )
     scalars = np.array([0.0, 1.0, 0.0])
     if devices.uses_triton(device):

@@ -16,6 +16,7 @@ from .options.groups import named_parameters
 from .sharded import local
 from .state.usage import Memory
 from .states import make_states
+from .statistics import Stats, statistics
 from .step import loss_of, update
 
 
@@ -131,6 +132,17 @@ class FusedOptimizer(CheckpointedOptimizer):
                 averaged(), within the block.
         """
         return averaged(self)
+
+    def stats(self) -> Stats:
+        """The statistics of the last step that was measured, as the option ``stats`` asks for; see :class:`Stats`.
+
+        They are added up here, on the device and without a wait for it, in the same order at every run. Of a step that was left out they
+        are those of the last one measured before. Where parameters are DTensors all ranks of their mesh must call this.
+
+        Raises:
+            RuntimeError: no parameter group has stats, or no step has been measured since the optimizer was made, loaded or released.
+        """
+        return statistics(self, self._run.measured_plans())
 
     def memory(self) -> Memory:
         """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""

@@ -35,10 +35,12 @@ class Recipes:
         capturable: a group is.
         skips: a group asks for skip_nonfinite or skip_above.
         skip_above: of all groups that have it.
+        stats: every how many steps groups are measured, but for 0.
     """
 
     capturable = skips = False
     skip_above: SkipAbove | None = None
+    stats: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         self._names: list[str] = []  # of the options, lr first
@@ -66,6 +68,7 @@ class Recipes:
             self._recipes = recipes
         self.capturable = any(group["capturable"] for group in groups)
         self.skips = skips
+        self.stats = frozenset(recipe.stats for recipe in recipes if recipe.stats)
         self._made, values = made, [each.options for each in made]
         # last: by it another thread knows that the others are up to date
         if not all(values):

@@ -47,12 +47,18 @@ class Run:
         self.norm: Tensor | None = None  # likewise: of its gradient there
         self.least_norm: Tensor | float | None = None  # to which those norms are raised that limit a parameter by its own
         self.copies: Copies | None = None  # what the last state_dict holds
+        self.n_steps = 0
+        self.measured: Plan | None = None  # with which the last step was made that took statistics
         self.averaged = False  # the parameters hold their averages
 
     @property
     def plan(self) -> "Plan | None":
         """What the last step was made with."""
         return self.tables[0] if self.tables else None
+
+    def measured_plans(self) -> "list[Plan]":
+        """Those with which steps took statistics, one of each part."""
+        return [run.measured for run in (self, *self.parts) if run.measured]
 
     def table_bytes(self) -> int:
         """Of all tables that are kept."""
@@ -101,6 +107,11 @@ class Run:
             self.copies.check()
             self.copies = None
 
+    def measures(self, capturing: bool) -> bool:
+        """Count a step, and tell whether it takes statistics; capturing: in a graph, which takes them at each replay."""
+        n, self.n_steps = self.n_steps, self.n_steps + 1
+        return bool(self.recipes.stats) and (capturing or any(n % every == 0 for every in self.recipes.stats))
+
     def check_not_averaged(self, what: str) -> None:
         """RuntimeError if the parameters hold their averages."""
         if self.averaged:
@@ -109,7 +120,7 @@ class Run:
     def release(self) -> None:
         """Free all tables."""
         for run in (self, *self.parts):
-            run.tables = []
+            run.tables, run.measured = [], None
 
     def restart(self, option: SkipAbove | None, accepted: Sequence[float]) -> None:
         """Forget what was known of states that others have replaced; accepted: norms of steps that they have made."""

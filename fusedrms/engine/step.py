@@ -47,7 +47,10 @@ def update(optimizer: "FusedOptimizer") -> None:
     if debug.ON:
         run.facts = debug.watch(optimizer.param_groups, plan, found.owned, run.facts, found.why)
     scales = dict(grad_scale=grad_scale, found_inf=found_inf, least_norm=run.least_norm)
-    run.count(plan.step(recipes, found.owned, capturing=capturing, **scales))
+    measures = run.measures(capturing)
+    run.count(plan.step(recipes, found.owned, capturing=capturing, measures=measures, **scales))
+    if measures:
+        run.measured = plan
     run.tables = [plan, *found.others]
     if capturing:
         run.captured.append(plan)

@@ -20,12 +20,11 @@ def count_block(
     limit,
     FORMATS: tl.constexpr,
     RULE: tl.constexpr,
-    VARIANCE: tl.constexpr,
-    AVERAGE: tl.constexpr,
+    FLAGS: tl.constexpr,
 ):
     """counts: int32 [BLOCK], so far; first, limit: as of step.update_block()."""
     BLOCK: tl.constexpr = counts.shape[0]
-    grad, param, state, _ = load_values(ptrs, first, limit, FORMATS, BLOCK, numbers.norm.dtype, VARIANCE, AVERAGE)
+    grad, param, state, _ = load_values(ptrs, first, limit, FORMATS, BLOCK, numbers.norm.dtype, FLAGS)
     agree = agrees(grad, param, state, numbers.grad_scale, numbers.norm, numbers.common, numbers.args, RULE)
     if limit is not None:
         agree = agree & (first + tl.arange(0, BLOCK) < limit)
@@ -51,8 +50,7 @@ def agreement_kernel(
     FORMATS: tl.constexpr,
     ROWS: tl.constexpr,
     DTYPES: tl.constexpr,
-    VARIANCE: tl.constexpr,
-    AVERAGE: tl.constexpr,
+    FLAGS: tl.constexpr,
     ALIGN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -70,8 +68,8 @@ def agreement_kernel(
     unmasked = limit // BLOCK * BLOCK
     first = tl.full((), 0, tl.int32)
     while first < unmasked:
-        counts = count_block(counts, ptrs, numbers, first, None, FORMATS, RULE, VARIANCE, AVERAGE)
+        counts = count_block(counts, ptrs, numbers, first, None, FORMATS, RULE, FLAGS)
         first += BLOCK
     if unmasked < limit:
-        counts = count_block(counts, ptrs, numbers, unmasked, limit, FORMATS, RULE, VARIANCE, AVERAGE)
+        counts = count_block(counts, ptrs, numbers, unmasked, limit, FORMATS, RULE, FLAGS)
     tl.store(agreed_ptr + index, tl.sum(counts).to(tl.float64))

@@ -9,9 +9,12 @@ from ..lang import tl
 from ..quant import second_moment_of
 from ..rounding import chunk_keys
 from ..rules import Common, apply, averaged, variance_of
+from ..storage import FLAGS
 from .memory import load, load_numbers, store, value_pointers
+from .statistics import OTHERS, measure_block, row_of
 
 SKIP, UNSCALE = tl.constexpr(tables.SKIP), tl.constexpr(tables.UNSCALE)
+STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS, MEASURED = (tl.constexpr(FLAGS.index(name)) for name in FLAGS)
 
 
 class Chunk(NamedTuple):
@@ -20,6 +23,7 @@ class Chunk(NamedTuple):
     ptrs: Any  # of grad, param, state 0, ..., those of each value's rows
     offset: Any  # of its first element in the parameter, int64
     keys: Any  # of its random bits
+    sums: Any  # pointer to the row of unit_sums of its first block, where statistics are taken
 
 
 class Numbers(NamedTuple):
@@ -77,8 +81,7 @@ def load_values(
     FORMATS: tl.constexpr,
     BLOCK: tl.constexpr,
     compute: tl.constexpr,
-    VARIANCE: tl.constexpr,
-    AVERAGE: tl.constexpr,
+    FLAGS: tl.constexpr,
 ):
     """Gradient, parameter, state as a rule takes it, and a tuple of the average, if there is one; first, limit: as of update_block()."""
     grad = load(ptrs[0], first, limit, FORMATS[0], BLOCK, compute)
@@ -86,9 +89,9 @@ def load_values(
     values = ()
     for v in tl.static_range(2, len(FORMATS)):
         values = values + (load(ptrs[v], first, limit, FORMATS[v], BLOCK, compute),)
-    N_STATES: tl.constexpr = len(FORMATS) - 2 - AVERAGE
+    N_STATES: tl.constexpr = len(FORMATS) - 2 - FLAGS[AVERAGE]
     state = values[:N_STATES]
-    if VARIANCE:
+    if FLAGS[VARIANCE]:
         state = (second_moment_of(state[0], state[1]),) + state[1:]
     return grad, param, state, values[N_STATES:]
 
@@ -102,20 +105,22 @@ def update_block(
     FORMATS: tl.constexpr,
     BLOCK: tl.constexpr,
     PER_THREAD: tl.constexpr,
+    LEVELS: tl.constexpr,
     RULE: tl.constexpr,
-    STOCHASTIC: tl.constexpr,
-    VARIANCE: tl.constexpr,
-    AVERAGE: tl.constexpr,
-    CAUTIOUS: tl.constexpr,
+    FLAGS: tl.constexpr,
 ):
     """Elements of a chunk from `first` on: a block, or those below `limit` if it is not None."""
-    grad, param, state, average = load_values(chunk.ptrs, first, limit, FORMATS, BLOCK, numbers.norm.dtype, VARIANCE, AVERAGE)
-    param, state = apply(grad, param, state, numbers.grad_scale, numbers.norm, numbers.boost, numbers.common, numbers.args, RULE, CAUTIOUS)
-    if VARIANCE:
+    grad, before, state, average = load_values(chunk.ptrs, first, limit, FORMATS, BLOCK, numbers.norm.dtype, FLAGS)
+    scale, norm, common = numbers.grad_scale, numbers.norm, numbers.common
+    param, state = apply(grad, before, state, scale, norm, numbers.boost, common, numbers.args, RULE, FLAGS[CAUTIOUS])
+    if FLAGS[MEASURED]:
+        row = chunk.sums + first // BLOCK * (len(state) + OTHERS)
+        measure_block(row, grad * scale, before, param, state, first, limit, LEVELS)
+    if FLAGS[VARIANCE]:
         state = (variance_of(state[0], state[1]),) + state[1:]
-    if AVERAGE:
-        state = state + (averaged(average[0], param, numbers.common),)
-    store(chunk.ptrs[1], first, limit, param, chunk.offset, chunk.keys, FORMATS[1], PER_THREAD, 0, STOCHASTIC)
+    if FLAGS[AVERAGE]:
+        state = state + (averaged(average[0], param, common),)
+    store(chunk.ptrs[1], first, limit, param, chunk.offset, chunk.keys, FORMATS[1], PER_THREAD, 0, FLAGS[STOCHASTIC])
     for v in tl.static_range(2, len(FORMATS)):
         store(chunk.ptrs[v], first, limit, state[v - 2], chunk.offset, chunk.keys, FORMATS[v], PER_THREAD, v - 1, True)
 
@@ -129,17 +134,43 @@ def update_blocks(
     FORMATS: tl.constexpr,
     BLOCK: tl.constexpr,
     PER_THREAD: tl.constexpr,
+    LEVELS: tl.constexpr,
     RULE: tl.constexpr,
-    STOCHASTIC: tl.constexpr,
-    VARIANCE: tl.constexpr,
-    AVERAGE: tl.constexpr,
-    CAUTIOUS: tl.constexpr,
+    FLAGS: tl.constexpr,
 ):
     """Whole blocks, from element `first` on; returns the first element that is in none."""
     while first < end:  # not range(first, end): Triton 3.6's interpreter fails on it with NumPy 2.4
-        update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
+        update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
         first += BLOCK
     return first
+
+
+@triton.jit
+def update_chunk(
+    chunk,
+    numbers,
+    row,
+    unscale,
+    limit,
+    FORMATS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PER_THREAD: tl.constexpr,
+    LEVELS: tl.constexpr,
+    RULE: tl.constexpr,
+    FLAGS: tl.constexpr,
+    NEUTRAL: tl.constexpr,
+):
+    """Elements below `limit`; row, unscale: what numbers were made of."""
+    unmasked = limit // BLOCK * BLOCK
+    first = tl.full((), 0, tl.int32)
+    if NEUTRAL is not None:
+        plain = tl.where(is_neutral(row, NEUTRAL) & (unscale == 1.0), unmasked, 0)
+        one = tl.full((), 1.0, numbers.norm.dtype)
+        fewer = numbers_of(with_neutral(row, NEUTRAL), one, numbers.norm, numbers.boost, len(NEUTRAL) - len(numbers.args))
+        first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
+    update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
+    if unmasked < limit:
+        update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
 
 
 @triton.jit(do_not_specialize=["n_tensors", "n_chunks", "chunk_size"])
@@ -154,6 +185,8 @@ def step_kernel(
     random_key_ptr,
     shard_offset_ptr,
     boosts_ptr,
+    first_unit_ptr,
+    unit_sums_ptr,
     n_tensors,
     n_chunks,
     chunk_size,  # elements, a multiple of BLOCK
@@ -165,14 +198,12 @@ def step_kernel(
     FORMATS: tl.constexpr,  # of grad, param, state 0, ..., as in storage.py
     ROWS: tl.constexpr,  # where the rows of each begin
     DTYPES: tl.constexpr,  # stored dtype of each row
-    STOCHASTIC: tl.constexpr,  # parameters are rounded stochastically
-    VARIANCE: tl.constexpr,  # state 0 is kept as the variance about state 1
-    AVERAGE: tl.constexpr,  # the last value is the parameter's average
-    CAUTIOUS: tl.constexpr,  # as in Storage
+    FLAGS: tl.constexpr,  # likewise
     WRAPS: tl.constexpr,  # as in Storage
     ALIGN: tl.constexpr,  # bytes that divide every address
     BLOCK: tl.constexpr,
     PER_THREAD: tl.constexpr,  # elements of a block that a thread handles
+    LEVELS: tl.constexpr,  # BLOCK is 2**LEVELS
     PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
 ):
     compute: tl.constexpr = hyper_ptr.dtype.element_ty
@@ -186,20 +217,15 @@ def step_kernel(
         row = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS), N_COMMON + N_ARGS)
         unscale = tl.load(scalars_ptr + UNSCALE).to(compute)
         norm = tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute)
-        boost = tl.load(boosts_ptr + tensor).to(compute) if CAUTIOUS else norm
+        boost = tl.load(boosts_ptr + tensor).to(compute) if FLAGS[CAUTIOUS] else norm
         numbers = numbers_of(row, unscale, norm, boost, N_COMMON)
         ptrs = chunk_pointers(addresses_ptr, tensor, n_tensors, start, ROWS, FORMATS, DTYPES, ALIGN)
         offset = start + tl.load(shard_offset_ptr + tensor)
-        chunk = Chunk(ptrs=ptrs, offset=offset, keys=chunk_keys(load_numbers(random_key_ptr + 3 * tensor, 3), offset, WRAPS))
+        keys = chunk_keys(load_numbers(random_key_ptr + 3 * tensor, 3), offset, WRAPS)
+        columns: tl.constexpr = len(FORMATS) - 2 - FLAGS[AVERAGE] + OTHERS
+        sums = row_of(unit_sums_ptr, first_unit_ptr, tensor, start, BLOCK, columns) if FLAGS[MEASURED] else unit_sums_ptr
+        chunk = Chunk(ptrs=ptrs, offset=offset, keys=keys, sums=sums)
 
         limit = tl.minimum(remaining, chunk_size).to(tl.int32)
-        unmasked = limit // BLOCK * BLOCK
-        first = tl.full((), 0, tl.int32)
-        if NEUTRAL is not None:
-            plain = tl.where(is_neutral(row, NEUTRAL) & (unscale == 1.0), unmasked, 0)
-            fewer = numbers_of(with_neutral(row, NEUTRAL), tl.full((), 1.0, compute), norm, boost, N_COMMON)
-            first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
-        update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
-        if unmasked < limit:
-            update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, RULE, STOCHASTIC, VARIANCE, AVERAGE, CAUTIOUS)
+        update_chunk(chunk, numbers, row, unscale, limit, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS, NEUTRAL)
         index += tl.num_programs(0) if PERSISTENT else 1

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fusedrms.engine.tables.buckets import chunks
+from fusedrms.engine.tables.chunks import chunks
 from fusedrms.kernels import lang, launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.gpu.step import step_kernel
@@ -170,6 +170,8 @@ class Launch:
             random_key=self.random_key,
             shard_offset=self.shard_offset,
             boosts=self.boosts,
+            first_unit=np.zeros(0, np.int64),
+            unit_sums=np.zeros((0, 0), self.compute),
         )
 
     def on_cpu(self, chunk: int = cpu.CHUNK) -> list[list[np.ndarray]]:

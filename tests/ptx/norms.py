@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fusedrms.engine.tables.buckets import chunks
+from fusedrms.engine.tables.chunks import chunks
 from fusedrms.kernels import launch
 from fusedrms.kernels.gpu.norm import norms_kernel, squares_kernel
 from fusedrms.kernels.rules import Common

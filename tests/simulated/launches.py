@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fusedrms.engine.tables.chunks import chunks
 from fusedrms.kernels.cpu import agreement as cpu_agreement
 from fusedrms.kernels.cpu import norm as cpu_norm
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.cpu import threads as cpu_threads
 from fusedrms.kernels.quant import GROUP
-from fusedrms.kernels.storage import ITEMSIZE, Storage
-from fusedrms.kernels.tables import FIRST_NORM, SKIP, AgreementTables, NormTables, Tables
+from fusedrms.kernels.storage import FLAGS, ITEMSIZE, Storage
+from fusedrms.kernels.tables import FIRST_NORM, SKIP, UNIT, UNIT_COUNTS, UNIT_SUMS, AgreementTables, NormTables, Tables
 
 from .memory import Fault, array_at, memory
 from .streams import state, stream_of
@@ -67,8 +68,7 @@ def _storage(a: Arguments) -> Storage:
     """Of the step, or as much of it as another kernel is compiled for."""
     ends = [*a["ROWS"][1:], len(a["DTYPES"])]
     rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True))
-    flags = ("stochastic", "variance", "average", "cautious", "wraps")
-    return Storage(rows, **{flag: a[flag.upper()] for flag in flags if flag.upper() in a})
+    return Storage(rows, **dict(zip(FLAGS, a["FLAGS"], strict=True)), wraps=a.get("WRAPS", False))
 
 
 def _check_rows(a: Arguments, at: _Tables, storage: Storage, tables: Tables | AgreementTables) -> None:
@@ -95,12 +95,24 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
         random_key=at("random_key", n_tensors, 3),
         shard_offset=at("shard_offset", n_tensors),
         boosts=at("boosts", n_tensors) if storage.cautious else np.zeros(0),
+        first_unit=at("first_unit", n_tensors) if storage.measured else np.zeros(0, np.int64),
+        unit_sums=np.zeros((0, 0), storage.compute),
     )
+    if storage.measured:  # the CPU driver writes one row for each unit, of several
+        n_units, blocks = int((-(-tables.numels // UNIT)).sum()), UNIT // a["BLOCK"]
+        there = at("unit_sums", n_units * blocks, len(UNIT_SUMS) + storage.n_states + len(UNIT_COUNTS))
+        tables = tables._replace(unit_sums=there[::blocks].copy())
     scalars = at("scalars", 1 + int(norm_index.max()))
     if not a["PERSISTENT"] and n_programs != n_chunks:
         raise Fault(f"{n_programs} programs take {n_chunks} chunks, one each")
     _check_rows(a, at, storage, tables)
-    cpu.prepare(a["RULE"].__name__, storage, tables, a["chunk_size"], cpu_threads.MIN_WORK)(scalars)
+    chunk = a["chunk_size"]
+    if storage.measured and chunk < UNIT:  # whose chunks are units at least
+        chunk_tensor, chunk_start = chunks(tables.numels, UNIT)
+        tables, chunk = tables._replace(chunk_tensor=chunk_tensor, chunk_start=chunk_start), UNIT
+    cpu.prepare(a["RULE"].__name__, storage, tables, chunk, cpu_threads.MIN_WORK)(scalars)
+    if storage.measured:
+        there[::blocks] = tables.unit_sums
 
 
 def agreement(a: Arguments, at: _Tables, n_programs: int) -> None:

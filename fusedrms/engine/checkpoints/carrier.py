@@ -20,7 +20,9 @@ TORCH_OPTIONS = frozenset(inspect.signature(torch.optim.RMSprop).parameters) - {
 CARRIER = "foreach"
 MODEL_PARALLEL, LR_IN_MOMENTUM = "model_parallel_group", "lr_in_momentum"
 # how a step runs and how values are stored, not what it computes: never taken from a checkpoint
-NEVER_LOADED = frozenset({"capturable", CARRIER, "differentiable", "stochastic_rounding", "master_weights", "state_dtype", MODEL_PARALLEL})
+NEVER_LOADED = frozenset(
+    {"capturable", CARRIER, "differentiable", "stochastic_rounding", "master_weights", "state_dtype", "stats", MODEL_PARALLEL}
+)
 _STEPS = "steps"  # after how many steps the carrier was written
 ACCEPTED = "accepted_norms"  # of the last steps that skip_above did not leave out
 _NORM = "previous_norm"  # by which the next backward is limited, in one of the groups

@@ -180,6 +180,12 @@ def _check_corrected(group: dict) -> None:
         check_positive(group, "max_lr_snapshot")
 
 
+def _check_stats(group: dict) -> None:
+    every = group["stats"]
+    if not isinstance(every, bool | int | np.bool_ | np.integer) or not 0 <= every < 2**63:
+        raise ValueError(f"stats={text(every)} is not supported: it must be True, False, or every how many steps are measured, 100 say")
+
+
 def _check_ema(group: dict) -> None:
     check_flags(group, "ema_warmup")
     decay = group["ema_decay"]
@@ -205,6 +211,7 @@ def check_common(group: dict[str, Any]) -> None:
             raise ValueError(f"{error}, or math.inf to measure the norm alone") from None
     check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
     _check_ema(group)
+    _check_stats(group)
     check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
     check_precision_options(group)
     process_groups(group["model_parallel_group"])

@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
     ema_warmup: bool = False  # the weight in the parameter's average is at least 9 / (10 + step)
     precision: Precision = Precision()
     skip_nonfinite: bool = False  # the whole step, if a gradient of the optimizer holds a NaN or an infinity
+    stats: int = 0  # every how many steps its parameters are measured; 0: never
     live: bool = False  # some numbers are tensors, whose values a step reads
     model_parallel: tuple[Any, ...] = ()  # process groups whose other processes hold other parameters
     skip_above: SkipAbove | None = None  # the whole step, if the norm of all gradients is a spike
@@ -33,7 +34,7 @@ class Recipe(NamedTuple):
     def kind(self) -> tuple:
         """What the tables of a step are made for."""
         looks = self.norm_over, self.skip_nonfinite, self.skip_above
-        return self.rule, tuple(self.states), self.cautious, self.counts_steps, self.precision, looks, self.model_parallel
+        return self.rule, tuple(self.states), self.cautious, self.stats, self.counts_steps, self.precision, looks, self.model_parallel
 
     @property
     def counts_steps(self) -> bool:

@@ -16,27 +16,16 @@ from ..options.checks import check_scheduled_lr
 from ..options.recipe import Recipe
 from ..ownership.memory import Named
 from ..state.strides import dense_like
+from .chunks import chunks, on_device
 from .configs import choose
 from .layout import ALIGNMENT, Layout, Member
+from .measured import Measured
 from .uploads import Uploads
 
 GRAD, PARAM = 0, 1  # rows of addresses; those of states follow, and where steps are counted on the device that of counters
 LR = Common._fields.index("lr")  # column of hyper
 ON_DEVICE = float("-inf")  # for a number that only the device knows: no number equals it, so that the next one is sent
 CHANGING = "addresses", "hyper", "random_key"  # tables that a step may change
-
-
-def on_device(table: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
-    """As the driver of that device reads it."""
-    return torch.from_numpy(table).to(device) if devices.uses_triton(device) else table
-
-
-def chunks(numels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tensor (int32) and first element (int64) of each chunk of at most `size` elements."""
-    counts = -(-numels // size)
-    tensor = np.repeat(np.arange(len(numels), dtype=np.int32), counts)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    return tensor, (np.arange(len(tensor), dtype=np.int64) - first) * size
 
 
 class Agreement(NamedTuple):
@@ -62,6 +51,8 @@ class Bucket:
         self._members = slice(first, first + n) if in_a_row else self.active_index  # which is copied in a tenth of the time
         self.numels = np.array([member.numel for member in members], np.int64)
         dtypes = [str(member.counter.dtype).removeprefix("torch.") for member in members]
+        self._states = members[0].state_names
+        self.asks = any(member.stats for member in members)  # for statistics
         self._counters = None if count_on_device and devices.is_gpu(layout.device) else Counters(dtypes)
         self._n_rows = 2 + len(members[0].states)
         self._host = self._make_tables(members)
@@ -110,6 +101,8 @@ class Bucket:
             random_key=np.array([(*member.random_key, 0) for member in members], np.uint32).view(np.int32),
             shard_offset=np.array([member.shard_offset for member in members], np.int64),
             boosts=np.ones(len(members) if self.layout.storage.cautious else 0),
+            first_unit=np.zeros(0, np.int64),
+            unit_sums=np.zeros((0, 0), self.layout.storage.compute),
         )
 
     def use(self, config: Config) -> None:
@@ -118,6 +111,7 @@ class Bucket:
         self._tables = self._tables._replace(chunk_tensor=chunk_tensor, chunk_start=chunk_start)
         self._config = config
         self.launch = prepare(self.rule, self.layout.storage, self.layout.aligned, self._tables, config)
+        self.measured: Measured | None = None
 
     @property
     def table_bytes(self) -> int:
@@ -211,9 +205,28 @@ class Bucket:
             for name, number in recipe.after_steps(self._counted[self._first[row]]).items():
                 self._tables.hyper[row, Common._fields.index(name)].copy_(number)
 
-    def step(self, scalars: Tensor | np.ndarray, params: list[Tensor]) -> None:
-        """Launch, and count; scalars as for launch.prepare(), params as for point_at()."""
-        self.launch(scalars)
+    def _prepared(self) -> Measured:
+        """The launch that measures."""
+        if self.measured is None:
+            layout = self.layout
+            self.measured = Measured(
+                self.rule,
+                layout.storage,
+                layout.aligned,
+                self._tables,
+                config=self._config,
+                numels=self.numels,
+                device=layout.device,
+                states=self._states,
+            )
+        return self.measured
+
+    def step(self, scalars: Tensor | np.ndarray, params: list[Tensor], measures: bool) -> None:
+        """Launch, and count; scalars as for launch.prepare(), params as for point_at(); measures: if any parameter here asks for it."""
+        if measures and self.asks:
+            self._prepared().launch(scalars)
+        else:
+            self.launch(scalars)
         if self._counters and (self._uploads or float(scalars[SKIP]) == 0):  # a GPU that may leave steps out counts them itself
             self._counters.count()
         if self.uses_copies:

@@ -41,6 +41,8 @@ class Member(NamedTuple):
     shard_offset: int  # of the shard's first number in the whole parameter; two numbers make a complex element
     norm: int  # which norm limits its gradient
     counts_from: float | None  # its numbers depend on how many steps it makes, with this many behind it
+    state_names: tuple[str, ...]  # of its rule's states
+    stats: bool  # its statistics are asked for
     copies_param: bool  # it has gaps: updated through a copy
     copies_grad: bool  # its strides are not the parameter's: read through a copy
 
@@ -130,6 +132,8 @@ def member_of(
         shard_offset=first,
         norm=norm,
         counts_from=steps if recipe.counts_steps else None,
+        state_names=tuple(name for name in recipe.states if name != PARAM_EMA),
+        stats=recipe.stats > 0,
         copies_param=copies_param,
         copies_grad=copies_grad,
     )

@@ -12,7 +12,8 @@ from ...kernels.tables import FIRST_NORM, SKIP, UNSCALE
 from ..options.groups import NamedParameter
 from ..options.recipe import Recipe
 from ..sharded import device_of, local, summed_over
-from .buckets import Bucket, on_device
+from .buckets import Bucket
+from .chunks import on_device
 from .spikes import Spikes
 
 

@@ -1,6 +1,7 @@
 """Which parameter is updated by which bucket, and whether that still holds."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from .buckets import Bucket
 from .caution import Caution
 from .layout import Layout, Member, member_of
 from .lazy_views import LazyViews
+from .measured import Measured
 from .norms import Scalars, number_norms
 from .spikes import Spikes
 
@@ -83,6 +85,7 @@ class Plan:
 
         active = find_active(name, named, recipes, state, redistributed)
         self._active, self.names = [each.number for each in active], [each.name for each in active]
+        self._numbers = [first_number + each.number for each in active]
         states = self._make_states(active, recipes, state)
         norms = number_norms(named, recipes)
         members = [
@@ -231,6 +234,7 @@ class Plan:
         found_inf: Tensor | None = None,
         least_norm: Tensor | float | None = None,
         capturing: bool = False,
+        measures: bool = False,
     ) -> Tensor | None:
         """Update every parameter that has a gradient.
 
@@ -239,6 +243,7 @@ class Plan:
             owned: what `holds` has returned just before.
             grad_scale, found_inf, least_norm: as for Scalars.compute().
             capturing: it is recorded in a graph.
+            measures: take statistics of the parameters whose groups ask for them.
 
         Returns:
             0-d: as tables.SKIP, not 0 if nothing has changed; None if that cannot be.
@@ -253,7 +258,7 @@ class Plan:
         if self._caution:
             self._caution.compute()
         for bucket in self._buckets:
-            bucket.step(self._scalars.on[bucket.layout.device], params)
+            bucket.step(self._scalars.on[bucket.layout.device], params, measures)
         return self._scalars.skipped()
 
     def touched(self, owned: Owned) -> list[Named]:
@@ -265,6 +270,12 @@ class Plan:
             *(Named(f"{name}.grad", local(grad), written=False) for name, grad in zip(self.names, owned.grads, strict=True)),
             *(Named(name, local(tensor)) for name, tensor in zip(names, owned.states, strict=True)),
         ]
+
+    def measured(self) -> Iterator[tuple[list[int], Measured]]:
+        """Of each bucket that has been measured: the numbers of its parameters, and what it has written."""
+        for bucket in self._buckets:
+            if bucket.measured:
+                yield [self._numbers[k] for k in bucket.active_index], bucket.measured
 
     def verify(self, touched: list[Named]) -> None:
         """RuntimeError unless the tables say where all lies that touched() has told, and no number in them is NaN."""

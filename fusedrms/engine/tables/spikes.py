@@ -11,7 +11,7 @@ from torch import Tensor
 from ...kernels.devices import current_stream, is_gpu, keep
 from ...kernels.tables import ABOVE, FIRST_NORM, SKIP
 from ..options.skip_above import SkipAbove
-from .buckets import on_device
+from .chunks import on_device
 
 
 class Spikes:
