@@ -243,5 +243,4 @@ def test_on_a_gpu(dtype, mode):
     for _ in range(2):
         check(optimizer, params, 0.05 if mode else 2e-5)
     assert optimizer.stats().total["grad_norm"].device == params[0].device
-    first = values(optimizer)
-    assert first == values(optimizer)
+    assert str(values(optimizer)) == str(values(optimizer))  # NaN too: an empty parameter has no ratio
