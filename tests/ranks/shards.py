@@ -49,6 +49,25 @@ def compare(model: nn.Module, plain: nn.Module, cls, options: dict) -> None:
             assert torch.equal(local(state["param_ema"]), part(expected.state[other]["param_ema"], param))
 
 
+def measured(rank: int, world: int) -> None:
+    """Of whole parameters on every rank, whatever lies where."""
+    model, plain = sharded(mesh_of(world)), layers()
+    optimizer, expected = (FusedRMSProp(each.named_parameters(), stats=True, momentum=0.9) for each in (model, plain))
+    for step in range(2):
+        give_gradients(step, model, plain)
+        optimizer.step()
+        expected.step()
+        found, right = optimizer.stats().as_dict(), expected.stats().as_dict()
+        assert found.keys() == right.keys()
+        for key, value in right.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-6, atol=0, msg=lambda said, key=key: f"{key}: {said}")
+
+
+def cautious(rank: int, world: int) -> None:
+    """By the share of the whole parameter."""
+    compare(sharded(mesh_of(world)), layers(), FusedRMSProp, dict(caution=True, momentum=0.9, lr=0.1))
+
+
 def averaged(rank: int, world: int) -> None:
     """Models see averages in place of their parameters, also where FSDP2 has kept whole ones since a forward without a backward."""
     for reshard in (True, False):
@@ -236,6 +255,8 @@ def no_operation_of_torch(rank: int, world: int) -> None:
 CHECKS = (
     fsdp,
     averaged,
+    cautious,
+    measured,
     parallel_tensors,
     parallel_tensors_training,
     fsdp_8bit,
