@@ -1,9 +1,7 @@
 """Every preset against its system: written down in systems.py, and itself where it can be had."""
 
 import inspect
-import itertools
 import os
-import random
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 import systems
 from cases import BF16, F32, F64
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, presets
+from pairs import pairwise
 from tools import STATES, exact, parameters, random_grads, twins
 
 PRESETS = [
@@ -51,19 +50,11 @@ def allowed(name: str, options: dict) -> bool:
 
 def cover(name: str) -> list[dict]:
     """Options of a preset, such that every value of each meets every value of each other, as far as that is allowed."""
-    choose = random.Random(name)
     reference = inspect.signature(getattr(systems, name)).parameters
     table = {option: values for names, values in VALUES.items() for option in reference if option in names}
     missing = reference.keys() - table.keys()
     assert not missing, f"{name}: VALUES has nothing for {missing}"
-    candidates = [{option: choose.choice(values) for option, values in table.items()} for _ in range(3000)]
-    pairs = {frozenset(pair): row for row in candidates if allowed(name, row) for pair in itertools.combinations(row.items(), 2)}
-    rows: list[dict] = []
-    while pairs:
-        best = max(pairs.values(), key=lambda row: sum(frozenset(pair) in pairs for pair in itertools.combinations(row.items(), 2)))
-        rows.append(best)
-        pairs = {pair: row for pair, row in pairs.items() if not pair <= best.items()}
-    return rows or [{}]
+    return pairwise(name, table, lambda options: allowed(name, options))
 
 
 COVER = [(name, options) for name in PRESETS for options in cover(name)]

@@ -10,13 +10,13 @@ from bench.common.arguments import ROOT
 from bench.common.store import load
 from bench.gpu import headline
 from bench.report import steps
-from bench.studies import bits, group_size, precision, shards, versions
+from bench.studies import bits, group_size, one_pass, precision, shards, versions
 from bench.studies.against import table as against
 from fusedrms.tools.files import write
 
 PAGES = ("README.md", "docs/*.md")
 BEGIN, END = "<!-- from ", " -->"
-SOURCES = (steps, precision, bits, group_size, shards, headline, versions, against)
+SOURCES = (steps, precision, bits, group_size, one_pass, shards, headline, versions, against)
 TABLES: dict[str, Callable[[dict], list[str]]] = {name: made for source in SOURCES for name, made in source.TABLES.items()}
 
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 from numba.core import types as nt
 from numba.extending import overload
 
@@ -15,6 +16,8 @@ from .memory import Variant, load_row, scratch_of, unpack_group
 from .packed import values_at
 from .step import args_of, array, column, common_of, packed, part_size
 from .threads import Loop, Threads, compile_loop
+
+NONE, ONE = np.int32(0), np.int32(1)
 
 
 def _agrees(variant, values, grad_scale, norm, common, args):
@@ -55,15 +58,18 @@ def _count(variant, tables_at, chunk, first, last, agreed):
         common, args = common_of(variant, hyper, groups[tensor]), args_of(variant, hyper, groups[tensor])
         grad_scale = common.grad_scale * hyper.dtype.type(scalars[UNSCALE])
         norm = hyper.dtype.type(scalars[norm_index[tensor]])
-        count = 0
+        count = 0.0
         begin = start
         while begin < end:
             size = part_size(variant, begin, end)
             part = whole_group(variant, bases, begin, end, scratch)
             slots = scratch - 4 * begin
             unpack_group(variant, part, begin, slots)
+            found = NONE
             for i in range(begin, min(begin + size, end)):
-                count += _agrees(variant, load_row(variant, part, i, slots), grad_scale, norm, common, args)
+                agree = _agrees(variant, load_row(variant, part, i, slots), grad_scale, norm, common, args)
+                found = np.int32(found + (ONE if agree else NONE))  # Numba makes sums of 64 bits, half as many at a time
+            count += found
             begin += size
         agreed[k] = count
 

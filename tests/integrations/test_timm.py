@@ -2,6 +2,7 @@
 
 import builtins
 import copy
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -96,6 +97,41 @@ def test_as_timm(ours, theirs, options):
     for group, expected in zip(optimizer.param_groups, reference.param_groups, strict=True):
         for name in group.keys() & expected.keys() - {"params", "foreach"}:
             assert group[name] == expected[name], name
+
+
+def test_arguments():
+    """The preset has timm's, in its order, with its defaults."""
+    ours, theirs = (
+        [(name, parameter.default) for name, parameter in inspect.signature(optimizer).parameters.items()]
+        for optimizer in (fusedrms.presets.timm_rmsprop_tf, RMSpropTF)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(caution=True),
+        dict(caution=True, lr_in_momentum=False, centered=True, eps=1e-2),
+        dict(decoupled_decay=True, corrected_weight_decay=True),
+        dict(decoupled_decay=True, corrected_weight_decay=True, caution=True, foreach=False),
+        dict(corrected_weight_decay=True, caution=True, momentum=0.0),  # neither has an effect then
+    ],
+    ids=str,
+)
+def test_caution_and_corrected_decay(given):
+    """Under a schedule, by which timm's corrected decay is relative to the rate that the optimizer was made with."""
+    given = {**dict(lr=1e-2, momentum=0.9, weight_decay=0.5), **given}
+    model, _ = trained(lambda model: fusedrms.presets.timm_rmsprop_tf(model.parameters(), **given))
+    other, _ = trained(lambda model: RMSpropTF(model.parameters(), **given))
+    assert distance(model, other) < 4 * BOUND  # a mask divides, and weights decay by much
+    assert distance(model, tiny()) > 100 * BOUND
+
+
+@pytest.mark.parametrize("own", [dict(caution=True), dict(decoupled_weight_decay=True, corrected_weight_decay=True)], ids=str)
+def test_options_through_the_registry(own):
+    _, optimizer = trained(lambda model: create_optimizer_v2(model, "fusedrmsproptf", lr=1e-2, weight_decay=0.05, **own))
+    assert all(group[name] == value for group in optimizer.param_groups for name, value in own.items())
 
 
 def test_lookahead():

@@ -116,7 +116,7 @@ class Bucket:
     @property
     def table_bytes(self) -> int:
         """Of what the launch reads."""
-        return sum(table.nbytes for table in self._tables)
+        return sum(table.nbytes for table in self._tables) + (self.measured.table_bytes if self.measured else 0)
 
     @property
     def depends_on_counts(self) -> bool:

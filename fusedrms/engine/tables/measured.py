@@ -23,6 +23,9 @@ class Measured:
         numels: of each tensor.
         device: of the bucket.
         states: their names, in the rule's order.
+
+    Attributes:
+        table_bytes: of its own tables.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Measured:
         self._spans = on_device(np.stack([columns + ends - n_units, columns + ends], 2).reshape(-1, 2), device)
         self._n = len(numels), n_columns - 1
         self._made = [tensor for tensor in (*tables, self._tensor_of_unit, self._spans) if isinstance(tensor, Tensor)]
+        own = tables.chunk_tensor, tables.chunk_start, tables.first_unit, tables.unit_sums, self._tensor_of_unit, self._spans
+        self.table_bytes = sum(table.nbytes for table in own)
         self._stream = current_stream(device) if is_gpu(device) else None
 
     def launch(self, scalars: Any) -> None:
