@@ -5,8 +5,9 @@
     python examples/train_gpt.py --resume               # continue the run saved last, bit for bit
     torchrun --standalone --nproc-per-node 2 examples/train_gpt.py --parallel fsdp
 
-Both optimizers start from the same weights and take turns on the same batches. A run writes metrics.csv, loss.png and
-checkpoint/ to runs/<time>/, and keeps the checkpoint before. Ctrl-C finishes the step, saves and stops; a second Ctrl-C stops at once.
+Both optimizers start from the same weights and take turns on the same batches. A run writes metrics.csv, stats.csv,
+loss.png, update_ratios.png and checkpoint/ to runs/<time>/, and keeps the checkpoint before.
+Ctrl-C finishes the step, saves and stops; a second Ctrl-C stops at once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fusedrms.tools.printing import plain_where_needed
 from gpt import GPT, batch, spread
 from training.launch import launched
 from training.learner import Learner
-from training.parallel import all_gather, parallelize, shard
+from training.parallel import all_gather, named_parameters, parallelize, shard
 from training.run import Run
 
 HELD_OUT_WINDOWS = 256
@@ -59,7 +60,7 @@ def train(run: Run) -> None:
         model = GPT(args.layers, args.width, args.context, args.heads).to(device, getattr(torch, args.dtype))
         model = parallelize(model, run.parallel, device)
         if name == "FusedRMSProp":
-            optimizer = FusedRMSProp(model.parameters(), lr=args.lr, eps=eps)
+            optimizer = FusedRMSProp(named_parameters(model), lr=args.lr, eps=eps, stats=run.stats)
         else:
             optimizer = torch.optim.RMSprop(model.parameters(), lr=args.lr, eps=eps)
         schedule = LambdaLR(optimizer, lambda step: rate(step, args.steps))

@@ -17,7 +17,7 @@ CHANGES = [  # where, what, what is said of it
     ("settings", 3, "settings is 3, not an object"),
     ("settings", MISSING, "run.json has no settings"),
     ("settings more", 1, "settings has 'more', which this version does not know"),
-    *((f"settings {name}", MISSING, f"settings has no {name}") for name in settings.SAVED),
+    *((f"settings {name}", MISSING, f"settings has no {name}") for name in settings.SAVED.keys() - settings.ADDED),
     *((f"settings {name}", None, f"settings.{name} is None, not ") for name in settings.SAVED),
     *(
         (f"settings {name}", value, f"settings.{name} is {shown}")

@@ -33,7 +33,7 @@ train_gpt, compare_runs, gpt = (pytest.importorskip(name) for name in ("train_gp
 from training import checkpoint, launch, options, resume  # noqa: E402
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-TINY = ("--layers", 1, "--width", 16, "--heads", 2, "--context", 16, "--batch", 4, "--device", "cpu")
+TINY = ("--layers", 1, "--width", 16, "--heads", 2, "--context", 16, "--batch", 4, "--device", "cpu", "--stats", 0)
 FOUR = (*TINY, "--steps", 4, "--save-every", 2)
 RUNS = tempfile.TemporaryDirectory(prefix="fusedrms-runs-")
 

@@ -20,7 +20,7 @@ from training.folder import new_folder
 from training.options import TIMEOUT, available
 from training.resume import Found, find
 from training.run_json import check_run
-from training.settings import CHANGEABLE, SETTINGS, check_heads
+from training.settings import ADDED, CHANGEABLE, SETTINGS, check_heads
 
 
 class Job(NamedTuple):
@@ -75,6 +75,8 @@ def check_processes(parallel: str | None, batch: int, device: str) -> None:
 def resumable(path: str, lock: Callable[[Path], object]) -> Found:
     """The checkpoint that --resume names; ValueError unless this program can go on from it."""
     found = find(path, lock)
+    if isinstance(settings := found.about["settings"], dict):
+        found.about["settings"] = {**ADDED, **settings}
     try:
         check_run(found.about, tensors(found.folder))
     except ValueError as error:

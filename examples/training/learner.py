@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -28,6 +29,9 @@ class Learner:
 
     def state_dict(self) -> dict:
         model, optimizer = get_state_dict(self.model, self.optimizer)
+        groups: Any = optimizer["param_groups"]
+        for group in groups:
+            group.pop("param_names", None)  # which checkpoints of earlier versions lack; the model knows them
         return {"model": model, "optimizer": optimizer, "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:

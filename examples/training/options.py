@@ -49,8 +49,9 @@ def parser(about: str | None) -> argparse.ArgumentParser:
         const="",
         metavar="PATH",
         help="continue the run in this folder (default: the one in runs/ saved last), with its settings; only --save-every, "
-        "--stop-at, --timeout, --device, --parallel and the number of processes may be others. With the same machine, software, --parallel "
-        "and number of processes and threads, the result equals bit for bit that of a run never stopped. If a file of its checkpoint is "
-        "damaged, it goes on from the one before, checkpoint.old; where a checkpoint's own folder is named, only from that one",
+        "--stats, --stop-at, --timeout, --device, --parallel and the number of processes may be others. With the same machine, software, "
+        "--parallel and number of processes and threads, the result equals bit for bit that of a run never stopped. If "
+        "a file of its checkpoint is damaged, it goes on from the one before, checkpoint.old; "
+        "where a checkpoint's own folder is named, only from that one",
     )
     return result

@@ -83,6 +83,11 @@ def local_device(name: str) -> torch.device:
     return device
 
 
+def named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """By the same names in any number of processes: DistributedDataParallel puts its own before them."""
+    return [(name.removeprefix("module."), parameter) for name, parameter in model.named_parameters()]
+
+
 def parallelize(model: GPT, parallel: str | None, device: torch.device) -> nn.Module:
     """The model as each process holds it: all of it, with averaged gradients ("ddp"), or in parts ("fsdp"), block by block."""
     if parallel == "ddp":

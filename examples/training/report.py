@@ -1,4 +1,4 @@
-"""What a training run leaves behind: metrics as CSV, the loss curves as PNG, a table of results."""
+"""What a training run leaves behind: metrics as CSV, the loss curves and update ratios as PNG, a table of results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from statistics import fmean, median
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +46,33 @@ def plot(rows: list[dict], path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss (nats a byte)", title="Byte-level GPT on Python's standard library")
     axes.grid(alpha=0.3)
     axes.legend()
+    save(figure, path)
+
+
+def plot_ratios(ratios: dict[int, dict[str, float]], path: Path) -> None:
+    """Draw the update ratio of each parameter, from top to bottom as the model has them, from its step to the next; nothing of none."""
+    if not ratios:
+        return
+    steps, names = list(ratios), list(dict.fromkeys(name for own in ratios.values() for name in own))
+    values = np.array([[own.get(name, np.nan) for own in ratios.values()] for name in names])
+    logs = np.log10(values, out=np.full_like(values, np.nan), where=(values > 0) & np.isfinite(values))
+    edges = [*steps, steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1)]
+
+    figure = Figure(figsize=(10, min(2 + 0.2 * len(names), 80)), layout="constrained")
+    axes = figure.subplots()
+    colors = axes.pcolormesh(edges, np.arange(len(names) + 1), np.ma.masked_invalid(logs))
+    axes.set_facecolor("lightgray")  # where the ratio is 0 or not finite
+    labelled = range(0, len(names), 1 + len(names) // 400)
+    axes.set_yticks([row + 0.5 for row in labelled], [names[row] for row in labelled], fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.invert_yaxis()
+    axes.set_xlabel("step", fontsize=11)
+    bar = figure.colorbar(colors, ax=axes, location="top", aspect=50)
+    bar.set_label("log10 of the update ratio, |update| / |parameter|, of FusedRMSProp", fontsize=11, labelpad=8)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     write(path, image.getvalue())

@@ -9,15 +9,16 @@ from pathlib import Path
 import torch.distributed as dist
 from rich.console import Console
 
-from training import checkpoint
+from training import checkpoint, stats_csv
 from training.checkpoint_files import ABOUT, CURRENT
 from training.job import Job
 from training.learner import Learner
 from training.parallel import all_gather, decided_by_first, local_device
 from training.progress import Bars
-from training.report import plot, table, write_csv
+from training.report import plot, plot_ratios, table, write_csv
 from training.settings import is_evaluated, optimizers
 from training.signals import deferred_signals
+from training.stats_csv import STATS
 
 
 class Run:
@@ -31,6 +32,7 @@ class Run:
         self.device = local_device(job.settings.device)
         self.optimizers = optimizers(job.settings.compare)
         self.step = job.step  # that was taken last, or is being taken
+        self.stats = stats_csv.stats_option(self.settings.stats, self.step)  # of the optimizer that measures
         self.rows = job.rows  # the metrics: one row for each step and optimizer
         self.checkpoint: Path | None = job.checkpoint  # loaded or saved last
         self.signals: list[int] = []  # received by this process
@@ -48,6 +50,8 @@ class Run:
                 self.say(note)
             self.say(f"Resuming {self.job.folder} after step {self.step} of {self.settings.steps}")
             self.load(self.checkpoint)
+            with checkpoint.writing(self.job.folder, STATS):
+                decided_by_first(lambda: stats_csv.begin(self.job.folder, self.step))
         parameters = sum(parameter.numel() for parameter in learners[0].model.parameters())
         processes = f", {dist.get_world_size()} processes" if self.parallel else ""
         self.say(f"{parameters:,} parameters, {len(self.train_text):,} bytes of text, on {self.settings.device}{processes}")
@@ -83,11 +87,17 @@ class Run:
                 yield learner
 
     def log(self, metrics: list[dict]) -> None:
-        """Add the metrics of each optimizer's step, with the losses averaged over all processes, and learn of signals there."""
+        """Add the metrics of each optimizer's step, with the losses averaged over all processes, and learn of signals there.
+
+        Of a step that is measured, write its statistics.
+        """
         gathered = all_gather([*(row["train_loss"] for row in metrics), self.signals[0] if self.signals else 0])
         self.stopped_by = int(gathered[:, -1].max())
         for row, loss in zip(metrics, gathered.mean(0).tolist(), strict=False):
             self.rows.append({"step": self.step, **row, "train_loss": loss})
+        if stats_csv.is_measured(self.step, self.settings.stats):
+            with checkpoint.writing(self.job.folder, STATS):
+                stats_csv.measure(self.job.folder, self.step, self.learners)
         for learner in self.learners:
             self.bars.show(learner.name, self.step, self.progress(learner))
 
@@ -127,6 +137,9 @@ class Run:
             table(self.rows, self.console)
         with checkpoint.writing(folder, "loss.png"):
             decided_by_first(lambda: plot(self.rows, folder / "loss.png"))
-        for name in ("metrics.csv", "loss.png", CURRENT):
-            self.say(folder / name)
+        with checkpoint.writing(folder, "update_ratios.png"):
+            decided_by_first(lambda: plot_ratios(stats_csv.ratios(folder), folder / "update_ratios.png"))
+        for name in ("metrics.csv", "loss.png", STATS, "update_ratios.png", CURRENT):
+            if (folder / name).exists():
+                self.say(folder / name)
         return 0

@@ -69,13 +69,17 @@ SETTINGS = {
     ),
     "compare": Setting(True, "train with torch.optim.RMSprop as well", Rule((bool,), lambda _: True, "true or false")),
     "save_every": Setting(100, "steps from one checkpoint to the next, of which the last two are kept", integer(1)),
+    "stats": Setting(
+        10, "steps from one whose update ratios and other statistics of FusedRMSProp go to stats.csv to the next; 0: none", integer(0)
+    ),
     "device": Setting(
         "cuda" if torch.cuda.is_available() else "cpu",
         "cpu, cuda or cuda:N",
         Rule((str,), lambda name: re.fullmatch(r"cpu|cuda(:\d+)?", name) is not None, "cpu, cuda or cuda:N"),
     ),
 }
-CHANGEABLE = {"save_every", "device"}  # a resumed run may set these anew; all others define the run
+CHANGEABLE = {"save_every", "stats", "device"}  # a resumed run may set these anew; all others define the run
+ADDED = {"stats": 0}  # settings that runs saved by earlier versions lack, and what those did
 SAVED = {**{name: setting.rule for name, setting in SETTINGS.items()}, "text": integer(0, 2**32 - 1)}  # its checksum
 
 
