@@ -15,10 +15,22 @@ def factor(norm, limit):
     return 1.0 if limit in (None, np.inf) else limit / max(norm, limit)
 
 
-def normed(grad, *, rescale_grad=1.0, clip_grad_value=None, clip_after_decay=False, clip_norm_on="gradient", **_):
-    """What the L2 norm is taken of."""
+def normed(
+    grad,
+    *,
+    rescale_grad=1.0,
+    clip_grad_value=None,
+    clip_after_decay=False,
+    clip_grad_norm=None,
+    clip_norm_on="gradient",
+    skip_nonfinite=False,
+    skip_above=None,
+    **_,
+):
+    """What the L2 norm is taken of: where it only looks for infinities and spikes, which clipping would hide, of all there is."""
     grad = rescale_grad * grad
-    return grad if clip_after_decay or clip_norm_on == "update" else clip(grad, clip_grad_value)
+    only_looks = (skip_nonfinite or skip_above is not None) and clip_grad_norm in (None, np.inf)
+    return grad if clip_after_decay or clip_norm_on == "update" or only_looks else clip(grad, clip_grad_value)
 
 
 def gradient(
