@@ -180,6 +180,14 @@ def test_scale_and_skipped_steps():
 
 
 @natively
+def test_nothing_but_empty_parameters():
+    optimizer = FusedRMSProp(parameters([(0,), (0, 3)]), stats=True)
+    random_grads(optimizer.param_groups[0]["params"])
+    optimizer.step()
+    assert optimizer.stats().total["grad_norm"] == 0
+
+
+@natively
 def test_nothing_measured():
     (param,) = parameters([(5,)])
     optimizer = FusedRMSProp([param], stats=True)

@@ -75,7 +75,7 @@ class Measured:
     def totals(self) -> tuple[Tensor, Tensor]:
         """Of each tensor the roots of its sums, float64 [n_tensors, n_sums], and the largest magnitude of its gradient, [n_tensors]."""
         sums = self._sums if isinstance(self._sums, Tensor) else torch.from_numpy(self._sums)
-        sums = sums.reshape(len(self._tensor_of_unit), self._blocks, -1)
+        sums = sums.reshape(len(self._tensor_of_unit), self._blocks, self._n[1] + 1)
         largest = sums[..., -1].amax(1).double() if len(sums) else sums.new_zeros(0, dtype=torch.float64)
         while sums.shape[1] > 1:  # neighbours, as within a block
             sums = sums[:, 0::2] + sums[:, 1::2]
