@@ -70,11 +70,32 @@ def test_timm(lr_in_momentum, decoupled_decay):
     assert all(torch.equal(p, q) for p, q in zip(params, resumed, strict=True))
 
 
-@pytest.mark.parametrize("option", ["caution", "corrected_weight_decay"])
-def test_what_timm_alone_has(option):
-    a, _ = trained(dict(lr=0.1), cls=presets.timm_rmsprop_tf)
-    with pytest.raises(ValueError, match=f"{option}=True, which timm's optimizers alone have"):
-        a.load_state_dict(timms(a, **{option: True}))
+@pytest.mark.parametrize("cls", [FusedRMSProp, presets.timm_rmsprop_tf], ids=["class", "preset"])
+@pytest.mark.parametrize(
+    ("own", "taken"),
+    [
+        (dict(caution=True), dict(caution=True)),
+        (dict(decoupled_decay=True, corrected_weight_decay=True), dict(decoupled_weight_decay=True, corrected_weight_decay=True)),
+        (dict(caution=True, corrected_weight_decay=True, momentum=0.0), dict(caution=False, corrected_weight_decay=False)),
+    ],
+    ids=["caution", "corrected", "without effect"],
+)
+def test_options_of_timm(cls, own, taken):
+    """Its checkpoints bring them, and a snapshot of the rate with them."""
+    given = {**dict(lr=0.1, momentum=0.9, weight_decay=0.1), **own}
+    a, params = trained(given, cls=presets.timm_rmsprop_tf)
+    b = cls(twins(params), lr=0.5)
+    b.load_state_dict(timms(a, **{"decoupled_decay": False, **own}, max_lr_snapshot=0.1))
+    assert {name: b.param_groups[0][name] for name in taken} == taken
+    if taken.get("corrected_weight_decay"):
+        assert b.param_groups[0]["max_lr_snapshot"] == 0.1
+
+
+def test_what_timm_alone_has():
+    params = parameters([(3,)])
+    saved = {"state": {}, "param_groups": [dict(lr=0.1, eps=1e-8, weight_decay=0.0, caution=True, params=[0])]}
+    with pytest.raises(ValueError, match="caution=True, which timm's optimizers alone have"):
+        FusedSMORMS3(params).load_state_dict(saved)
 
 
 def test_a_buffer_with_lr_to_torch_and_back():

@@ -100,12 +100,17 @@ def _steps(values: dict) -> float:
 
 def _take_timms(g: int, theirs: dict[str, Any], carried: dict[str, Any], ours: frozenset[str]) -> None:
     """Move timm's options, by our names, to those carried; ValueError for one that is on and that no option here is."""
+    is_timms = "decoupled_decay" in theirs
     for name, option in _TIMMS.items():
         value = theirs.pop(name, None)
         if value and option not in ours:
             raise ValueError(f"parameter group {g} of the checkpoint has {name}={value!r}, which timm's optimizers alone have")
         if value is not None and option:
             carried.setdefault(option, value)
+    if is_timms and not theirs.get("momentum"):  # without effect there, refused here
+        carried.pop("caution", None)
+    if is_timms and not carried.get("decoupled_weight_decay"):
+        carried.pop("corrected_weight_decay", None)
 
 
 def _leave_off(g: int, theirs: dict[str, Any], carried: dict[str, Any], mine: Mapping[str, Any], states: Sequence) -> None:
