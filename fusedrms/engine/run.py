@@ -108,9 +108,9 @@ class Run:
             self.copies = None
 
     def measures(self, capturing: bool) -> bool:
-        """Count a step, and tell whether it takes statistics; capturing: in a graph, which takes them at each replay."""
+        """Count a step where any group is measured, and tell whether this one is; capturing: in a graph, at each replay."""
         n, self.n_steps = self.n_steps, self.n_steps + 1
-        return bool(self.recipes.stats) and (capturing or any(n % every == 0 for every in self.recipes.stats))
+        return capturing or any(n % every == 0 for every in self.recipes.stats)
 
     def check_not_averaged(self, what: str) -> None:
         """RuntimeError if the parameters hold their averages."""

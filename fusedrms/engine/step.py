@@ -46,9 +46,17 @@ def update(optimizer: "FusedOptimizer") -> None:
     plan = found.plan
     if debug.ON:
         run.facts = debug.watch(optimizer.param_groups, plan, found.owned, run.facts, found.why)
-    scales = dict(grad_scale=grad_scale, found_inf=found_inf, least_norm=run.least_norm)
-    measures = run.measures(capturing)
-    run.count(plan.step(recipes, found.owned, capturing=capturing, measures=measures, **scales))
+    measures = bool(run.recipes.stats) and run.measures(capturing)
+    skipped = plan.step(
+        recipes,
+        found.owned,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+        least_norm=run.least_norm,
+        capturing=capturing,
+        measures=measures,
+    )
+    run.count(skipped)
     if measures:
         run.measured = plan
     run.tables = [plan, *found.others]
