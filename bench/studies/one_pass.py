@@ -23,6 +23,7 @@ from bench.common.text import figure, table
 from fusedrms import FusedRMSProp
 from fusedrms.kernels import devices, launch
 from fusedrms.kernels.lang import interpreted
+from fusedrms.kernels.storage import Storage
 from fusedrms.tools import machine_code
 from fusedrms.tools.files import write
 from fusedrms.tools.roofline import multiprocessor
@@ -106,26 +107,30 @@ CASES = (
 )
 
 
-def instructions(rule: str, **flags: bool) -> float:
-    """Of the step's loop, for each parameter."""
+def _of_loop(kernel: Any, constants: dict, storage: Storage, config: launch.GPUConfig) -> float:
+    """Instructions of a kernel's loop for each parameter."""
+    code, cores = machine_code.read(machine_code.build(kernel, constants, machine_code.target_of(TARGET))), multiprocessor(TARGET)
+    return (cores.issued(code) if cores else len(code.loop)) / (config.block(storage) / config.threads)
+
+
+def instructions(rule: str, mode: str = "float32", **flags: bool) -> float:
+    """Of the step."""
     from fusedrms.kernels.gpu.step import step_kernel
 
-    storage = variant(rule, "float32+ema" if flags.pop("average", False) else "float32").storage._replace(**flags)
-    target, config = machine_code.target_of(TARGET), launch.gpu_config(storage)
-    code = machine_code.read(machine_code.build(step_kernel, launch.constants(rule, storage, True, config, target.warp_size), target))
-    cores = multiprocessor(TARGET)
-    return (cores.issued(code) if cores else len(code.loop)) / (config.block(storage) / config.threads)
+    storage = variant(rule, mode).storage._replace(**flags)
+    config = launch.gpu_config(storage)
+    warp_size = machine_code.target_of(TARGET).warp_size
+    return _of_loop(step_kernel, launch.constants(rule, storage, True, config, warp_size), storage, config)
 
 
 def _agreement(rule: str) -> float:
     """Of the launch that counts agreeing updates."""
     from fusedrms.kernels.gpu.agreement import agreement_kernel
 
-    storage, target = variant(rule, "float32").storage, machine_code.target_of(TARGET)
+    storage = variant(rule, "float32").storage
     config = launch.gpu_config(storage)
-    constants = launch.agreement_constants(rule, storage, True, config, target.warp_size)
-    code, cores = machine_code.read(machine_code.build(agreement_kernel, constants, target)), multiprocessor(TARGET)
-    return (cores.issued(code) if cores else len(code.loop)) / (config.block(storage) / config.threads)
+    warp_size = machine_code.target_of(TARGET).warp_size
+    return _of_loop(agreement_kernel, launch.agreement_constants(rule, storage, True, config, warp_size), storage, config)
 
 
 def _added(case: Case) -> float | None:
@@ -133,7 +138,7 @@ def _added(case: Case) -> float | None:
     if "stats" in case.options:
         return instructions(case.rule, measured=True) - instructions(case.rule)
     if "ema_decay" in case.options:
-        return instructions(case.rule, average=True) - instructions(case.rule)
+        return instructions(case.rule, "float32+ema") - instructions(case.rule)
     if "caution" in case.options:
         return instructions(case.rule, cautious=True) - instructions(case.rule) + _agreement(case.rule)
     return None

@@ -31,15 +31,13 @@ class Caution:
             groups: torch.tensor([k for k, each in enumerate(over) if each == groups], device=home)
             for groups in dict.fromkeys(filter(None, over))
         }
-        self._made = [
-            (
-                bucket.agreement(scalars.on[bucket.layout.device]),
-                torch.tensor([place[active[n]] for n in bucket.active_index], device=bucket.layout.device),
-            )
-            for bucket in buckets
-            if bucket.layout.storage.cautious
-        ]
-        kept = [self._numels, *self._groups.values(), *(tensor for made, places in self._made for tensor in (made.agreed, places))]
+        self._made = []  # of each bucket what counts, and among the cautious parameters those of its chunks, and of its tensors
+        for bucket in (bucket for bucket in buckets if bucket.layout.storage.cautious):
+            made = bucket.agreement(scalars.on[bucket.layout.device])
+            of_tensors = torch.tensor([place[active[n]] for n in bucket.active_index], device=home)
+            of_chunks = of_tensors[as_tensor(made.chunk_tensor).long().to(home)]
+            self._made.append((made, of_chunks, of_tensors))
+        kept = [self._numels, *self._groups.values(), *(t for made, *places in self._made for t in (made.agreed, *places))]
         self._on_streams = [
             (current_stream(device), [tensor for tensor in kept if isinstance(tensor, Tensor) and tensor.device == device])
             for device in dict.fromkeys([home, *scalars.on])
@@ -51,16 +49,14 @@ class Caution:
         for stream, tensors in self._on_streams:
             keep(tensors, stream)
         counts = torch.zeros_like(self._numels)
-        for made, places in self._made:
+        for made, of_chunks, _ in self._made:
             made.launch(made.agreed)
-            # whole numbers: the same sum in any order
-            of_parameter = places[as_tensor(made.chunk_tensor).long()]
-            counts.index_add_(0, of_parameter.to(counts.device), as_tensor(made.agreed).to(counts.device))
+            counts.index_add_(0, of_chunks, as_tensor(made.agreed).to(counts.device))  # whole numbers: the same sum in any order
         for groups, index in self._groups.items():
             whole = counts[index]
             for group in groups:
                 distributed.all_reduce(whole, group=group)
             counts[index] = whole
         boosts = (counts / self._numels).clamp_(min=LEAST).reciprocal_()
-        for made, places in self._made:
-            as_tensor(made.boosts).copy_(boosts[places.to(boosts.device)])
+        for made, _, of_tensors in self._made:
+            as_tensor(made.boosts).copy_(boosts[of_tensors])
