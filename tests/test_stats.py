@@ -41,9 +41,12 @@ def expected(optimizer, before) -> dict[str, float]:
     return found
 
 
-def check(optimizer, params, rtol: float) -> None:
+def check(optimizer, params, rtol: float, mean: float = 0.0) -> None:
+    """mean: of the gradients, whose variance is 1."""
     before = [exact(dict(export_master(optimizer))[param]) for param in params]
     random_grads(params)
+    for param in params:
+        param.grad += mean
     params[-1].grad.view(-1)[::7] = 0
     optimizer.step()
     found, right = values(optimizer), expected(optimizer, before)
@@ -78,9 +81,9 @@ def test_modes(mode):
     """Of the master, if there is one; else of values before they are rounded to 16 bits, and of states before they become codes."""
     torch.manual_seed(0)
     params = parameters(SHAPES, dtype=BF16)
-    optimizer = FusedRMSProp(params, lr=0.1, centered=True, eps=1e-2, stats=True, **mode)
-    for _ in range(2):
-        check(optimizer, params, 1e-4 if mode.get("master_weights") and "state_dtype" not in mode else 0.05)
+    optimizer = FusedRMSProp(params, lr=0.1, alpha=0.5, centered=True, eps=1e-2, stats=True, **mode)
+    for _ in range(3):  # until the second moment is far from the variance, which some modes store in its place
+        check(optimizer, params, 1e-4 if mode.get("master_weights") and "state_dtype" not in mode else 0.05, mean=3.0)
 
 
 @natively
@@ -168,15 +171,75 @@ def test_every_so_many_steps():
 
 @natively
 def test_scale_and_skipped_steps():
-    """Without the loss scale, and rescaled; a step that is left out is not measured."""
+    """Without the loss scale, and rescaled."""
     (param,) = parameters([(5,)])
     optimizer = FusedRMSProp([param], stats=True, rescale_grad=0.5, maximize=True)
-    for found_inf, grad, most in ((0.0, 8.0, 1.0), (1.0, 80.0, 1.0), (0.0, 16.0, 2.0)):
+    for found_inf, grad, most in ((0.0, 8.0, 1.0), (1.0, 80.0, np.nan), (0.0, 16.0, 2.0)):
         set_grad(param, torch.full((5,), grad))
         optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(found_inf)
         optimizer.step()
         del optimizer.grad_scale, optimizer.found_inf
-        assert values(optimizer)["grad_max"] == most
+        np.testing.assert_equal(values(optimizer)["grad_max"], most)
+
+
+def test_of_a_step_left_out_all_are_nan(device):
+    """Also of the first step, and whatever other gradients steps had before; not those of an older one."""
+    params = parameters([(3,), (5,)], device)
+    optimizer = FusedRMSProp(params, stats=True, skip_nonfinite=True)
+    rows = [(np.nan, 1, True), (1, 1, False), (np.inf, None, True), (2, None, False), (1, np.nan, True), (1, 1, False)]
+    for *gradients, left_out in rows:
+        for param, value in zip(params, gradients, strict=True):
+            param.grad = None if value is None else torch.full_like(param, value)
+        optimizer.step()
+        assert all(np.isnan(value) == left_out for value in values(optimizer).values())
+
+
+@natively
+def test_names_that_are_not_unique():
+    """Each parameter has its row, whatever others, or parameter groups, are called."""
+    params = parameters([(3,)] * 5)
+    named = list(zip(("weight", "group1", "bias", "weight", "own"), params, strict=True))
+    optimizer = FusedRMSProp([dict(params=named[:3]), dict(params=named[3:])], stats=True)
+    for k, param in enumerate(params):
+        set_grad(param, torch.full((3,), 1.0 + k))
+    optimizer.step()
+    stats = optimizer.stats()
+    names = ["params[0]", "params[1]", "bias", "params[3]", "own"]
+    assert {name: float(row["grad_max"]) for name, row in stats.parameters.items()} == dict(zip(names, range(1, 6), strict=True))
+    assert stats.as_dict()["group1/grad_max"] == 5
+
+
+@natively
+def test_parameters_taken_out_of_a_group():
+    """Statistics stay with their parameters."""
+    params = parameters([(3,), (4,), (5,)])
+    optimizer = FusedRMSProp(list(zip("abc", params, strict=True)), stats=True)
+    random_grads(params)
+    optimizer.step()
+    before = values(optimizer)
+    (group,) = optimizer.param_groups
+    del group["params"][0], group["param_names"][0]
+    after = values(optimizer)
+    assert list(optimizer.stats().parameters) == ["b", "c"]
+    assert all(after[key] == before[key] for key in after if key[:2] in ("b/", "c/"))
+
+
+@pytest.mark.gpu
+def test_captured_after_steps_that_were_not_measured():
+    """The step before a capture makes all that replays need, which always measure."""
+    params = parameters([(1000,)], gpu.DEVICE)
+    optimizer = FusedRMSProp(params, stats=10, capturable=True)
+    random_grads(params)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    graph = gpu.module.CUDAGraph()
+    gpu.module.synchronize()
+    with gpu.module.graph(graph):
+        optimizer.step()
+    params[0].grad.fill_(7.0)
+    graph.replay()
+    assert values(optimizer)["grad_max"] == 7
 
 
 @natively

@@ -22,7 +22,7 @@ from ..kernels import caches, devices, lang, launch
 from ..kernels.rules import n_hyper
 from ..kernels.tables import dtype_of
 from .errors import UserError
-from .variants import MODES, RULES, Variant, check, make, parse_mode, variant, words
+from .variants import LISTED, RULES, Variant, check, make, parse_mode, variant, words
 
 USUAL = ["float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit"]
 
@@ -117,6 +117,7 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
     from .machine_code import target_of
 
     target = target_of(name)
+    from ..kernels.gpu.agreement import agreement_kernel
     from ..kernels.gpu.count import count_kernel
     from ..kernels.gpu.norm import norms_kernel, squares_kernel
     from ..kernels.gpu.step import step_kernel
@@ -127,8 +128,10 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
         for aligned in (True, False):
 
             def run(rule=rule, storage=storage, aligned=aligned):
-                config = launch.gpu_config(storage)
-                warm(step_kernel, launch.constants(rule, storage, aligned, config, target.warp_size), target, compute=storage.compute)
+                made = rule, storage, aligned, launch.gpu_config(storage), target.warp_size
+                warm(step_kernel, launch.constants(*made), target, compute=storage.compute)
+                if storage.cautious:
+                    warm(agreement_kernel, launch.agreement_constants(*made), target, compute=storage.compute)
                 squares = launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper(rule))
                 warm(squares_kernel, squares, target, compute=storage.compute)
 
@@ -211,9 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default: all devices here",
     )
     parser.add_argument("--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all)")
-    parser.add_argument(
-        "--dtypes", type=words, default=USUAL, metavar="MODE,...", help=f"of {', '.join(MODES)} (default: {','.join(USUAL)})"
-    )
+    parser.add_argument("--dtypes", type=words, default=USUAL, metavar="MODE,...", help=f"of {LISTED} (default: {','.join(USUAL)})")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that compile at a time (default: %(default)s)")
 
 

@@ -17,11 +17,12 @@ from rich.progress import track
 from rich.table import Table
 
 from ..kernels.storage import ITEMSIZE, Storage
+from ..kernels.tables import UNIT_COUNTS, UNIT_SUMS
 from . import cpu_code, files, machine_code
 from .errors import UserError
 from .machine_code import TARGETS, Code, target_of
 from .roofline import Limit, gpus, limit, multiprocessor
-from .variants import MODES, RULES, Variant, check, variant, words
+from .variants import LISTED, MODES, RULES, Variant, check, variant, words
 
 USUAL = ("float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit")
 FEW = 8  # kernels are compiled before another process has imported torch
@@ -57,10 +58,13 @@ def is_vectorised(code: Code, storage: Storage, n: int, aligned: bool) -> bool:
         width = min(16, n * ITEMSIZE[name]) if aligned else ITEMSIZE[name]
         expected[width] += n * ITEMSIZE[name] // width
     found = Counter(code.accesses)
+    columns = len(UNIT_SUMS) + storage.n_states + len(UNIT_COUNTS) if storage.measured else 0  # of the row that a block writes
     # of 4 bytes, read and written once by a thread for all of its elements, or for each where these do not lie side by side; AMD's
     # compiler reads four of them at once, which needs no more of the address there
-    scales, allowed = found - expected, {4, 16} if any(opcode.startswith("global_") for opcode in code.loop) else {4}
-    return not expected - found and set(scales) <= allowed and scales.total() <= 2 * len(storage.quantized) * (1 if aligned else n)
+    others, allowed = found - expected, {4, 16} if any(opcode.startswith("global_") for opcode in code.loop) else {4}
+    allowed |= {ITEMSIZE[storage.compute]} if columns else set()
+    scales = 2 * len(storage.quantized) * (1 if aligned else n)
+    return not expected - found and set(others) <= allowed and others.total() <= scales + columns
 
 
 def _build(one: Variant, name: str, aligned: bool) -> tuple[Any, dict[str, Any], Any]:
@@ -209,7 +213,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = {
         "--target": f"of cpu (this machine's), {', '.join(TARGETS)}, or another sm_NN or gfxNNN (default: {','.join(TARGETS)})",
         "--rule": f"of {', '.join(RULES)} (default: all)",
-        "--mode": f"all, or of {', '.join(MODES)} (default: {','.join(USUAL)})",
+        "--mode": f"all, or of {LISTED} (default: {','.join(USUAL)})",
     }
     for name, text in choices.items():
         parser.add_argument(name, f"{name}s", type=words, action="extend", metavar=f"{name[2:].upper()},...", help=text)

@@ -139,6 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
     check_words("--sizes", args.sizes, configs.SIZES)
+    if measured := [mode for mode in args.dtypes if "stats" in mode.split("+")]:
+        raise UserError(f"--dtypes {','.join(measured)}: steps that measure are cut to pieces as those that do not; leave +stats out")
     if not args.budget > 0:
         raise UserError(f"--budget {args.budget:g}: it takes a number of seconds above 0")
     if lang.interpreted():

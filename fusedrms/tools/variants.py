@@ -30,8 +30,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": dict(state_dtype=torch.bfloat16),
     "8bit": dict(state_dtype="8bit"),
     "ema": dict(ema_decay=0.9999),
+    "stats": dict(stats=True),
+    "caution": dict(caution=True),
 }
-# the dtype of parameters and gradients, and how they and their states are stored
+# the dtype of parameters and gradients, and how they and their states are stored: of each one the others of OPTIONS may be asked for too
 MODES = (
     "float32",
     "float32+8bit",
@@ -50,6 +52,8 @@ MODES = (
     "float16+stochastic",
     "float64",
 )
+
+LISTED = f"{', '.join(MODES)}, each also with +ema, +stats or +caution"
 
 
 class Variant(NamedTuple):
@@ -97,7 +101,7 @@ def variant(rule: str, mode: str) -> Variant:
     check_precision("params[0]", param, recipe.precision)
     # a whole Plan would compile the launch on this machine's CPU
     tensors = fit(param, {}, recipe.states, recipe.precision)
-    storage = storage_of(param, param.grad, tensors, recipe.precision)
+    storage = storage_of(param, param.grad, tensors, recipe.precision)._replace(cautious=recipe.cautious, measured=bool(recipe.stats))
     return Variant(rule=rule, mode=mode, storage=storage)
 
 
@@ -129,5 +133,5 @@ def check(rules: list[str], modes: list[str]) -> None:
         for mode in modes:
             try:
                 variant(rule, mode)
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError, TypeError) as error:  # an option that the class does not have
                 raise UserError(str(error)) from None

@@ -64,6 +64,8 @@ def measure(typing_context, variant, part, is_one, before, after):
         fmuladd = builder.module.declare_intrinsic("llvm.fmuladd", [type_], ir.FunctionType(type_, [type_] * 3))
         grad, own = (builder.extract_value(before, v) for v in range(2))
         new = [builder.extract_value(after, v) for v in range(1 + variant.storage.n_states)]
+        if variant.storage.variance:  # the square average, as quant.second_moment_of() has it
+            new[1] = builder.call(fmuladd, [new[2], new[2], new[1]])
         found = []
         for n, value in enumerate((grad, builder.fsub(new[0], own), *new)):
             value = builder.select(is_one, value, ir.Constant(type_, 0)) if variant.storage.quantized else value

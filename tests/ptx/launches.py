@@ -13,7 +13,7 @@ from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.gpu.step import step_kernel
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.rules import n_hyper
-from fusedrms.kernels.tables import FIRST_NORM, Tables
+from fusedrms.kernels.tables import FIRST_NORM, UNIT, UNIT_COUNTS, UNIT_SUMS, Tables
 from fusedrms.tools.machine_code import build, target_of
 from fusedrms.tools.variants import variant
 
@@ -48,6 +48,9 @@ class Launch:
         eps: in place of that of the options.
         grad_dtype: in place of the mode's.
         wraps: as in Storage; every tensor begins less than its length before the 2**32nd element of its parameter.
+
+    Attributes:
+        sums: [n_units, n_columns], what the last run has measured of each unit, added up by neighbours; empty where it has not.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class Launch:
         self.shard_offset[0] = 7
         if wraps:
             self.shard_offset = 2**32 - self.rng.integers(1, np.maximum(self.numels, 2))
-        self.boosts = self.rng.choice([1.0, 2.0, 1000.0], n if self.storage.cautious else 0)
+        self.boosts = np.resize([1.0, 2.0, 1000.0], n if self.storage.cautious else 0)
         self.scalars = np.array([0.0, 1.0 if kind == "exact" else 1 / 3, 1.7, 0.4])
         with np.errstate(all="ignore"):
             self.memory = [[self._contents(row, int(n)) for n in numels] for row in self.rows]
@@ -157,8 +160,11 @@ class Launch:
 
     # runs
 
-    def tables(self, addresses: np.ndarray, chunk: int) -> Tables:
+    def tables(self, addresses: np.ndarray, chunk: int, block: int = UNIT) -> Tables:
+        """block: elements that a row of unit_sums is of."""
         chunk_tensor, chunk_start = chunks(self.numels, chunk)
+        n_units = -(-self.numels // UNIT) if self.storage.measured else self.numels[:0]
+        n_columns = len(UNIT_SUMS) + self.storage.n_states + len(UNIT_COUNTS)
         return Tables(
             addresses=addresses,
             numels=self.numels,
@@ -170,9 +176,16 @@ class Launch:
             random_key=self.random_key,
             shard_offset=self.shard_offset,
             boosts=self.boosts,
-            first_unit=np.zeros(0, np.int64),
-            unit_sums=np.zeros((0, 0), self.compute),
+            first_unit=np.cumsum(n_units) - n_units,
+            unit_sums=np.zeros((n_units.sum() * (UNIT // block), n_columns), self.compute),
         )
+
+    def _add_up(self, unit_sums: np.ndarray, block: int) -> None:
+        sums = unit_sums.reshape(-1, UNIT // block, unit_sums.shape[1])
+        largest = sums[:, :, -1].max(1)
+        while sums.shape[1] > 1:
+            sums = sums[:, 0::2] + sums[:, 1::2]
+        self.sums = np.column_stack([sums[:, 0, :-1], largest])
 
     def on_cpu(self, chunk: int = cpu.CHUNK) -> list[list[np.ndarray]]:
         """The rows after a step by the Numba driver."""
@@ -182,9 +195,11 @@ class Launch:
         """The rows after a launch of this process."""
         memory = [[array.copy() for array in row] for row in self.memory]
         addresses = np.array([[array.ctypes.data for array in row] for row in memory], np.int64)
-        tables = Tables(*map(as_table, self.tables(addresses, config.chunk)))
+        block = UNIT if isinstance(config, launch.CPUConfig) else config.block(self.storage)
+        made = self.tables(addresses, config.chunk, block)
         with np.errstate(all="ignore"):
-            launch.prepare(self.rule, self.storage, False, tables, config)(as_table(self.scalars))
+            launch.prepare(self.rule, self.storage, False, Tables(*map(as_table, made)), config)(as_table(self.scalars))
+            self._add_up(made.unit_sums, block)
         return memory
 
     def default(self) -> launch.GPUConfig:
@@ -194,6 +209,26 @@ class Launch:
 
     def binary(self, config: launch.GPUConfig, aligned: bool, target: str) -> Any:
         return compiled(self.rule, self.storage, config._replace(chunk=0), aligned, target)
+
+    def place(self, memory: Memory, aligned: bool) -> np.ndarray:
+        """Addresses of all rows, once they are in a memory."""
+        rng = np.random.default_rng(1)
+        addresses = np.zeros((len(self.rows), len(self.numels)), np.int64)
+        for r, row in enumerate(self.rows):
+            for t in range(len(self.numels)):
+                array = self.memory[r][t]
+                beyond = 16 * int(rng.integers(0, 64)) + (0 if aligned else array.itemsize * int(rng.integers(1, 16 // array.itemsize)))
+                addresses[r, t] = memory.add(f"{row.name} of tensor {t}", array, beyond)
+        return addresses
+
+    def _check_sums(self, memory: Memory, tables: Tables, block: int) -> None:
+        """A row of unit_sums is written for each block that has elements, unless the step is left out, and no other."""
+        stored = memory.stored("unit_sums").reshape(*tables.unit_sums.shape, self.compute.itemsize)
+        wanted = np.zeros(len(stored), bool)
+        for first, n in zip(tables.first_unit, self.numels, strict=False):
+            wanted[first * (UNIT // block) :][: -(-int(n) // block)] = self.scalars[0] == 0
+        assert (stored == wanted[:, None, None]).all(), "a row of unit_sums was written that has no block, or not written"
+        self._add_up(memory.get("unit_sums"), block)
 
     def on_gpu(
         self,
@@ -215,18 +250,13 @@ class Launch:
         if lang.interpreted():
             return self._launched(config, torch.from_numpy)
         binary = self.binary(config, aligned, target)
-        memory, rng = Memory(), np.random.default_rng(1)
-        addresses = np.zeros((len(self.rows), len(self.numels)), np.int64)
-        for r, row in enumerate(self.rows):
-            for t in range(len(self.numels)):
-                array = self.memory[r][t]
-                beyond = 16 * int(rng.integers(0, 64)) + (0 if aligned else array.itemsize * int(rng.integers(1, 16 // array.itemsize)))
-                addresses[r, t] = memory.add(f"{row.name} of tensor {t}", array, beyond)
-        tables = self.tables(addresses, config.chunk)
-        args = [memory.add(name, table, 16) for name, table in tables._asdict().items()]
+        memory = Memory()
+        tables = self.tables(self.place(memory, aligned), config.chunk, config.block(self.storage))
+        args = [memory.add(name, table, 16, written=name != "unit_sums") for name, table in tables._asdict().items()]
         args += [len(self.numels), len(tables.chunk_tensor), config.chunk, memory.add("scalars", self.scalars)]
         run(ptx or binary.asm["ptx"], min(config.programs or 1 << 30, len(tables.chunk_tensor)), args, memory, binary.metadata.shared, seed)
-        for name in (*tables._fields, "scalars"):
+        self._check_sums(memory, tables, config.block(self.storage))
+        for name in {*tables._fields, "scalars"} - {"unit_sums"}:
             assert not memory.stored(name).any(), f"{name} was written"
         for row in self.rows:
             for t in range(len(self.numels)):

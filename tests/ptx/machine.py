@@ -4,6 +4,7 @@ All threads of a grid run at once: a register is an array with a number for each
 run on alone until they are level with others. Names and meanings are those of the PTX ISA; what is not written here is a Fault.
 """
 
+import functools
 import itertools
 import re
 from typing import NamedTuple
@@ -153,6 +154,8 @@ class _Machine:
         name, *rest = opcode.split(".")
         if opcode in self.table:
             _, kinds, function = self.table[opcode]
+            if opcode in ("min.f32", "max.f32") and len(operands) == 4:  # of three, on sm_100
+                kinds, function = ("f32",) * 3, lambda a, b, c, of_two=function: of_two(of_two(a, b), c)
             if len(operands) != 1 + len(kinds):
                 raise Fault("wrong number of operands")
             self.put(operands[0], function(*map(self.value, operands[1:], kinds)))
@@ -175,11 +178,11 @@ class _Machine:
             self.put(operands[0], values[:, lanes].ravel())
         elif found := re.fullmatch(r"ldmatrix\.sync\.aligned\.m8n8\.x([124])\.shared\.b16", opcode):
             self.load_matrices(int(found[1]), *operands)
-        elif name == "redux" and rest[0] == "sync" and rest[1:] in (["max", "s32"], ["min", "s32"], ["max", "u32"], ["min", "u32"]):
+        elif found := re.fullmatch(r"redux\.sync\.((?:max|min)\.(?:[su]32|f32)|add\.[su]32)", opcode):
             if (self.value(operands[2], "u32") != 0xFFFFFFFF).any():
                 raise Fault("not all threads of a warp take part")
-            values = self.value(operands[1], rest[2]).reshape(self.warps())
-            self.put(operands[0], np.repeat((np.max if rest[1] == "max" else np.min)(values, axis=1), WARP))
+            lanes = self.value(operands[1], found[1][-3:]).reshape(self.warps()).T
+            self.put(operands[0], np.repeat(functools.reduce(self.table[found[1]][2], lanes), WARP))
         else:
             raise Fault(f"unknown instruction {opcode}")
 
