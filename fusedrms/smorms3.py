@@ -91,7 +91,7 @@ class FusedSMORMS3(FusedOptimizer):
             norm_over=norm_over(group),
             common=common(group),
             args=SMORMS3Args(eps=number(group, "eps")),
-            ema_warmup=group["ema_warmup"],
+            ema_warmup=bool(group["ema_warmup"]),
             stats=int(group["stats"]),
             precision=precision(group),
             skip_nonfinite=group["skip_nonfinite"],

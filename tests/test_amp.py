@@ -191,10 +191,11 @@ def test_skip_nonfinite_in_all_modes(options, device):
         assert same(ours, expected)
 
 
-def test_skip_nonfinite_of_one_group(device):
-    """Whichever group asks for it, the whole step is left out; large gradients are no reason."""
+@pytest.mark.parametrize("limit", [None, 1.0])
+def test_skip_nonfinite_of_one_group(limit, device):
+    """Whichever group asks for it, and whichever clips, the whole step is left out; large gradients are no reason."""
     params = parameters([(5,), (300,)], device)
-    optimizer = FusedRMSProp([dict(params=params[:1]), dict(params=params[1:], skip_nonfinite=True)])
+    optimizer = FusedRMSProp([dict(params=params[:1], clip_grad_value=limit), dict(params=params[1:], skip_nonfinite=True)])
     random_grads(params)
     params[1].grad[3] = 1e18
     step_and_check(optimizer)
@@ -203,6 +204,31 @@ def test_skip_nonfinite_of_one_group(device):
     optimizer.step()
     assert all(map(torch.equal, everything(optimizer), before))
     assert optimizer.skipped_steps == 1
+
+
+def test_infinities_that_one_group_hides_from_another():
+    """As where one group has all three options: at construction, in a new group, at a step, and from a checkpoint."""
+    params = parameters([(5,), (6,), (7,)])
+    clips, skips = dict(clip_grad_norm=1.0, clip_grad_value=2.0), dict(skip_nonfinite=True)
+    message = r"skip_nonfinite=True with clip_grad_norm=1\.0 and clip_grad_value=2\.0 is not supported: that norm is of clipped"
+    with pytest.raises(ValueError, match=message):
+        FusedRMSProp([dict(params=params[:1], **clips), dict(params=params[1:], **skips)])
+    optimizer = FusedRMSProp([dict(params=params[:1], clip_grad_value=2.0), dict(params=params[1:2], **skips)])
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group(dict(params=params[2:], clip_grad_norm=1.0))
+    random_grads(params)
+    optimizer.step()
+    other = FusedRMSProp([dict(params=params[:1], **clips), dict(params=params[1:2])])
+    other.step()
+    optimizer.param_groups[1]["clip_grad_norm"] = 1.0
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    optimizer.param_groups[1]["clip_grad_norm"] = None
+    saved = other.state_dict()
+    saved["param_groups"][1]["foreach"] = '{"skip_nonfinite": true}'
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(saved)
+    assert "clip_grad_norm" not in str(optimizer.state_dict()["param_groups"])
 
 
 def test_skipped_first_step(device):

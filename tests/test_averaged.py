@@ -1,11 +1,14 @@
 """Parameters that hold their averages for a while."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
 from averages_tools import averages, same, trained
 from cases import BF16, F32, MODES
-from fusedrms import FusedRMSProp
+from fusedrms import FusedRMSProp, export_master
 from tools import natively, random_grads, set_grad
 
 
@@ -66,7 +69,8 @@ def test_within_the_block():
     optimizer, params = trained(dtype=BF16, master_weights="split")
     saved = optimizer.state_dict()
     random_grads(params)
-    calls = optimizer.step, optimizer.state_dict, lambda: optimizer.load_state_dict(saved), optimizer.averaged().__enter__
+    calls = [optimizer.step, optimizer.state_dict, lambda: optimizer.load_state_dict(saved), optimizer.averaged().__enter__]
+    calls += [lambda: copy.deepcopy(optimizer), lambda: pickle.dumps(optimizer), lambda: next(export_master(optimizer))]
     with optimizer.averaged():
         held = [param.detach().clone() for param in params]
         for call in calls:

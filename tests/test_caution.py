@@ -178,6 +178,38 @@ def test_wrong_options(cls, options, message):
 
 
 @natively
+@pytest.mark.parametrize("lr", ["fast", None, [1.0], 10**400, torch.ones(2)], ids=str)
+def test_a_wrong_lr_is_called_so(lr):
+    with pytest.raises((TypeError, ValueError), match=r"learning rate|Tensor lr"):
+        FusedRMSProp(parameters([(3,)]), lr, decoupled_weight_decay=True, corrected_weight_decay=True)
+
+
+@natively
+def test_corrected_later():
+    """Then nobody has said what the highest rate is; a flag of NumPy's is one."""
+    optimizer = FusedRMSProp(parameters([(3,)]), decoupled_weight_decay=True, weight_decay=0.1)
+    (group,) = optimizer.param_groups
+    group["corrected_weight_decay"] = np.int64(1)
+    with pytest.raises(ValueError, match=r"max_lr_snapshot=None is not supported.*the highest lr of the schedule, which corrected"):
+        optimizer.step()
+    group["max_lr_snapshot"] = 0.02
+    optimizer.step()
+
+
+@natively
+def test_beside_lazy_parameters():
+    """Which have no elements yet."""
+    params = parameters([(30,)])
+    lazy = torch.nn.LazyLinear(3)
+    optimizer = FusedRMSProp([*lazy.parameters(), *params], **OPTIONS)
+    random_grads(params)
+    optimizer.step()
+    lazy(torch.randn(2, 5)).sum().backward()
+    optimizer.step()
+    assert len(optimizer.state) == 3
+
+
+@natively
 def test_smorms3_has_no_caution():
     """Its updates always have their gradient's sign."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'caution'"):

@@ -97,6 +97,21 @@ def test_as_reference(made, option, device):
     assert all(count.device.type == device.type and count.dtype == torch.int64 for count in reasons.values())
 
 
+def test_beside_a_group_that_clips(device):
+    """The norm is that before clip_grad_value, whichever group has which option."""
+    params = parameters([(5,), (300,)], device)
+    optimizer = FusedRMSProp([dict(params=params[:1], clip_grad_value=0.1), dict(params=params[1:], skip_above=ABOVE)])
+    for norm in (1.0, 1.0, 1.0, 1.0):
+        give(params, norm)
+        optimizer.step()
+        np.testing.assert_allclose(optimizer.last_grad_norm.item(), norm, rtol=1e-5)
+    params[0].grad *= 1e6
+    before = copies(optimizer)
+    optimizer.step()
+    assert optimizer.skipped_steps_by_reason["above"] == 1
+    assert all(map(torch.equal, everything(optimizer), before))
+
+
 @pytest.mark.exhaustive
 def test_random_norms():
     """A random walk with spikes, over many lengths of windows."""

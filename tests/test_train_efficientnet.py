@@ -49,6 +49,7 @@ def test_a_run():
     assert lines[3] == f"At the end: {said}."
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_interrupted():
     """Ctrl-C ends it without a traceback."""
     process = started("--epochs", "1000000")

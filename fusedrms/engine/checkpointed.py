@@ -14,7 +14,7 @@ from .checkpoints.dcp import Group
 from .checkpoints.groups import mend
 from .checkpoints.states import from_checkpoint, restore_states, to_checkpoint
 from .grouped import GroupedOptimizer
-from .options.checks import plain
+from .options.checks import check_infinities_show, plain
 from .options.groups import named_parameters
 from .options.skip_above import agreed
 from .run import Run
@@ -101,6 +101,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
         return loadable
 
     def __getstate__(self) -> dict[str, Any]:
+        self._run.check_not_averaged("a copy or a pickle")
         own = {"_source": self._source, ACCEPTED: self._run.accepted()}
         return {**super().__getstate__(), **{key: value for key, value in own.items() if value}}
 
@@ -121,6 +122,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
             self._check_values(g, group)
         recipes = [self.recipe(group) for group in groups]
         option = agreed(recipe.skip_above for recipe in recipes)
+        check_infinities_show(groups)
         states.update(restore_states(type(self).__name__, groups, recipes, states, saved))
         super().__setstate__(state)
         if "_run" not in self.__dict__:

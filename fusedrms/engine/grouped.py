@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from .checkpoints.carrier import MODEL_PARALLEL
 from .checkpoints.dcp import Group
 from .checkpoints.groups import mend, unpack_group
-from .options.checks import check_at_least_zero, check_common, check_present, plain
+from .options.checks import check_at_least_zero, check_common, check_infinities_show, check_present, plain
 from .options.naming import Source, warn_of_unknown
 from .options.recipe import Recipe
 from .options.skip_above import SKIP_ABOVE, agreed, as_pair, skip_above
@@ -25,6 +25,7 @@ from .sharded import process_groups
 def _fill_in_max_lr(options: dict[str, Any], lr: Any) -> None:
     """Let a decay that follows the learning rate be relative to that with which the optimizer was made; a copy, as a tensor may change."""
     if options.get("corrected_weight_decay") and options.get("max_lr_snapshot") is None:
+        check_at_least_zero(dict(lr=lr), lr="learning rate")
         options["max_lr_snapshot"] = float(lr)
 
 
@@ -122,6 +123,7 @@ class GroupedOptimizer(Optimizer):
             options = {key: plain(value) for key, value in param_group.items() if key in self.defaults}
             self._check_new(new := {**self.defaults, **param_group, **options})
             agreed(map(skip_above, [*self.param_groups, new]))
+            check_infinities_show([*self.param_groups, new])
             self._check_names(len(self.param_groups), param_group)
             param_group.update(options)
         with warnings.catch_warnings():

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .options.checks import check_present, is_scheduled_lr
-from .options.recipe import Recipe, with_lr
+from .options.checks import check_infinities_show, check_present, is_scheduled_lr, limits_norm
+from .options.recipe import Recipe, unclipped_norm, with_lr
 from .options.skip_above import SkipAbove, agreed
 from .ownership.same_options import SameOptions
 
@@ -64,6 +64,10 @@ class Recipes:
         recipes = [each.recipe for each in made if each.recipe]
         skips = any(recipe.skip_nonfinite or recipe.skip_above for recipe in recipes)
         self.skip_above = agreed(recipe.skip_above for recipe in recipes) if skips else None
+        if skips:
+            check_infinities_show(groups)
+            if not any(map(limits_norm, groups)):  # then it is taken to find infinities and spikes, which clipping would hide
+                recipes = [unclipped_norm(recipe) for recipe in recipes]
         if len(recipes) != len(self._recipes) or not all(map(is_, recipes, self._recipes)):
             self._recipes = recipes
         self.capturable = any(group["capturable"] for group in groups)

@@ -1,5 +1,6 @@
 """What a step's gradients, changes, parameters and states came to: of each parameter, each parameter group and all."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -77,7 +78,7 @@ class Stats:
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Tensor]]:
-        """Of each parameter, by its name in ``param_names``, or params[its number]."""
+        """Of each parameter, by its name in ``param_names``, or params[its number] where there is none, or several have it."""
         return dict(zip(self._names, self._table.dicts(self._columns), strict=True))
 
     @cached_property
@@ -106,6 +107,12 @@ class Stats:
         return dict(zip(keys, torch.stack([value for values in found.values() for value in values.values()]).tolist(), strict=True))
 
 
+def _told_apart(named: Sequence[NamedParameter]) -> list[NamedParameter]:
+    """All parameters, with names that neither another nor, in as_dict(), a parameter group has."""
+    taken = Counter(each.name for each in named) + Counter({f"group{each.group}" for each in named})
+    return [each if taken[each.name] == 1 else each._replace(name=f"params[{number}]") for number, each in enumerate(named)]
+
+
 def _add_up(named: Sequence[NamedParameter], table: _Table) -> None:
     """Over the ranks that share DTensors, in place."""
     over = [summed_over(each.param) for each in named]
@@ -124,13 +131,14 @@ def statistics(optimizer: "FusedOptimizer", plans: list["Plan"]) -> Stats:
     groups = optimizer.param_groups
     if not any(group["stats"] for group in groups):
         raise RuntimeError("no parameter group has stats, so nothing is measured: make the optimizer with stats=True")
-    named, found = list(named_parameters(groups)), {}
+    named, found = _told_apart(list(named_parameters(groups))), {}
+    number_of = {each.param: number for number, each in enumerate(named) if groups[each.group]["stats"]}
     for plan in plans:
-        for numbers, measured in plan.measured():
+        for params, measured in plan.measured():
             norms, largest = measured.totals()
-            for row, number in enumerate(numbers):
-                if number < len(named) and groups[named[number].group]["stats"]:
-                    found[int(number)] = norms[row], largest[row], measured.states
+            for row, param in enumerate(params):
+                if param is not None and param in number_of:
+                    found[number_of[param]] = norms[row], largest[row], measured.states
     if not found:
         raise RuntimeError("no step of this optimizer has been measured yet: make one with gradients before stats()")
     numbers = sorted(found)

@@ -46,7 +46,8 @@ def update(optimizer: "FusedOptimizer") -> None:
     plan = found.plan
     if debug.ON:
         run.facts = debug.watch(optimizer.param_groups, plan, found.owned, run.facts, found.why)
-    measures = bool(run.recipes.stats) and run.measures(capturing)
+    # where a graph may be captured next, whose replays all measure, nothing must be left to be made then
+    measures = bool(run.recipes.stats) and (run.measures(capturing) or (run.recipes.capturable and not plan.is_measured))
     skipped = plan.step(
         recipes,
         found.owned,

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,7 @@ def limits_norm(group: Mapping[str, Any]) -> bool:
 def check_flags(group: dict, *options: str) -> None:
     """ValueError unless each named option of the group is True or False: a string, say, would count as True."""
     for option in options:
-        if not isinstance(group[option], bool | int | np.bool_) or group[option] not in (0, 1):
+        if not isinstance(group[option], bool | int | np.bool_ | np.integer) or group[option] not in (0, 1):
             raise ValueError(f"{option}={text(group[option])} is not supported: it must be True or False")
 
 
@@ -177,7 +177,10 @@ def _check_corrected(group: dict) -> None:
             raise ValueError(
                 "corrected_weight_decay=True corrects a decoupled decay, but decoupled_weight_decay=False: set it, or leave the former out"
             )
-        check_positive(group, "max_lr_snapshot")
+        try:
+            check_positive(group, "max_lr_snapshot")
+        except ValueError as error:
+            raise ValueError(f"{error}, the highest lr of the schedule, which corrected_weight_decay=True divides by") from None
 
 
 def _check_stats(group: dict) -> None:
@@ -195,6 +198,17 @@ def _check_ema(group: dict) -> None:
             raise ValueError(f"ema_decay={text(decay)} is not supported: it must be a number from 0 to 1, or None for no average")
     elif group["ema_warmup"]:
         raise ValueError("ema_warmup=True warms up an average, but ema_decay=None: set ema_decay to 0.9999, say, or ema_warmup=False")
+
+
+def check_infinities_show(groups: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError if skip_nonfinite, of any parameter group, would look at a norm of clipped gradients; a norm is of all groups together."""
+    limits = next((group["clip_grad_norm"] for group in groups if limits_norm(group)), None)
+    clips = next((group["clip_grad_value"] for group in groups if group["clip_grad_value"] is not None), None)
+    if limits is not None and clips is not None and any(group["skip_nonfinite"] for group in groups):
+        raise ValueError(
+            f"skip_nonfinite=True with clip_grad_norm={limits} and clip_grad_value={clips} is not "
+            "supported: that norm is of clipped gradients, in which an infinity does not show; leave one of the three out"
+        )
 
 
 def check_common(group: dict[str, Any]) -> None:
@@ -220,11 +234,7 @@ def check_common(group: dict[str, Any]) -> None:
             f"foreach={group['foreach']!r} is not supported: it is what a checkpoint has of options that torch lacks; pass the "
             "checkpoint to load_state_dict(), or the options by their names"
         )
-    if group["skip_nonfinite"] and limits_norm(group) and group["clip_grad_value"] is not None:
-        raise ValueError(
-            f"skip_nonfinite=True with clip_grad_norm={group['clip_grad_norm']} and clip_grad_value={group['clip_grad_value']} is not "
-            "supported: that norm is of clipped gradients, in which an infinity does not show; leave one of the three out"
-        )
+    check_infinities_show([group])
     check_off(
         group,
         differentiable="a fused step has no gradient; use torch.optim.RMSprop",

@@ -8,8 +8,8 @@ from torch import Tensor
 from ...kernels.rules import Common
 from ..sharded import process_groups
 from ..state.precision import PARAM_EMA, Precision
-from .checks import limits_norm, number
-from .skip_above import SKIP_ABOVE, SkipAbove
+from .checks import number
+from .skip_above import SkipAbove
 
 
 class Recipe(NamedTuple):
@@ -56,6 +56,12 @@ def with_lr(recipe: Recipe, lr: float | Tensor) -> Recipe:
     return Recipe._make((Common._make((lr, *recipe.common[1:])), *recipe[1:]))
 
 
+def unclipped_norm(recipe: Recipe) -> Recipe:
+    """The same with a norm of gradients before they are clipped by value; itself if it is that."""
+    common = recipe.common
+    return recipe if common.clip_normed == math.inf else recipe._replace(common=common._replace(clip_normed=math.inf))
+
+
 def _at_least(number: Any, least: Any) -> Any:
     """The larger of two, each a float or a 0-d tensor."""
     if isinstance(number, Tensor):
@@ -100,8 +106,6 @@ def common(group: dict, on_update: bool = False) -> Common:
     """
     clip_grad, clip_decayed = either(group["clip_after_decay"], limit(group, "clip_grad_value"), math.inf)
     clip_grad_norm, clip_update_norm = either(on_update, limit(group, "clip_grad_norm"), math.inf)
-    # where the norm limits nothing it is taken to find infinities and spikes, which clipping would hide
-    only_looks = (group["skip_nonfinite"] or group[SKIP_ABOVE] is not None) and not limits_norm(group)
     coupled, decoupled = either(group["decoupled_weight_decay"], number(group, "weight_decay"), 0.0)
     if group["corrected_weight_decay"]:
         decoupled = decoupled * (number(group, "lr") / number(group, "max_lr_snapshot"))
@@ -112,7 +116,7 @@ def common(group: dict, on_update: bool = False) -> Common:
         weight_decay=coupled,
         correction=1.0,
         clip_grad=clip_grad,
-        clip_normed=math.inf if on_update or only_looks else clip_grad,
+        clip_normed=math.inf if on_update else clip_grad,
         clip_grad_norm=clip_grad_norm,
         clip_decayed=clip_decayed,
         decoupled_weight_decay=decoupled,

@@ -66,9 +66,14 @@ def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
         (parameter, value): the value a copy of its shape, placement and on its device, float32 for 16-bit parameters and else of its dtype;
         copied as it is asked for, so that the memory for one is enough.
 
+    Raises:
+        RuntimeError: within averaged().
+
     Example: ``masters = {param: value.cpu() for param, value in export_master(optimizer)}``
     """
     run: Any = getattr(optimizer, "_run", None)
+    if run:
+        run.check_not_averaged("export_master()")
     ties = run.ties if run else Ties()
     for group in optimizer.param_groups:
         for param in group["params"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...kernels.devices import current_stream, is_gpu, keep
 from ...kernels.launch import Config, CPUConfig, prepare, prepare_norms
 from ...kernels.storage import Storage
-from ...kernels.tables import UNIT, UNIT_COUNTS, UNIT_SUMS, Tables
+from ...kernels.tables import SKIP, UNIT, UNIT_COUNTS, UNIT_SUMS, Tables
 from .chunks import chunks, on_device
 
 
@@ -61,7 +61,8 @@ class Measured:
         columns = np.arange(n_columns - 1)[:, None] * n_units.sum()  # where the units of each begin, once they lie one after the other
         self._spans = on_device(np.stack([columns + ends - n_units, columns + ends], 2).reshape(-1, 2), device)
         self._n = len(numels), n_columns - 1
-        self._made = [tensor for tensor in (*tables, self._tensor_of_unit, self._spans) if isinstance(tensor, Tensor)]
+        self._skipped = on_device(np.zeros(1), device)  # not 0 if the step was left out
+        self._made = [tensor for tensor in (*tables, self._tensor_of_unit, self._spans, self._skipped) if isinstance(tensor, Tensor)]
         own = tables.chunk_tensor, tables.chunk_start, tables.first_unit, tables.unit_sums, self._tensor_of_unit, self._spans
         self.table_bytes = sum(table.nbytes for table in own)
         self._stream = current_stream(device) if is_gpu(device) else None
@@ -71,9 +72,13 @@ class Measured:
         if self._stream:
             keep(self._made, self._stream)
         self._launch(scalars)
+        self._skipped[:] = scalars[SKIP : SKIP + 1]
 
     def totals(self) -> tuple[Tensor, Tensor]:
-        """Of each tensor the roots of its sums, float64 [n_tensors, n_sums], and the largest magnitude of its gradient, [n_tensors]."""
+        """Of each tensor the roots of its sums, float64 [n_tensors, n_sums], and the largest magnitude of its gradient, [n_tensors].
+
+        NaN of a step that was left out.
+        """
         sums = self._sums if isinstance(self._sums, Tensor) else torch.from_numpy(self._sums)
         sums = sums.reshape(len(self._tensor_of_unit), self._blocks, self._n[1] + 1)
         largest = sums[..., -1].amax(1).double() if len(sums) else sums.new_zeros(0, dtype=torch.float64)
@@ -87,4 +92,5 @@ class Measured:
             prepare_norms(self._spans, norms)(flat.numpy())
             norms = torch.from_numpy(norms)
         most = largest.new_zeros(self._n[0]).scatter_reduce_(0, self._tensor_of_unit, largest, "amax")
-        return norms.reshape(self._n[1], self._n[0]).t(), most
+        skipped = torch.as_tensor(self._skipped, device=flat.device) != 0
+        return norms.reshape(self._n[1], self._n[0]).t().masked_fill(skipped, torch.nan), most.masked_fill(skipped, torch.nan)

@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
+from weakref import ref
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy as is_uninitialized
 
 from ...kernels.launch import Config
 from ..options.groups import NamedParameter, named_parameters
@@ -85,7 +87,7 @@ class Plan:
 
         active = find_active(name, named, recipes, state, redistributed)
         self._active, self.names = [each.number for each in active], [each.name for each in active]
-        self._numbers = [first_number + each.number for each in active]
+        self._measured = [ref(each.param) for each in active] if any(recipe.stats for recipe in recipes) else []
         states = self._make_states(active, recipes, state)
         norms = number_norms(named, recipes)
         members = [
@@ -108,7 +110,7 @@ class Plan:
         self._counted_there = [bucket for bucket in self._buckets if bucket.counts_on_device]
         self._on_gpus = [bucket for bucket in self._buckets if bucket.is_on_gpu]
         self._scalars = self._make_scalars(named, recipes, norms, spikes)
-        cautious = [each.param for each in named if recipes[each.group].cautious]
+        cautious = [each.param for each in named if recipes[each.group].cautious and not is_uninitialized(each.param)]
         self._caution = Caution(self._buckets, [params[k] for k in self._active], cautious, self._scalars) if cautious else None
         self._record(named, active, states, state, members)
 
@@ -271,11 +273,16 @@ class Plan:
             *(Named(name, local(tensor)) for name, tensor in zip(names, owned.states, strict=True)),
         ]
 
-    def measured(self) -> Iterator[tuple[list[int], Measured]]:
-        """Of each bucket that has been measured: the numbers of its parameters, and what it has written."""
+    @property
+    def is_measured(self) -> bool:
+        """Whether every launch that may take statistics has."""
+        return all(bucket.measured or not bucket.asks for bucket in self._buckets)
+
+    def measured(self) -> Iterator[tuple[list[Tensor | None], Measured]]:
+        """Of each bucket that has been measured: its parameters, if they still exist, and what it has written."""
         for bucket in self._buckets:
             if bucket.measured:
-                yield [self._numbers[k] for k in bucket.active_index], bucket.measured
+                yield [self._measured[k]() for k in bucket.active_index], bucket.measured
 
     def verify(self, touched: list[Named]) -> None:
         """RuntimeError unless the tables say where all lies that touched() has told, and no number in them is NaN."""
