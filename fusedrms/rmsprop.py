@@ -49,7 +49,7 @@ class FusedRMSProp(FusedOptimizer):
         decoupled_weight_decay: w = w - lr * weight_decay * w before the step, instead of the L2 penalty; default False.
         corrected_weight_decay: w = w - lr**2 / max_lr_snapshot * weight_decay * w in its place, so that what decay and gradients come to
             does not depend on the schedule (Defazio, arXiv:2506.02285); needs decoupled_weight_decay; default False.
-        max_lr_snapshot: the highest rate of the schedule, for that; default None, the lr that the optimizer was made with.
+        max_lr_snapshot: the highest rate of the schedule, for that; default None, the lr that the optimizer, or the group, was made with.
         initial_square_avg: what ``square_avg`` starts from, in the square of the gradient's unit, at the first step of a
             parameter; default 0.
         bias_correction: divide ``square_avg`` and ``grad_avg`` by 1 - alpha**step wherever they are used; default False.
@@ -89,10 +89,13 @@ class FusedRMSProp(FusedOptimizer):
             and a finite clip_grad_norm; an infinite one is measured before clip_grad_value then; default False.
         ema_decay: decay, per step, of an exponential moving average of the parameter itself, from 0 to 1: with each step the launch makes
             average = ema_decay * average + (1 - ema_decay) * w of the new w, before that is rounded to 16 bits; it begins as the
-            parameter before its first step with this option. A parameter without a gradient, or whose step is left out, keeps its
-            average. :meth:`averaged` puts averages in place of the parameters, :meth:`averages` yields them; default None, no average.
+            parameter when its states are made: at its first step with this option, or in :meth:`prepare` before. A parameter without
+            a gradient, or whose step is left out, keeps its average. :meth:`averaged` puts averages in place of the parameters,
+            :meth:`averages` yields them; default None, no average.
         ema_warmup: the average decays by min(ema_decay, (1 + t) / (10 + t)) at a parameter's step t, counted from 1, as TensorFlow's does
             that is given the number of updates; default False.
+        stats: True, or every how many steps: measure norms of gradients, changes, parameters and states for :meth:`stats`; 100 measures
+            steps 1, 101, 201 of this object. Not in checkpoints; default False.
         skip_above: (factor, window), (5.0, 128) say: leave a step out, as if it had not been called, if the L2 norm of all gradients is
             more than factor times the median of the norms of the last ``window`` steps that were made (of two middle ones the
             lower); found and heeded on the device, counted by :attr:`skipped_steps_by_reason`. Norms that the window still lacks count

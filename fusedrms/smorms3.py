@@ -32,7 +32,8 @@ class FusedSMORMS3(FusedOptimizer):
         capturable, foreach, maximize, differentiable: as of :class:`FusedRMSProp`.
         decoupled_weight_decay, corrected_weight_decay, max_lr_snapshot, rescale_grad, clip_grad_value, clip_after_decay,
             clip_grad_norm, clip_norm_over, clip_weights, stochastic_rounding, master_weights, state_dtype, seed, skip_nonfinite,
-            skip_above, ema_decay, ema_warmup, model_parallel_group: likewise. There is no caution: updates always have the gradient's sign.
+            skip_above, ema_decay, ema_warmup, stats, model_parallel_group: likewise. There is no caution: updates always have the
+            gradient's sign.
 
     State of a parameter, of its shape and strides, float32, float64 for float64 parameters, complex for complex ones: ``square_avg`` and
     ``grad_avg``, from 0, ``mem``, from 1; ``param_ema`` and ``step``, as of :class:`FusedRMSProp`. In another state_dtype the first two

@@ -116,3 +116,28 @@ def test_a_rate_that_is_a_tensor(renewed):
     optimizer.step()
     assert torch.equal(param, before)
     assert not renewed
+
+
+def test_infinities_that_one_group_hides_from_another():
+    """As where one group has all three options: at construction, in a new group, at a step, and from a checkpoint."""
+    params = parameters([(5,), (6,), (7,)])
+    clips, skips = dict(clip_grad_norm=1.0, clip_grad_value=2.0), dict(skip_nonfinite=True)
+    message = r"skip_nonfinite=True with clip_grad_norm=1\.0 and clip_grad_value=2\.0 is not supported: that norm is of clipped"
+    with pytest.raises(ValueError, match=message):
+        FusedRMSProp([dict(params=params[:1], **clips), dict(params=params[1:], **skips)])
+    optimizer = FusedRMSProp([dict(params=params[:1], clip_grad_value=2.0), dict(params=params[1:2], **skips)])
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group(dict(params=params[2:], clip_grad_norm=1.0))
+    random_grads(params)
+    optimizer.step()
+    other = FusedRMSProp([dict(params=params[:1], **clips), dict(params=params[1:2])])
+    other.step()
+    optimizer.param_groups[1]["clip_grad_norm"] = 1.0
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    optimizer.param_groups[1]["clip_grad_norm"] = None
+    saved = other.state_dict()
+    saved["param_groups"][1]["foreach"] = '{"skip_nonfinite": true}'
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(saved)
+    assert "clip_grad_norm" not in str(optimizer.state_dict()["param_groups"])

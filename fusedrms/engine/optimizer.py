@@ -136,8 +136,8 @@ class FusedOptimizer(CheckpointedOptimizer):
     def stats(self) -> Stats:
         """The statistics of the last step that was measured, as the option ``stats`` asks for; see :class:`Stats`.
 
-        They are added up here, on the device and without a wait for it, in the same order at every run. Of a step that was left out they
-        are those of the last one measured before. Where parameters are DTensors all ranks of their mesh must call this.
+        They are added up here, on the device and without a wait for it, in the same order at every run. Of a step that was left out all
+        are NaN. Where parameters are DTensors all ranks of their mesh must call this.
 
         Raises:
             RuntimeError: no parameter group has stats, or no step has been measured since the optimizer was made, loaded or released.

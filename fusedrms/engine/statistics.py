@@ -57,7 +57,8 @@ class Stats:
     Of each parameter, parameter group and all together a dict of 0-d float64 tensors:
 
     * ``grad_norm``, ``update_norm``, ``param_norm``: L2 norms of the gradient, without loss scale, rescaled, before any limit; of what the
-      step has changed; of the new parameter, in full precision; and likewise of each state, ``square_avg_norm`` and so on;
+      step has changed; of the new parameter, in full precision; and likewise of each of the rule's states, ``square_avg_norm`` and so on.
+      Squares are float32 (float64 of float64 parameters), so magnitudes below 1e-19 count as 0, and above 1.8e19 a norm is infinite;
     * ``update_ratio``: update_norm / param_norm;
     * ``grad_max``: the largest magnitude in the gradient, NaN left out;
     * ``grad_zeros``, ``grad_nonfinite``: the shares of its elements that are 0, and that are NaN or infinite, from 0 to 1.
