@@ -102,7 +102,7 @@ def _norm(params: Params, optimizer: FusedRMSProp) -> Step:
 CASES = (
     Case("weight average, `ema_decay`", "rmsprop", dict(ema_decay=0.9999), 8, _average, 12, mode="float32+ema"),
     Case("statistics, `stats=True`", "rmsprop", dict(stats=True), 0, _statistics, 70, mode="float32+stats"),
-    Case("cautious updates, `caution`", "rmsprop_momentum", dict(momentum=0.9, caution=True), 12, _caution, 90, mode="float32+caution"),
+    Case("cautious updates, `caution`", "rmsprop_momentum", dict(momentum=0.9, caution=True), 16, _caution, 90, mode="float32+caution"),
     Case("gradient norm, `clip_grad_norm=math.inf`", "rmsprop", dict(clip_grad_norm=float("inf")), 4, _norm, 4),
     Case("spikes left out, `skip_above`", "rmsprop", dict(skip_above=(5.0, 128)), 4, _norm, 4),
 )
