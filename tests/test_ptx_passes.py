@@ -35,7 +35,6 @@ OTHERS = zip(
     itertools.cycle(TARGETS),
     strict=False,
 )
-STATISTICS = pytest.mark.parametrize(("rule", "mode", "target"), [*MEASURED, *(exhaustive(*case) for case in OTHERS)])
 CAUTIOUS = [("rmsprop_momentum", "float32"), ("rmsprop_centered_momentum", "bfloat16+split+8bit"), ("rmsprop_momentum", "float64")]
 FEW, MANY = (1, 63, 0, 70, 3 * 1024 + 3), (1, 0, UNIT + 1030)  # elements of tensors: in a unit, and in two
 # a unit in several chunks or in one, of blocks of several sizes, each with addresses that 16 divides or not
@@ -51,7 +50,7 @@ def counts(made: Launch) -> np.ndarray:
 
 
 @pytest.mark.interpret
-@STATISTICS
+@pytest.mark.parametrize(("rule", "mode", "target"), [*MEASURED, *(exhaustive(*case) for case in OTHERS)])
 def test_statistics(rule, mode, target):
     """They change no bit of the step, and are the CPU's to rounding; counts and the largest magnitude are the same."""
     for kind in ("exact", "random", "edge"):
@@ -65,7 +64,7 @@ def test_statistics(rule, mode, target):
 
 
 @pytest.mark.interpret
-@STATISTICS
+@pytest.mark.parametrize(("rule", "mode", "target"), MEASURED)
 def test_statistics_in_all_configurations(rule, mode, target):
     """The same bits."""
     made = Launch(rule, f"{mode}+stats", "random", MANY)

@@ -94,12 +94,15 @@ class Run:
 
     def count(self, skipped: Tensor | None) -> None:
         """A step has been made; skipped: as tables.SKIP, not 0 if it was left out, None if that could not be."""
-        made = skipped is None or skipped.device.type != "cpu" or not skipped.item()
-        if skipped is not None and not (made and skipped.device.type == "cpu"):  # there the host knows that there is nothing to count
-            self.skipped = _counted(self.skipped, skipped != 0)
-            if self.spikes:
-                self.above = _counted(self.above, skipped < 0)
-        self.ties.end(made=made)
+        made = True
+        if skipped is not None:
+            made = skipped.device.type != "cpu" or not skipped.item()
+            if not (made and skipped.device.type == "cpu"):  # there the host knows that there is nothing to count
+                self.skipped = _counted(self.skipped, skipped != 0)
+                if self.spikes:
+                    self.above = _counted(self.above, skipped < 0)
+        if self.ties.settled:
+            self.ties.end(made=made)
 
     def check_copies(self) -> None:
         """RuntimeError if someone has written into the last state_dict, and has not loaded it."""

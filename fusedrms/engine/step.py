@@ -39,25 +39,18 @@ def update(optimizer: "FusedOptimizer") -> None:
     capturing = devices.capturing()
     if capturing and not run.recipes.capturable:
         raise RuntimeError("step() is captured in a CUDA graph, but capturable=False: make the optimizer with capturable=True")
-    if run.ties and not capturing:
+    if run.ties.known and not capturing:
         run.ties.settle(optimizer._params(), optimizer.state)
     grad_scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
     found = _planned(optimizer, recipes, capturing, found_inf)
     plan = found.plan
     if debug.ON:
         run.facts = debug.watch(optimizer.param_groups, plan, found.owned, run.facts, found.why)
-    # where a graph may be captured next, whose replays all measure, nothing must be left to be made then
-    measures = bool(run.recipes.stats) and (run.measures(capturing) or (run.recipes.capturable and not plan.is_measured))
-    skipped = plan.step(
-        recipes,
-        found.owned,
-        grad_scale=grad_scale,
-        found_inf=found_inf,
-        least_norm=run.least_norm,
-        capturing=capturing,
-        measures=measures,
-    )
-    run.count(skipped)
+    measures = False
+    if run.recipes.stats:
+        # where a graph may be captured next, whose replays all measure, nothing must be left to be made then
+        measures = run.measures(capturing) or (run.recipes.capturable and not plan.is_measured)
+    run.count(plan.step(recipes, found.owned, grad_scale, found_inf, run.least_norm, capturing=capturing, measures=measures))
     if measures:
         run.measured = plan
     run.tables = [plan, *found.others]

@@ -37,17 +37,18 @@ class Ties:
     """Those of the parameters whose masters have gone out since their last step.
 
     Keeps no parameter alive, and no weak reference to one, with which torch.utils.swap_tensors would refuse it.
+
+    Attributes:
+        known: by the parameter's id and the address of its remainder.
+        settled: likewise: those that the step now has put right.
     """
 
     def __init__(self):
-        self._known: dict[tuple[int, int], Tensor] = {}  # by the parameter's id and the address of its remainder
-        self._settled: dict[tuple[int, int], Tensor] = {}  # likewise: those that the step now has put right
-
-    def __len__(self) -> int:
-        return len(self._known)
+        self.known: dict[tuple[int, int], Tensor] = {}
+        self.settled: dict[tuple[int, int], Tensor] = {}
 
     def clear(self) -> None:
-        self._known.clear()
+        self.known.clear()
 
     def exported(self, param: Tensor, values: dict) -> Tensor:
         """The local tensor of a parameter whose master goes out, as the kernels round it; values: the local tensors of its state."""
@@ -55,7 +56,7 @@ class Ties:
         if not is_remainder(remainder) or rounded.dtype != torch.bfloat16 or rounded.is_meta:
             return rounded
         key, remainder = (id(param), remainder.data_ptr()), remainder.to(rounded.device)
-        known = self._known.get(key)
+        known = self.known.get(key)
         if known is not None:
             rounded = rounded.clone()
             _restore(rounded, remainder, known)
@@ -64,22 +65,22 @@ class Ties:
             known = known.to(found.device)
             found = torch.cat([known, found[~torch.isin(found & ~1, known & ~1)]])
         if found.numel():
-            self._known[key] = found
+            self.known[key] = found
         return rounded
 
     def settle(self, params: Iterable[Tensor], state: dict) -> None:
         """Before a step: let the parameters that it updates show their masters again where these were copied into them."""
-        for param in params if self._known else ():
+        for param in params if self.known else ():
             remainder = local(state.get(param, {}).get("master_param"))
             if param.grad is None or not is_remainder(remainder):
                 continue
-            ties = self._known.pop((id(param), remainder.data_ptr()), None)
+            ties = self.known.pop((id(param), remainder.data_ptr()), None)
             if ties is not None:
-                self._settled[id(param), remainder.data_ptr()] = ties
+                self.settled[id(param), remainder.data_ptr()] = ties
                 _restore(local(param).detach(), remainder, ties)
 
     def end(self, made: bool) -> None:
         """After a step; if it was none after all, what it has put right may be copied once more."""
         if not made:
-            self._known |= self._settled
-        self._settled = {}
+            self.known |= self.settled
+        self.settled = {}

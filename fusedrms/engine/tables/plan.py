@@ -107,11 +107,13 @@ class Plan:
         self._buckets = self._make_buckets(members, recipes)
         self._uses_copies = any(bucket.uses_copies for bucket in self._buckets)
         self._counting = [bucket for bucket in self._buckets if bucket.depends_on_counts]
-        self._counted_there = [bucket for bucket in self._buckets if bucket.counts_on_device]
         self._on_gpus = [bucket for bucket in self._buckets if bucket.is_on_gpu]
         self._scalars = self._make_scalars(named, recipes, norms, spikes)
+        # what must be done before the launches
+        self._first = [partial(b.count_on_device, self._scalars.on[b.layout.device]) for b in self._buckets if b.counts_on_device]
         cautious = [each.param for each in named if recipes[each.group].cautious and not is_uninitialized(each.param)]
-        self._caution = Caution(self._buckets, [params[k] for k in self._active], cautious, self._scalars) if cautious else None
+        if cautious:
+            self._first.append(partial(Caution(self._buckets, [params[k] for k in self._active], cautious, self._scalars).compute))
         self._record(named, active, states, state, members)
 
     def _make_states(self, active: list[Active], recipes: list[Recipe], state: defaultdict) -> list[_State]:
@@ -255,10 +257,8 @@ class Plan:
         # the kernels write behind autograd's back; it must know that saved values are gone, also where an interrupt comes in between
         self._snapshot.count_versions(owned)
         params = [local(owned.params[k]) for k in self._active] if self._uses_copies else []
-        for bucket in self._counted_there:
-            bucket.count_on_device(self._scalars.on[bucket.layout.device])
-        if self._caution:
-            self._caution.compute()
+        for do in self._first:
+            do()
         for bucket in self._buckets:
             bucket.step(self._scalars.on[bucket.layout.device], params, measures)
         return self._scalars.skipped()
