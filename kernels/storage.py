@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from .quant import GROUP
+from .tables import UNIT_COUNTS, UNIT_SUMS
 
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1}
 
@@ -70,6 +71,11 @@ class Storage(NamedTuple):
     def n_states(self) -> int:
         """Of the rule."""
         return len(self.dtypes) - 2 - self.average
+
+    @property
+    def n_columns(self) -> int:
+        """Of a row of unit_sums."""
+        return len(UNIT_SUMS) + self.n_states + len(UNIT_COUNTS)
 
     @property
     def quantized(self) -> list[int]:

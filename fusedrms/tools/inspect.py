@@ -17,7 +17,6 @@ from rich.progress import track
 from rich.table import Table
 
 from ..kernels.storage import ITEMSIZE, Storage
-from ..kernels.tables import UNIT_COUNTS, UNIT_SUMS
 from . import cpu_code, files, machine_code
 from .errors import UserError
 from .machine_code import TARGETS, Code, target_of
@@ -58,7 +57,7 @@ def is_vectorised(code: Code, storage: Storage, n: int, aligned: bool) -> bool:
         width = min(16, n * ITEMSIZE[name]) if aligned else ITEMSIZE[name]
         expected[width] += n * ITEMSIZE[name] // width
     found = Counter(code.accesses)
-    columns = len(UNIT_SUMS) + storage.n_states + len(UNIT_COUNTS) if storage.measured else 0  # of the row that a block writes
+    columns = storage.n_columns if storage.measured else 0  # of the row that a block writes
     # of 4 bytes, read and written once by a thread for all of its elements, or for each where these do not lie side by side; AMD's
     # compiler reads four of them at once, which needs no more of the address there
     others, allowed = found - expected, {4, 16} if any(opcode.startswith("global_") for opcode in code.loop) else {4}

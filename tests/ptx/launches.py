@@ -13,7 +13,7 @@ from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.gpu.step import step_kernel
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.rules import n_hyper
-from fusedrms.kernels.tables import FIRST_NORM, UNIT, UNIT_COUNTS, UNIT_SUMS, Tables
+from fusedrms.kernels.tables import FIRST_NORM, UNIT, Tables
 from fusedrms.tools.machine_code import build, target_of
 from fusedrms.tools.variants import variant
 
@@ -164,7 +164,6 @@ class Launch:
         """block: elements that a row of unit_sums is of."""
         chunk_tensor, chunk_start = chunks(self.numels, chunk)
         n_units = -(-self.numels // UNIT) if self.storage.measured else self.numels[:0]
-        n_columns = len(UNIT_SUMS) + self.storage.n_states + len(UNIT_COUNTS)
         return Tables(
             addresses=addresses,
             numels=self.numels,
@@ -177,7 +176,7 @@ class Launch:
             shard_offset=self.shard_offset,
             boosts=self.boosts,
             first_unit=np.cumsum(n_units) - n_units,
-            unit_sums=np.zeros((n_units.sum() * (UNIT // block), n_columns), self.compute),
+            unit_sums=np.zeros((n_units.sum() * (UNIT // block), self.storage.n_columns), self.compute),
         )
 
     def _add_up(self, unit_sums: np.ndarray, block: int) -> None:

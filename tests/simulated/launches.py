@@ -14,7 +14,7 @@ from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.cpu import threads as cpu_threads
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.storage import FLAGS, ITEMSIZE, Storage
-from fusedrms.kernels.tables import FIRST_NORM, SKIP, UNIT, UNIT_COUNTS, UNIT_SUMS, AgreementTables, NormTables, Tables
+from fusedrms.kernels.tables import FIRST_NORM, SKIP, UNIT, AgreementTables, NormTables, Tables
 
 from .memory import Fault, array_at, memory
 from .streams import state, stream_of
@@ -100,7 +100,7 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
     )
     if storage.measured:  # the CPU driver writes one row for each unit, of several
         n_units, blocks = int((-(-tables.numels // UNIT)).sum()), UNIT // a["BLOCK"]
-        there = at("unit_sums", n_units * blocks, len(UNIT_SUMS) + storage.n_states + len(UNIT_COUNTS))
+        there = at("unit_sums", n_units * blocks, storage.n_columns)
         tables = tables._replace(unit_sums=there[::blocks].copy())
     scalars = at("scalars", 1 + int(norm_index.max()))
     if not a["PERSISTENT"] and n_programs != n_chunks:

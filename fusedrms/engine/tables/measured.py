@@ -10,7 +10,7 @@ from torch import Tensor
 from ...kernels.devices import current_stream, is_gpu, keep
 from ...kernels.launch import Config, CPUConfig, prepare, prepare_norms
 from ...kernels.storage import Storage
-from ...kernels.tables import SKIP, UNIT, UNIT_COUNTS, UNIT_SUMS, Tables
+from ...kernels.tables import SKIP, UNIT, Tables
 from .chunks import chunks, on_device
 
 
@@ -42,7 +42,7 @@ class Measured:
     ):
         self.states = states
         storage = storage._replace(measured=True)
-        n_units, n_columns = -(-numels // UNIT), len(UNIT_SUMS) + storage.n_states + len(UNIT_COUNTS)
+        n_units, n_columns = -(-numels // UNIT), storage.n_columns
         ends = np.cumsum(n_units)
         if isinstance(config, CPUConfig):
             config, self._blocks = config._replace(chunk=max(config.chunk, UNIT)), 1
