@@ -16,7 +16,9 @@ except ImportError:  # macOS, Windows: the CPU driver reads only the source of a
     triton = None
     tl = SimpleNamespace(constexpr=lambda value: value, **{name: _name(name) for name in ("sqrt", "where", "fma")})
     jit = lambda fn: SimpleNamespace(fn=fn, __name__=fn.__name__)  # noqa: E731
-    clip, quotient, rounded_quotient, reciprocal, normal = map(_name, ("clip", "quotient", "rounded_quotient", "reciprocal", "normal"))
+    at_least, clip, quotient, rounded_quotient, reciprocal, normal = map(
+        _name, ("at_least", "clip", "quotient", "rounded_quotient", "reciprocal", "normal")
+    )
 else:
     jit = triton.jit
 
@@ -29,6 +31,13 @@ else:
             return tl.where(tl.abs(x) > limit, bound, x)
         # not tl.clamp(), which the compiler does not drop where the limit is known to be infinite
         return tl.minimum(tl.maximum(x, -limit, tl.PropagateNan.ALL), limit, tl.PropagateNan.ALL)
+
+    @jit
+    def at_least(x, least):
+        """The larger one; NaN stays NaN."""
+        if x.dtype == tl.float64:  # likewise
+            return tl.where(x < least, least, x)
+        return tl.maximum(x, least, tl.PropagateNan.ALL)
 
     @jit
     def quotient(x, y):

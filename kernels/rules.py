@@ -9,7 +9,7 @@ An option that only changes arithmetic is a number here, with a neutral value.
 import math
 from typing import Any, NamedTuple
 
-from .lang import clip, jit, normal, quotient, reciprocal, rounded_quotient, tl
+from .lang import at_least, clip, jit, normal, quotient, reciprocal, rounded_quotient, tl
 
 INFINITY = tl.constexpr(math.inf)
 
@@ -44,6 +44,7 @@ NEUTRAL = dict(
     clip_update_norm=math.inf,
     clip_weights=math.inf,
     eps_inside=0.0,
+    eps_floor=0.0,
     lr_in_momentum=0.0,
     nesterov=0.0,
 )
@@ -56,6 +57,7 @@ class RMSPropArgs(NamedTuple):
     one_minus_alpha: Any  # subtracted in float64 by the host: in float32 it would lose digits
     eps_inside: Any  # of the root
     eps_outside: Any
+    eps_floor: Any  # what the root is at least
     momentum: Any
     lr_in_momentum: Any  # not 0 if the buffer holds updates that lr is in
     nesterov: Any
@@ -92,13 +94,19 @@ def inside(eps):
 
 
 @jit
+def denominator(mean_square, args):
+    """Its root, and epsilon where the options have it."""
+    return at_least(tl.sqrt(mean_square) + normal(args.eps_outside), args.eps_floor)
+
+
+@jit
 def rmsprop(grad, state, lr, correction, args):
-    """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, or both."""
+    """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, both, or as its least value."""
     (square_avg,) = state
     args = RMSPropArgs(*args)
     square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
-    denominator = tl.sqrt(tl.fma(square_avg, correction, inside(args.eps_inside))) + normal(args.eps_outside)
-    return quotient(lr * grad, denominator), (square_avg,)
+    mean_square = tl.fma(square_avg, correction, inside(args.eps_inside))
+    return quotient(lr * grad, denominator(mean_square, args)), (square_avg,)
 
 
 @jit
@@ -109,8 +117,7 @@ def rmsprop_centered(grad, state, lr, correction, args):
     square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
     grad_avg = ema(grad_avg, grad, args.alpha, args.one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
-    denominator = tl.sqrt(variance + inside(args.eps_inside)) + normal(args.eps_outside)
-    return quotient(lr * grad, denominator), (square_avg, grad_avg)
+    return quotient(lr * grad, denominator(variance + inside(args.eps_inside), args)), (square_avg, grad_avg)
 
 
 @jit

@@ -16,6 +16,7 @@ OPTIONS = {
 FAMILY = {
     "inside": dict(eps_placement="inside", eps=1e-3),
     "both, lr in momentum": dict(eps_placement="both", eps=1e-2, momentum=0.9, lr_in_momentum=True),
+    "floor": dict(eps_placement="floor", eps=0.3, alpha=0.9, momentum=0.9),
     "nesterov": dict(momentum=0.9, nesterov=True, initial_square_avg=1.0),
     "centered, nesterov, lr in momentum": dict(centered=True, momentum=0.5, nesterov=True, lr_in_momentum=True, eps=1e-2),
     "decoupled": dict(weight_decay=0.1, decoupled_weight_decay=True, rescale_grad=0.125),

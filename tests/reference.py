@@ -115,6 +115,7 @@ def rmsprop(param, grad, state, norm=0.0, step=1, **options):
     lr, alpha, eps, momentum = (options[key] for key in ("lr", "alpha", "eps", "momentum"))
     inside = eps if options.get("eps_placement", "outside") in ("inside", "both") else 0.0
     outside = eps if options.get("eps_placement", "outside") in ("outside", "both") else 0.0
+    floor = eps if options.get("eps_placement") == "floor" else 0.0
     unbias = 1 / (1 - alpha**step) if options.get("bias_correction") else 1.0
     grad, size = gradient(param, grad, norm, **options)
     new, sizes = {}, {}
@@ -126,7 +127,7 @@ def rmsprop(param, grad, state, norm=0.0, step=1, **options):
         sizes["grad_avg"] = alpha * np.abs(state["grad_avg"]) + (1 - alpha) * size
         variance = np.maximum(variance - (unbias * new["grad_avg"]) ** 2, 0)
         variance_size = variance_size + (unbias * sizes["grad_avg"]) ** 2
-    root = np.sqrt(variance + inside) + outside
+    root = np.maximum(np.sqrt(variance + inside) + outside, floor)
     rate = lr * factor(norm, options.get("clip_grad_norm")) if options.get("clip_norm_on") == "update" else lr
     before, after = (rate, 1.0) if options.get("lr_in_momentum") else (1.0, rate)
     update = before * grad / root

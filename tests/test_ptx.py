@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fusedrms.kernels import lang, launch
-from fusedrms.kernels.rules import Common
+from fusedrms.kernels.rules import Common, RMSPropArgs
 from fusedrms.tools.variants import MODES, RULES, variant
 from ptx.compare import differing, of_other_classes
 from ptx.launches import Launch
@@ -46,6 +46,7 @@ CONFIGS = [
 ]
 
 column = Common._fields.index  # of hyperparameters
+ARGS = {name: len(Common._fields) + n for n, name in enumerate(RMSPropArgs._fields)}  # likewise
 
 
 def averages(made: Launch) -> set[str]:
@@ -184,12 +185,21 @@ def test_no_eps_is_too_small(rule, mode, eps):
 @pytest.mark.parametrize("eps", [1e-45, 1e-40, 1e-38])
 def test_an_eps_inside_of_the_root_is_not_flushed(eps):
     made = Launch("rmsprop", "float32", "exact", numels=(1,))
-    _, _, eps_inside, eps_outside, *_ = range(len(Common._fields), made.hyper.shape[1])  # the rule's args, in its order
-    made.hyper[:, [eps_inside, eps_outside, column("lr"), column("decoupled_weight_decay")]] = eps, 0, 1e-3, 0
+    made.hyper[:, [ARGS["eps_inside"], ARGS["eps_outside"], column("lr"), column("decoupled_weight_decay")]] = eps, 0, 1e-3, 0
     for row, (array,) in zip(made.rows, made.memory, strict=True):
         array[:] = dict(grad=1e-23).get(row.name, 0)
     np.testing.assert_allclose(made.on_cpu()[1][0], -1e-26 / 2.0**-63, rtol=1e-6)
     np.testing.assert_allclose(made.on_gpu()[1][0], made.on_cpu()[1][0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rule", "mode"), [("rmsprop", "float32"), ("rmsprop_centered", "float64"), ("rmsprop_momentum", "bfloat16")])
+def test_a_root_that_is_no_less_than_its_floor(rule, mode):
+    for kind in ("random", "edge"):
+        made = Launch(rule, mode, kind)
+        made.hyper[:, [ARGS["eps_inside"], ARGS["eps_outside"], ARGS["eps_floor"]]] = 0, 0, 0.5
+        cpu, gpu = made.on_cpu(), made.on_gpu()
+        check(made, gpu, approximate=False)
+        assert not averages(made) & differing(made, gpu, cpu).keys()
 
 
 @pytest.mark.exhaustive

@@ -35,7 +35,7 @@ hyper = st.fixed_dictionaries(
 family = st.fixed_dictionaries(
     {},
     optional=dict(
-        eps_placement=st.sampled_from(["outside", "inside", "both"]),
+        eps_placement=st.sampled_from(["outside", "inside", "both", "floor"]),
         lr_in_momentum=st.booleans(),
         nesterov=st.booleans(),
         decoupled_weight_decay=st.booleans(),

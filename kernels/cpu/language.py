@@ -9,7 +9,7 @@ from numba.core import types as nt
 from numba.extending import overload
 
 from .. import fma  # noqa: F401 - tl.fma
-from ..lang import clip, constant, is_rule, normal, quotient, reciprocal, rounded_quotient, tl
+from ..lang import at_least, clip, constant, is_rule, normal, quotient, reciprocal, rounded_quotient, tl
 
 
 @overload(tl.sqrt)
@@ -20,6 +20,11 @@ def _sqrt(x):
 @overload(tl.where)
 def _where(condition, a, b):
     return lambda condition, a, b: a if condition else b
+
+
+@numba.njit(error_model="numpy")
+def _at_least(x, least):
+    return least if x < least else x
 
 
 @numba.njit(error_model="numpy")
@@ -61,7 +66,7 @@ def _(x):
 
 
 # written otherwise for GPUs
-_BUILT_IN = {clip: _clip, quotient: _quotient, rounded_quotient: _quotient, reciprocal: _reciprocal, normal: _normal}
+_BUILT_IN = {at_least: _at_least, clip: _clip, quotient: _quotient, rounded_quotient: _quotient, reciprocal: _reciprocal, normal: _normal}
 
 
 def _compiled(value, compute: nt.Float):
