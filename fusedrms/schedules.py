@@ -1,7 +1,8 @@
-"""neon's learning rate schedules, as torch's LRScheduler.
+"""neon's learning rate schedules and TensorFlow's, as torch's LRScheduler.
 
 Each gives a rate that depends on the epoch alone, the number of times `step()` was called, and on the rate that each parameter
-group had at first. `state_dict()` carries everything, so a resumed run has the same rates.
+group had at first. Where it counts steps, call it after each step of the optimizer. `state_dict()` carries everything, so a resumed
+run has the same rates.
 """
 
 import math
@@ -185,3 +186,52 @@ class PolySchedule(_Schedule):
 
     def rate(self, base: float, epoch: int) -> float:
         return base * max(0.0, 1 - epoch / self.total_epochs) ** self.power
+
+
+class ExponentialDecay(_Schedule):
+    """lr * decay_rate**(step / decay_steps), after a rise from 0 over the first steps: EfficientNet's, MobileNet's, NASNet's.
+
+    Args:
+        optimizer: whose learning rates it sets.
+        decay_steps: in how many the rate comes to decay_rate of itself, > 0; EfficientNet: those of 2.4 epochs.
+        decay_rate: >= 0; EfficientNet: 0.97.
+        staircase: whether it falls at once each decay_steps; default False, at every step.
+        warmup_steps: before this one the rate is lr * step / warmup_steps in its place; the decay counts from the start all the
+            same, so that the rate falls at once where it has gone on meanwhile; default 0.
+        least: below which part of lr the rate does not come, from 0 to 1, as it does not in AmoebaNet's code with 1e-4; default 0.
+        last_epoch: as of LRScheduler; default -1, a fresh start.
+
+    Raises:
+        ValueError: another value of these; TypeError: a staircase that is neither True nor False.
+
+    Source: TensorFlow 1's tf.train.exponential_decay; the rise is that of tensorflow/tpu, models/official/efficientnet/utils.py.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        decay_steps: float,
+        decay_rate: float,
+        staircase: bool = False,
+        warmup_steps: int = 0,
+        least: float = 0.0,
+        last_epoch: int = -1,
+    ):
+        self.decay_steps = _number("decay_steps", decay_steps, above=True)
+        self.decay_rate = _number("decay_rate", decay_rate)
+        if not isinstance(staircase, bool):
+            raise TypeError(f"staircase={staircase!r} is not supported: it must be True or False")
+        self.staircase = staircase
+        self.warmup_steps = _number("warmup_steps", warmup_steps)
+        if _number("least", least) > 1:
+            raise ValueError(f"least={least!r} is not supported: it is a part of the learning rate, from 0 to 1")
+        self.least = least
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base: float, epoch: int) -> float:
+        if epoch < self.warmup_steps:
+            part = epoch / self.warmup_steps
+        else:
+            passed = epoch / self.decay_steps
+            part = self.decay_rate ** (math.floor(passed) if self.staircase else passed)
+        return base * max(part, self.least)

@@ -8,7 +8,7 @@ from ..rmsprop import FusedRMSPropGraves
 from .preset import preset
 
 
-@preset(FusedRMSPropGraves)
+@preset(FusedRMSPropGraves, "Graves 2013", "arXiv:1308.0850")
 def graves2013(params: ParamsT) -> dict[str, Any]:
     """The optimizer of Graves, arXiv:1308.0850, with his numbers: decay .95, momentum .9, rate 1e-4, epsilon 1e-4.
 

@@ -10,7 +10,7 @@ from ..rmsprop import FusedRMSProp
 from .preset import positive_or_none, preset
 
 
-@preset(FusedRMSProp)
+@preset(FusedRMSProp, "MXNet 1", "1.9.1")
 def mxnet_rmsprop(
     params: ParamsT,
     learning_rate: float = 0.001,
@@ -61,7 +61,7 @@ def mxnet_rmsprop(
     )
 
 
-@preset(FusedRMSProp)
+@preset(FusedRMSProp, "MXNet 2", "2.0.0b1")
 def mxnet2_rmsprop(
     params: ParamsT,
     learning_rate: float = 0.001,

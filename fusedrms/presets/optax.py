@@ -10,7 +10,7 @@ from ..rmsprop import FusedRMSProp
 from .preset import preset
 
 
-@preset(FusedRMSProp)
+@preset(FusedRMSProp, "optax", "0.2.8")
 def optax_rmsprop(
     params: ParamsT,
     learning_rate: float | Tensor,

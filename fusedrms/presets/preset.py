@@ -13,6 +13,18 @@ _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made", bound=FusedOptimizer)
 
 
+class Preset(NamedTuple):
+    """A function of this package, and what it was read from."""
+
+    make: Callable[..., FusedOptimizer]  # around a function from its arguments to options
+    optimizer: type[FusedOptimizer]
+    system: str
+    version: str
+
+
+PRESETS: dict[str, Preset] = {}  # by the function's name
+
+
 class Source(NamedTuple):
     """The preset that has made an optimizer, whose names its parameter groups may have as well."""
 
@@ -52,10 +64,13 @@ class Source(NamedTuple):
         return {**options, **own}
 
 
-def preset(optimizer: type[_Made]) -> Callable[[Callable[_Arguments, dict[str, Any]]], Callable[_Arguments, _Made]]:
+def preset(
+    optimizer: type[_Made], system: str, version: str
+) -> Callable[[Callable[_Arguments, dict[str, Any]]], Callable[_Arguments, _Made]]:
     """A decorator: the function it is given maps arguments to options of `optimizer`, the one it returns makes the optimizer.
 
     Parameter groups, those that are added later too, may have the arguments' names: the same function translates them.
+    system, version: whose source was read; of a paper, its authors and where it is.
     """
 
     def decorate(options: Callable[_Arguments, dict[str, Any]]) -> Callable[_Arguments, _Made]:
@@ -78,6 +93,7 @@ def preset(optimizer: type[_Made]) -> Callable[[Callable[_Arguments, dict[str, A
         make.__module__ = __package__ or ""  # where users, help() and pickles find it
         make.__signature__ = signature.replace(return_annotation=optimizer)  # pyright: ignore[reportAttributeAccessIssue]
         make.__annotations__ = {**options.__annotations__, "return": optimizer}
+        PRESETS[options.__name__] = Preset(make, optimizer, system, version)
         return make
 
     return decorate

@@ -9,7 +9,7 @@ from ..rmsprop import FusedRMSProp
 from .preset import preset
 
 
-@preset(FusedRMSProp)
+@preset(FusedRMSProp, "timm", "1.0.31")
 def timm_rmsprop_tf(
     params: ParamsT,
     lr: float | Tensor = 1e-2,

@@ -1,0 +1,164 @@
+"""What each preset is, found out by calling it: a row of a table for each, and those that a word is about."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from ..engine.optimizer import FusedOptimizer
+from .preset import PRESETS, Preset
+
+Options = dict[str, Any]
+
+
+class Member(NamedTuple):
+    """One preset. What its arguments can change is told too, as "outside; inside with centered".
+
+    Attributes:
+        name: of the function in :mod:`fusedrms.presets`.
+        make: the function.
+        system: whose optimizer it is.
+        version: of the source that was read, or where the paper is.
+        about: the first line of its docstring.
+        averages: which it can keep: "plain", of squares alone; "centered", of gradients too; "momentum", of updates.
+        eps: where it stands: "outside" of the root, "inside", "both", "floor", the least value of the root.
+        lr: "inside" of the momentum buffer or "outside" of it.
+        start: what the square average starts from.
+        clipping: of what: "value", "norm" of all gradients, "norm of each", "norm, of updates", "weights".
+        decay: of weights: "L2" or "decoupled".
+        numbers: the usual ones by default.
+    """
+
+    name: str
+    make: Callable[..., FusedOptimizer]
+    system: str
+    version: str
+    about: str
+    averages: str
+    eps: str
+    lr: str
+    start: str
+    clipping: str
+    decay: str
+    numbers: str
+
+
+def options_of(preset: Preset, **arguments: Any) -> Options:
+    """All options of the optimizer that a preset makes; an argument without a default, a learning rate, is 1 if it is not given."""
+    needed = {name: 1.0 for name, parameter in _arguments(preset).items() if parameter.default is parameter.empty}
+    return preset.optimizer._class_defaults() | inspect.unwrap(preset.make)(None, **{**needed, **arguments})
+
+
+def _arguments(preset: Preset) -> dict[str, inspect.Parameter]:
+    return {name: parameter for name, parameter in inspect.signature(preset.make).parameters.items() if name != "params"}
+
+
+def _another(default: Any) -> Any:
+    """A value that an argument with this default may have, too."""
+    return not default if isinstance(default, bool) else 0.5
+
+
+def _ways(preset: Preset) -> Iterator[tuple[str, Options]]:
+    """The options by default, and with one or two arguments that have another value, and which these are."""
+    others = {name: _another(each.default) for name, each in _arguments(preset).items() if not isinstance(each.default, str)}
+    for n in range(3):
+        for names in itertools.combinations(others, n):
+            said = (name if others[name] else f"{name}=False" for name in names)
+            try:
+                yield " and ".join(said), options_of(preset, **{name: others[name] for name in names})
+            except ValueError:  # these two exclude each other
+                continue
+
+
+def _averages(options: Options) -> str:
+    return ", ".join(word for word in ("centered", "momentum") if options.get(word)) or "plain"
+
+
+def _clipping(options: Options) -> list[str]:
+    found = ["value"] if options["clip_grad_value"] else []
+    if options["clip_grad_norm"]:
+        of_each = options["clip_norm_over"] == "parameter"
+        found.append("norm, of updates" if options.get("clip_norm_on") == "update" else "norm of each" if of_each else "norm")
+    return found + (["weights"] if options["clip_weights"] else [])
+
+
+def _all(values: Iterator[str] | list[str]) -> str:
+    return ", ".join(dict.fromkeys(value for value in values if value)) or "–"
+
+
+def _with(ways: list[tuple[str, Options]], option: str) -> str:
+    """An option's value by default, and what arguments make of it."""
+    found = {str(ways[0][1][option]): ""}
+    for said, options in ways:
+        found.setdefault(str(options[option]), said)
+    return "; ".join(f"{value} with {said}" if said else value for value, said in found.items())
+
+
+def _start(ways: list[tuple[str, Options]]) -> str:
+    """Of the square average; 0 where there is no choice."""
+    start = ways[0][1].get("initial_square_avg", 0)
+    alone = [said for said, options in ways if options.get("initial_square_avg", 0) != start and " and " not in said]
+    return " or ".join([f"{start:g}", *alone])
+
+
+def _numbers(preset: Preset, options: Options) -> str:
+    known = {name: options[name] for name in ("lr", "alpha", "momentum", "eps") if options.get(name)}
+    if any(parameter.default is parameter.empty for parameter in _arguments(preset).values()):
+        del known["lr"]
+    return ", ".join(f"{name} {value:g}" for name, value in known.items())
+
+
+def _member(name: str, preset: Preset) -> Member:
+    ways = list(_ways(preset))
+    every, default = [options for _, options in ways], ways[0][1]
+    is_family = "alpha" in default  # SMORMS3 has no choice
+    return Member(
+        name=name,
+        make=preset.make,
+        system=preset.system,
+        version=preset.version,
+        about=(inspect.getdoc(preset.make) or "").partition("\n")[0],
+        averages=_all(word for options in every for word in _averages(options).split(", ")) if is_family else "SMORMS3",
+        eps=_with(ways, "eps_placement") if is_family else "both",
+        lr=_all(["outside", "inside"][options["lr_in_momentum"]] if options["momentum"] else "" for options in every) if is_family else "–",
+        start=_start(ways),
+        clipping=_all([word for options in every for word in _clipping(options)]),
+        decay=_all(["L2", "decoupled"][options["decoupled_weight_decay"]] if options["weight_decay"] else "" for options in every),
+        numbers=_numbers(preset, default),
+    )
+
+
+def find(words: str = "") -> list[Member]:
+    """The presets whose name, system or documentation has all of the words, in any case: ``find("dqn")``, ``find("graves epsilon")``.
+
+    Args:
+        words: separated by spaces; default "", all presets.
+
+    Returns:
+        What each is, in the order of their names; nothing if there is none.
+
+    Raises:
+        TypeError: words that are no text.
+    """
+    if not isinstance(words, str):
+        raise TypeError(f"words={words!r}: it must be text, such as 'dqn'")
+    return [
+        _member(name, preset)
+        for name, preset in sorted(PRESETS.items())
+        if all(word in f"{name} {preset.system} {preset.version} {inspect.getdoc(preset.make)}".lower() for word in words.lower().split())
+    ]
+
+
+def named(word: str) -> Preset:
+    """The preset of a name, or of its beginning: "keras_rmsprop", "keras", "dqn".
+
+    Raises:
+        ValueError: it begins no name, or several.
+    """
+    begin = [name for name in PRESETS if name.startswith(word)] if word else []
+    for name in (word, f"{word}_rmsprop", *(begin if len(begin) == 1 else ())):
+        if name in PRESETS:
+            return PRESETS[name]
+    about = [member.name for member in find(word)] if word else []
+    choice = ", ".join(sorted(begin or about or PRESETS))
+    raise ValueError(f"{word!r} is {'not one preset' if begin else 'no preset'}: take one of {choice}")
