@@ -1,6 +1,8 @@
 """The tables of the documents: each stands after a marker that names its file of figures, and comes from that file alone.
 
 <!-- from bench/results/cpu-AMD_EPYC/step.json: torch -->
+
+What presets are comes from their code: <!-- from fusedrms/presets: presets -->.
 """
 
 import pathlib
@@ -41,7 +43,7 @@ def filled(text: str, root: pathlib.Path = ROOT) -> str:
         lines.append(line)
         if marker := marked(line):
             path, name = marker
-            lines += TABLES[name](load(root / path))
+            lines += TABLES[name](load(root / path) if path.endswith(".json") else {})
             stale = True
     return "\n".join(lines)
 

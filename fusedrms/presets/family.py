@@ -5,10 +5,20 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from torch.optim.optimizer import ParamsT
+
 from ..engine.optimizer import FusedOptimizer
 from .preset import PRESETS, Preset
 
 Options = dict[str, Any]
+
+LETTERS = dict(lr="lr", alpha="α", momentum="μ", eps="ε")
+HEADERS = "preset", "source", "averages", "ε", "lr", "from", "clips", "decays", "by default"
+LEGEND = (
+    "α: decay of the averages. μ: momentum. ε: outside of the root, inside, both, or the floor of it. lr: inside of the momentum or "
+    "outside. from: what the square average begins with. clips: gradients by value or by the norm of all or of each; weights. "
+    "decays: weights, L2 or decoupled."
+)
 
 
 class Member(NamedTuple):
@@ -44,9 +54,26 @@ class Member(NamedTuple):
 
 
 def options_of(preset: Preset, **arguments: Any) -> Options:
-    """All options of the optimizer that a preset makes; an argument without a default, a learning rate, is 1 if it is not given."""
-    needed = {name: 1.0 for name, parameter in _arguments(preset).items() if parameter.default is parameter.empty}
-    return preset.optimizer._class_defaults() | inspect.unwrap(preset.make)(None, **{**needed, **arguments})
+    """All options of the optimizer that a preset makes."""
+    return preset.optimizer._class_defaults() | inspect.unwrap(preset.make)(None, **{**_needed(preset), **arguments})
+
+
+def made(preset: Preset, params: ParamsT, lr: float) -> FusedOptimizer:
+    """The optimizer that a preset makes by default, with another learning rate."""
+    optimizer = preset.make(params, **_needed(preset))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return optimizer
+
+
+def _needed(preset: Preset) -> Options:
+    """The arguments without a default, learning rates, as 1."""
+    return {name: 1.0 for name, parameter in _arguments(preset).items() if parameter.default is parameter.empty}
+
+
+def needs_lr(preset: Preset) -> bool:
+    """Whether its learning rate has no default."""
+    return bool(_needed(preset))
 
 
 def _arguments(preset: Preset) -> dict[str, inspect.Parameter]:
@@ -68,6 +95,22 @@ def _ways(preset: Preset) -> Iterator[tuple[str, Options]]:
                 yield " and ".join(said), options_of(preset, **{name: others[name] for name in names})
             except ValueError:  # these two exclude each other
                 continue
+
+
+def equations(options: Options) -> str:
+    """The rule that options make, without clipping and decay of weights, in the letters of docs/coming_from.md."""
+    if "alpha" not in options:
+        return "SMORMS3: w ← w − g·min(lr, m²/(v + ε)) / (√v + ε)"
+    d = "(v − m²)" if options["centered"] else "v"
+    bare, inside = d.strip("()"), f"√({d.strip('()')} + ε)"
+    root = {"outside": f"(√{d} + ε)", "inside": inside, "both": f"({inside} + ε)", "floor": f"max(√{d}, ε)"}[options["eps_placement"]]
+    start = options["initial_square_avg"]
+    lines = [f"v ← α·v + (1 − α)·g²{f', from {start:g}' if start else ''}"]
+    lines += ["m ← α·m + (1 − α)·g"] if "m" in bare else []
+    if not options["momentum"]:
+        return "; ".join([*lines, f"w ← w − lr·g / {root}"])
+    within, without = ("lr·", "") if options["lr_in_momentum"] else ("", "lr·")
+    return "; ".join([*lines, f"b ← μ·b + {within}g / {root}; w ← w − {without}b"])
 
 
 def _averages(options: Options) -> str:
@@ -102,10 +145,10 @@ def _start(ways: list[tuple[str, Options]]) -> str:
 
 
 def _numbers(preset: Preset, options: Options) -> str:
-    known = {name: options[name] for name in ("lr", "alpha", "momentum", "eps") if options.get(name)}
-    if any(parameter.default is parameter.empty for parameter in _arguments(preset).values()):
+    known = {letter: options[name] for name, letter in LETTERS.items() if options.get(name)}
+    if needs_lr(preset):
         del known["lr"]
-    return ", ".join(f"{name} {value:g}" for name, value in known.items())
+    return ", ".join(f"{letter} {value:.4g}" for letter, value in known.items())
 
 
 def _member(name: str, preset: Preset) -> Member:

@@ -50,7 +50,7 @@ def dqn_zoo(params: ParamsT, learning_rate: float | Tensor = 0.00025, optimizer_
 
     Source: dqn_zoo, dqn/run_atari.py, whose optimizer is optax.rmsprop. It makes the steps of :func:`dqn2015`.
     """
-    return dict(lr=learning_rate, alpha=0.95, eps=optimizer_epsilon, centered=True, eps_placement="inside", lr_in_momentum=True)
+    return dict(lr=learning_rate, alpha=0.95, eps=optimizer_epsilon, centered=True, eps_placement="inside")
 
 
 @preset(FusedRMSProp, "Dopamine", "5873f54 (2026)")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from ..version import __version__
-from . import bench, compile, doctor, inspect, printing, tune
+from . import bench, compile, doctor, inspect, presets, printing, tune
 from .errors import UserError
 
 
@@ -41,6 +41,12 @@ COMMANDS = {
     ),
     "bench": Command(
         bench.add_arguments, bench.run, "time steps beside torch's optimizers, and write the report", "fusedrms bench --quick"
+    ),
+    "presets": Command(
+        presets.add_arguments,
+        presets.run,
+        "show what each preset is, and how two of them differ",
+        "fusedrms presets dqn, or fusedrms presets --diff tensorflow torch",
     ),
     "compile": Command(
         compile.add_arguments,
