@@ -57,15 +57,14 @@ def differences(old: dict, new: dict) -> list[str]:
         return ["the cases are others: record them with --write"]
     found = []
     for before, after in zip(old["cases"], new["cases"], strict=True):
-        distance = max(
-            abs(a - b)
-            for one, other in zip(before["steps"], after["steps"], strict=True)
-            for x, y in zip(one, other, strict=True)
-            for a, b in zip(x, y, strict=True)
-        )
+        distance = np.abs(_flat(before["steps"]) - _flat(after["steps"])).max()  # NaN, if there is one
         if not distance <= TOLERANCE[before["dtype"]]:
             found.append(f"{before['preset']}({before['arguments']}) {before['helpers']}: {distance:.3g} apart")
     return found
+
+
+def _flat(steps: list[list[list[float]]]) -> np.ndarray:
+    return np.concatenate([array for arrays in steps for array in arrays])
 
 
 def _given(case: dict) -> dict:
