@@ -2,6 +2,7 @@
 
     python examples/train_a3c.py                        # a minute or so on 2 CPU cores
     python examples/train_a3c.py --algorithm a3c --workers 8
+    python examples/train_a3c.py --lock                 # workers step one at a time
     python examples/train_a3c.py --optimizer by-hand    # the usual RMSProp in Python in place of FusedRMSProp
 
 A3C is that of Mnih et al., arXiv:1602.01783, algorithm S3. Each worker copies the shared parameters, plays a few steps, and has the
@@ -31,7 +32,7 @@ from a3c.cartpole import ActorCritic, Players, evaluate, loss
 from a3c.course import FINAL_EPISODES, FINAL_SEED, Course, Spent
 from a3c.options import parser
 from a3c.workers import WorkerDied, workers
-from fusedrms import FusedRMSProp
+from fusedrms import presets
 from fusedrms.engine.optimizer import FusedOptimizer
 from fusedrms.tools.printing import console, plain_where_needed
 from training.folder import locked, new_folder
@@ -44,7 +45,7 @@ def rmsprop(name: str, params: Iterable[nn.Parameter], args: argparse.Namespace)
     """RMSProp as A3C has it."""
     if name == "by-hand":
         return SharedRMSProp(params, lr=args.lr, alpha=0.99, eps=args.eps, clip_grad_norm=args.clip)
-    return FusedRMSProp(params, lr=args.lr, alpha=0.99, eps=args.eps, eps_placement="inside", lr_in_momentum=True, clip_grad_norm=args.clip)
+    return presets.a3c2016(params, args.lr, epsilon=args.eps, clip_norm=args.clip)
 
 
 class Learner:
@@ -101,7 +102,7 @@ def work(number: int, pipe: Connection, shared: Shared, args: argparse.Namespace
 def a3c(model: ActorCritic, args: argparse.Namespace, course: Course) -> None:
     shared = Shared(
         model.share_memory(),
-        rmsprop(args.optimizer, model.parameters(), args).share_memory(),
+        rmsprop(args.optimizer, model.parameters(), args).share_memory(**(dict(lock=True) if args.lock else {})),
         torch.zeros(args.workers, dtype=torch.int64).share_memory_(),
         torch.zeros(1, dtype=torch.bool).share_memory_(),
     )
@@ -170,6 +171,8 @@ def train(args: argparse.Namespace, folder: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     command = parser(__doc__)
     args = command.parse_args(argv)
+    if args.lock and args.optimizer == "by-hand":
+        command.error("--lock: RMSProp by hand has none; leave it out, or --optimizer")
     try:
         folder = new_folder(args.output, "name a new or empty folder")
         with locked(folder):

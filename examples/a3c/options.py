@@ -29,5 +29,6 @@ def parser(about: str | None) -> argparse.ArgumentParser:
         result.add_argument(name, default=default, type=rule.parse, metavar=rule.metavar, help=f"{meaning} (default: {default})")
     result.add_argument("--algorithm", default="both", choices=("a3c", "a2c", "both"), help="what to learn by (default: both)")
     result.add_argument("--optimizer", default=OPTIMIZERS[0], choices=OPTIMIZERS, help=f"of both (default: {OPTIMIZERS[0]})")
+    result.add_argument("--lock", action="store_true", help="have A3C's workers step one at a time, by share_memory(lock=True)")
     result.add_argument("--output", type=place, metavar="FOLDER", help="new or empty folder to write to (default: runs/<time>)")
     return result

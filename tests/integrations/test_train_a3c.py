@@ -159,6 +159,7 @@ def test_a_worker_fails(capfd):
         (("--output", ""), "names no place"),
         (("--output", "."), "already exists; name a new or empty folder\n"),
         (("--worker", "2"), "unrecognized arguments"),
+        (("--lock", "--optimizer", "by-hand"), "--lock: RMSProp by hand has none"),
     ],
 )
 def test_wrong_options(capsys, given, message):
