@@ -9,6 +9,7 @@ import torch
 
 from cases import BF16, F32, F64
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, presets
+from fusedrms.kernels import lang
 from pairs import pairwise
 from systems import RULES
 from tools import STATES, exact, parameters, random_grads, twins
@@ -123,6 +124,7 @@ def test_against_reference(name, options):
 
 @pytest.mark.exhaustive
 @pytest.mark.interpret
+@pytest.mark.skipif(not lang.interpreted(), reason="natively it is the test above")
 @pytest.mark.parametrize("which", [0, -1])
 @pytest.mark.parametrize("name", PRESETS)
 def test_against_reference_on_triton(name, which):
