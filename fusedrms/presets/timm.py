@@ -7,6 +7,7 @@ from torch.optim.optimizer import ParamsT
 
 from ..rmsprop import FusedRMSProp
 from .preset import preset
+from .tensorflow import tensorflow_options
 
 
 @preset(FusedRMSProp, "timm", "1.0.31")
@@ -44,18 +45,11 @@ def timm_rmsprop_tf(
 
     Source: timm, timm/optim/rmsprop_tf.py of timm 1.0.31; what EfficientNet, MobileNet and stable-baselines3 train with.
     """
-    return dict(
-        lr=lr,
-        alpha=alpha,
-        eps=eps,
+    return tensorflow_options(lr, alpha, momentum, eps, centered) | dict(
         weight_decay=weight_decay,
-        momentum=momentum,
-        centered=centered,
-        eps_placement="inside",
         lr_in_momentum=lr_in_momentum,
         decoupled_weight_decay=decoupled_decay,
         corrected_weight_decay=corrected_weight_decay if decoupled_decay else False,
         caution=caution if momentum else False,
         foreach=foreach,
-        initial_square_avg=1.0,
     )
