@@ -83,7 +83,7 @@ def main() -> int:
         known.update({package: version(package) for package in ("scikit-learn", "gymnasium")})
         rates = {key: problem.lr for key, problem in PROBLEMS.items()}
         results = {**known, "seeds": given.seeds, "lr": rates, "groups": compared(given.seeds)}
-    print("\n".join(["", *TABLES["family"](results)]))
+    print("\n".join(["", *TABLES["compared"](results)]))
     with writing(parser):
         write(given.output / "family.json", dumped(results, "groups"))
         plot(results, given.output / "family.png")

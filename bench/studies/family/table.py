@@ -50,7 +50,7 @@ def _presets(group: Group) -> str:
     return "; ".join(", ".join(f"`{name}`" for name in names) for names in group["presets"])
 
 
-def _family(results: dict) -> list[str]:
+def _compared(results: dict) -> list[str]:
     groups = results["groups"]
     base = baseline(groups)
     rows = [
@@ -75,4 +75,4 @@ def _every(_: dict) -> list[str]:
     return table(HEADERS, rows)
 
 
-TABLES: dict[str, Callable[[dict], list[str]]] = {"family": _family, "presets": _every}
+TABLES: dict[str, Callable[[dict], list[str]]] = {"compared": _compared, "presets": _every}
