@@ -13,7 +13,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed test test-all test-integrations test-versions lint fix tune bench gpu gpu-rehearsal sanitize clean
+.PHONY: help install train train-distributed test test-all test-integrations test-versions test-recorded lint fix tune bench gpu gpu-rehearsal sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -52,6 +52,9 @@ test-integrations: $(VENV)/.installed-integrations  ## the optimizers in other p
 
 test-versions: $(VENV)/.installed-versions  ## some tests with older and newer versions, each in its own gigabytes; ARGS=--list
 	$(BIN)/nox --noxfile tests/noxfile.py $(ARGS); worst=$$?; $(BIN)/python -m bench.report --documents && exit $$worst
+
+test-recorded: $(VENV)/.installed-versions  ## other systems against what was recorded of them; ARGS="--session recorded-mlx -- --write"
+	$(BIN)/nox --noxfile tests/noxfile.py --tags recorded $(ARGS)
 
 $(VENV)/.installed-%: $(INSTALLED)
 	$(LOCKED) sh -ec 'test $@ -nt $(INSTALLED) && exit 0; \

@@ -10,8 +10,8 @@ The recipe is that of Tan and Le, arXiv:1905.11946, section 5.2: RMSProp with de
 weight decay 1e-5, and a learning rate of 0.256 that decays by 0.97 every 2.4 epochs. The rest is in the published code,
 github.com/tensorflow/tpu, models/official/efficientnet: epsilon 0.001 (utils.py, build_optimizer), a rate of 0.016 for each 256 images of
 a batch, so that 0.256 belongs to 4,096, averages of decay 0.9999 that warm up with the number of steps, label smoothing 0.1, no
-decay of batch norm's weights (main.py), batch norm epsilon 0.001 and dropout 0.2 (efficientnet_builder.py). TensorFlow's RMSProp has
-epsilon inside of the root, the rate inside of the momentum, and square averages from 1. Stochastic depth and augmentation are left out.
+decay of batch norm's weights (main.py), batch norm epsilon 0.001 and dropout 0.2 (efficientnet_builder.py). presets.efficientnet has the
+rule, schedules.ExponentialDecay the schedule. Stochastic depth and augmentation are left out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import update_bn
 
-from fusedrms import FusedRMSProp
+from fusedrms import presets
+from fusedrms.schedules import ExponentialDecay
 from fusedrms.tools.printing import plain_where_needed
 from shapes import CLASSES, draw
 from training.options import available
@@ -83,15 +83,6 @@ def groups(model: nn.Module) -> list[dict]:
     return [dict(params=others, weight_decay=1e-5), dict(params=norms, weight_decay=0.0)]
 
 
-def rate(step: int, steps_per_epoch: int) -> float:
-    """Learning-rate factor, as build_learning_rate in utils.py has it.
-
-    In 350 epochs it falls to 0.012. In a short run it hardly falls, so that parameters stay restless, and averages make up for it.
-    """
-    warmup = int(WARMUP * steps_per_epoch)
-    return step / warmup if step < warmup else 0.97 ** (step // (2.4 * steps_per_epoch))
-
-
 @torch.no_grad()
 def accuracy(model: nn.Module, train: Tensor, images: Tensor, labels: Tensor) -> float:
     """Share of the images that are told rightly, in percent.
@@ -113,20 +104,15 @@ def train(args: argparse.Namespace) -> None:
     held_out = tuple(t.to(args.device) for t in draw(max(1, args.images // 4), 2 * args.seed + 1))
     torch.manual_seed(args.seed)
     model = convert_conv2d_weight_memory_format(efficientnet().to(args.device), torch.channels_last)  # faster on a CPU
-    optimizer = FusedRMSProp(
+    optimizer = presets.efficientnet(
         groups(model),
-        lr=args.lr * args.batch / BATCH_OF_RATE,
-        alpha=0.9,
-        momentum=0.9,
-        eps=1e-3,
-        eps_placement="inside",
-        lr_in_momentum=True,
-        initial_square_avg=1.0,
-        ema_decay=args.ema_decay,
-        ema_warmup=True,  # decay (1 + t) / (10 + t) at step t: below 0.9999 until step 90,000, so a short run averages about its last ninth
+        base_learning_rate=args.lr * 256 / BATCH_OF_RATE,
+        moving_average_decay=args.ema_decay,  # warms up: below 0.9999 until step 90,000, so a short run averages about its last ninth
+        train_batch_size=args.batch,
     )
     steps = len(images) // args.batch
-    schedule = LambdaLR(optimizer, lambda step: rate(step, steps))
+    # In 350 epochs it falls to 0.012. In a short run it hardly falls, so that parameters stay restless, and averages make up for it.
+    schedule = ExponentialDecay(optimizer, 2.4 * steps, 0.97, staircase=True, warmup_steps=int(WARMUP * steps))
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(images):,} images and {len(held_out[1]):,} held out")
     ahead, last = 0, (0.0, 0.0)
     for epoch in range(1, args.epochs + 1):

@@ -202,7 +202,7 @@ class ExponentialDecay(_Schedule):
         last_epoch: as of LRScheduler; default -1, a fresh start.
 
     Raises:
-        ValueError: another value of these; TypeError: a staircase that is neither True nor False.
+        ValueError: another value of these.
 
     Source: TensorFlow 1's tf.train.exponential_decay; the rise is that of tensorflow/tpu, models/official/efficientnet/utils.py.
     """
@@ -220,7 +220,7 @@ class ExponentialDecay(_Schedule):
         self.decay_steps = _number("decay_steps", decay_steps, above=True)
         self.decay_rate = _number("decay_rate", decay_rate)
         if not isinstance(staircase, bool):
-            raise TypeError(f"staircase={staircase!r} is not supported: it must be True or False")
+            raise ValueError(f"staircase={staircase!r} is not supported: it must be True or False")
         self.staircase = staircase
         self.warmup_steps = _number("warmup_steps", warmup_steps)
         if _number("least", least) > 1:

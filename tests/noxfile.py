@@ -1,6 +1,8 @@
 """The tests that are most likely to differ by version, in an environment for each row of a table: make test-versions.
 
 ARGS=--list names the rows, ARGS="--session NAME" runs one. Environments stay in .nox for the next run.
+
+Other sessions hold systems, which cannot be where this project is, against what was recorded of them: make test-recorded.
 """
 
 import pathlib
@@ -69,3 +71,47 @@ def versions(row: Row) -> Callable[[nox.Session], None]:
 
 for row in ROWS:
     nox.session(versions(row), python=row.python, name=f"py{row.python}-torch{row.torch}")
+
+
+class Recorded(NamedTuple):
+    """The environment of a system's sessions: what is installed, and before that what it is built with."""
+
+    packages: tuple[str, ...]
+    python: str = "3.11"
+    built_with: tuple[str, ...] = ()
+    source: bool = False  # whether it is in no package, and where it is must be told
+
+
+CHAINER = Recorded(("chainer==7.8.1", "numpy==1.23.5"), built_with=("setuptools<66", "wheel", "numpy==1.23.5"))
+THEANO = Recorded(("Theano==1.0.5", "Lasagne==0.1", "numpy==1.23.5"), built_with=("setuptools<60", "wheel", "numpy==1.23.5"))
+RECORDED = {
+    "chainer": CHAINER,
+    "jax": Recorded(("jax==0.10.2",)),
+    "mlx": Recorded(("mlx[cpu]==0.32.4", "numpy")),
+    "paddle": Recorded(("paddlepaddle==3.3.1", "setuptools")),
+    "tensorflow": Recorded(("tensorflow-cpu==2.15.1",)),
+    "mindspore": Recorded(("mindspore==2.10.0",)),
+    "lasagne": THEANO,
+    "theano": THEANO._replace(source=True),
+    "blocks": THEANO._replace(source=True, packages=(*THEANO.packages, "six", "toolz", "picklable_itertools", "pyyaml")),
+}
+
+
+def recorded(system: str, environment: Recorded) -> Callable[[nox.Session], None]:
+    """The session of a system."""
+
+    def run(session: nox.Session) -> None:
+        if environment.source and "--source" not in session.posargs:
+            session.skip("say where it is: -- --check --source PATH")
+        if environment.built_with:
+            session.install(*environment.built_with)
+        session.install(*environment.packages, *(["--no-build-isolation"] if environment.built_with else []))
+        session.run("python", str(ROOT / "tests" / "recorded"), system, *(session.posargs or ["--check"]))
+
+    run.__doc__ = ", ".join(environment.packages)
+    return run
+
+
+for system, environment in RECORDED.items():
+    name = f"recorded-{system}"
+    nox.session(recorded(system, environment), python=environment.python, name=name, tags=["recorded"], default=False)

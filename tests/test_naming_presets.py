@@ -45,6 +45,39 @@ GROUPS = [
     ("puzzlelib_rmsprop_graves", dict(), dict(momRate=0.1), dict(momentum=0.1)),
     ("puzzlelib_smorms3", dict(), dict(learnRate=0.1, epsilon=1e-3), dict(lr=0.1, eps=1e-3)),
     ("graves2013", dict(), dict(), dict()),
+    ("theano_rmsprop", dict(), dict(), dict()),
+    ("torch_rmsprop", dict(), dict(alpha=0.5, centered=True), dict(alpha=0.5, centered=True)),
+    ("torch7_rmsprop", dict(), dict(weightDecay=0.1, initialMean=1.0), dict(weight_decay=0.1, initial_square_avg=1.0)),
+    ("chainer_rmsprop", dict(), dict(eps=0.1, eps_inside_sqrt=True), dict(eps=0.1, eps_placement="inside")),
+    ("chainer_rmsprop_graves", dict(), dict(alpha=0.5), dict(alpha=0.5)),
+    ("chainer_smorms3", dict(), dict(lr=0.1), dict(lr=0.1)),
+    ("paddle_rmsprop", dict(learning_rate=0.1), dict(rho=0.5, weight_decay=0.1), dict(alpha=0.5, weight_decay=0.1)),
+    ("mindspore_rmsprop", dict(), dict(loss_scale=4.0, decay=0.5), dict(rescale_grad=0.25, alpha=0.5)),
+    ("mlx_rmsprop", dict(learning_rate=0.1), dict(alpha=0.5), dict(alpha=0.5)),
+    ("jax_rmsprop", dict(step_size=0.1), dict(step_size=0.2, gamma=0.5), dict(lr=0.2, alpha=0.5)),
+    ("jax_rmsprop_momentum", dict(step_size=0.1), dict(momentum=0.5), dict(momentum=0.5)),
+    ("keras2_rmsprop", dict(), dict(momentum=0.5, epsilon=None), dict(momentum=0.5, eps_placement="inside")),
+    (
+        "keras2_rmsprop",
+        dict(),
+        dict(clipnorm=2.0, clipvalue=1.0),
+        dict(clip_grad_norm=2.0, clip_norm_over="parameter", clip_grad_value=1.0),
+    ),
+    ("tf_slim_rmsprop", dict(), dict(moving_average_decay=0.5), dict(ema_decay=0.5, ema_warmup=True)),
+    ("lasagne_rmsprop", dict(), dict(rho=0.5), dict(alpha=0.5)),
+    ("blocks_rmsprop", dict(), dict(max_scaling=4.0), dict(eps=0.25)),
+    ("caffe_rmsprop", dict(base_lr=0.1), dict(clip_gradients=8.0, iter_size=4), dict(clip_grad_norm=2.0, rescale_grad=0.25)),
+    ("dl4j_rmsprop", dict(), dict(epsilon=0.5), dict(eps=0.5, initial_square_avg=0.5)),
+    ("flux_rmsprop", dict(), dict(centred=True), dict(centered=True)),
+    ("dqn2015", dict(), dict(wc=0.1, minibatch_size=1), dict(weight_decay=0.1, rescale_grad=1.0)),
+    ("dqn_zoo", dict(), dict(optimizer_epsilon=0.5), dict(eps=0.5)),
+    ("dopamine", dict(), dict(centered=False), dict(centered=False)),
+    ("a3c2016", dict(), dict(eta=0.1, clip_norm=40.0), dict(lr=0.1, clip_grad_norm=40.0)),
+    ("impala2018", dict(), dict(clip_norm=40.0, decay=0.5), dict(clip_grad_norm=40.0, alpha=0.5)),
+    ("efficientnet", dict(), dict(train_batch_size=4096, moving_average_decay=0.5), dict(lr=0.256, ema_decay=0.5)),
+    ("efficientnet", dict(), dict(moving_average_decay=None), dict(ema_decay=None, ema_warmup=False)),
+    ("mobilenet_v3", dict(), dict(rmsprop_momentum=0.5), dict(momentum=0.5)),
+    ("nasnet", dict(learning_rate=0.1), dict(opt_epsilon=0.5), dict(eps=0.5)),
 ]
 
 
@@ -74,8 +107,8 @@ def test_groups_in_the_names_of_the_source(name, arguments, of_group, differs):
 
 
 def test_every_preset_translates():
-    made = {name for name, value in vars(presets).items() if inspect.isfunction(value) and hasattr(value, "__wrapped__")}
-    assert made == {name for name, *_ in GROUPS}
+    exported = {name for name, value in vars(presets).items() if inspect.isfunction(value) and hasattr(value, "__wrapped__")}
+    assert exported == {name for name, *_ in GROUPS} == {member.name for member in presets.find()}
 
 
 def test_groups_in_the_names_of_the_class():

@@ -74,6 +74,17 @@ def test_limits_that_are_off():
         ("keras_rmsprop", dict(clipnorm=float("nan")), "clip_grad_norm=nan"),
         ("tensorflow_rmsprop", dict(learning_rate=-1), "Invalid learning rate: -1"),
         ("optax_rmsprop", dict(learning_rate=0.1, decay=1.0, bias_correction=True), "alpha < 1"),
+        ("chainer_rmsprop", dict(eps_inside_sqrt="no"), "eps_inside_sqrt=.no."),
+        ("keras2_rmsprop", dict(clipnorm=1.0, global_clipnorm=2.0), r"clipnorm=1.0 and global_clipnorm=2.0.*only one"),
+        ("blocks_rmsprop", dict(max_scaling=0), "max_scaling=0 .* > 0"),
+        ("caffe_rmsprop", dict(base_lr=0.1, iter_size=0), "iter_size=0 .* > 0"),
+        ("caffe_rmsprop", dict(base_lr=0.1, clip_gradients=0), "clip_grad_norm=0"),
+        ("mindspore_rmsprop", dict(loss_scale=-1.0), "loss_scale=-1.0 .* > 0"),
+        ("dqn2015", dict(minibatch_size=0), "minibatch_size=0 .* > 0"),
+        ("efficientnet", dict(train_batch_size="2048"), "train_batch_size='2048' .* > 0"),
+        ("efficientnet", dict(moving_average_decay=2.0), "ema_decay=2.0|ema_decay value: 2.0"),
+        ("torch_rmsprop", dict(differentiable=True), "differentiable"),
+        ("a3c2016", dict(clip_norm="40"), "clip_grad_norm='40'"),
     ],
 )
 def test_errors(name, options, message):

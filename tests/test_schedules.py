@@ -1,4 +1,4 @@
-"""neon's schedules: the rates that its documentation lists, as LRSchedulers that resume."""
+"""neon's schedules, by the rates that its documentation lists, and TensorFlow's, as LRSchedulers that resume."""
 
 import pytest
 import torch
@@ -18,6 +18,15 @@ RATES = [
     ("ExpSchedule", dict(decay=0.5), 1.0, [1 / (1 + 0.5 * e) for e in range(10)]),
     ("ShiftSchedule", dict(interval=3), 1.0, [1.0] * 3 + [0.5] * 3 + [0.25] * 3 + [0.125]),
     ("ShiftSchedule", dict(interval=4, shift_size=2), 0.3, [0.3] * 4 + [0.075] * 4 + [0.01875] * 2),
+    ("ExponentialDecay", dict(decay_steps=2.5, decay_rate=0.5), 0.3, [0.3 * 0.5 ** (e / 2.5) for e in range(10)]),
+    # EfficientNet's: its warm-up has not reached the rate when decay, counted from the start, sets in
+    (
+        "ExponentialDecay",
+        dict(decay_steps=2.4, decay_rate=0.97, staircase=True, warmup_steps=5),
+        0.25,
+        [0.0, 0.05, 0.1, 0.15, 0.2, 0.25 * 0.97**2, 0.25 * 0.97**2, 0.25 * 0.97**2, 0.25 * 0.97**3, 0.25 * 0.97**3],
+    ),
+    ("ExponentialDecay", dict(decay_steps=1, decay_rate=0.1, warmup_steps=2, least=1e-3), 1.0, [1e-3, 0.5, 1e-2] + [1e-3] * 7),
     ("PolySchedule", dict(total_epochs=8, power=2), 0.1, [0.1 * (1 - e / 8) ** 2 for e in range(8)] + [0.0] * 2),
 ]
 
@@ -98,6 +107,11 @@ def test_inside_of_torchs_schedulers():
         ("ExpSchedule", dict(decay=torch.zeros(2)), "decay=tensor"),
         ("ShiftSchedule", dict(interval=-2), "interval=-2"),
         ("PolySchedule", dict(total_epochs="ten", power=1), "total_epochs='ten'"),
+        ("ExponentialDecay", dict(decay_steps=0, decay_rate=0.9), "decay_steps=0 .*> 0"),
+        ("ExponentialDecay", dict(decay_steps=1, decay_rate=-0.9), "decay_rate=-0.9"),
+        ("ExponentialDecay", dict(decay_steps=1, decay_rate=0.9, staircase=1), "staircase=1 .*True or False"),
+        ("ExponentialDecay", dict(decay_steps=1, decay_rate=0.9, least=1.5), "least=1.5 .*from 0 to 1"),
+        ("ExponentialDecay", dict(decay_steps=1, decay_rate=0.9, warmup_steps=-1), "warmup_steps=-1"),
         ("PolySchedule", dict(total_epochs=10, power=float("inf")), "power=inf"),
     ],
 )

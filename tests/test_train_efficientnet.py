@@ -86,9 +86,3 @@ def test_shapes():
     assert torch.equal(images, again)
     assert not torch.equal(images, other)
     assert set(labels.tolist()) == set(range(shapes.CLASSES))
-
-
-def test_rate():
-    """Linear from 0 over an epoch, then the published decay, in steps."""
-    rates = [train_efficientnet.rate(step, 10) for step in (0, 5, 10, 23, 24, 47, 48)]
-    assert rates == pytest.approx([0, 0.5, 1, 1, 0.97, 0.97, 0.97**2])

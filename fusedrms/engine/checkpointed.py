@@ -14,6 +14,7 @@ from .checkpoints.dcp import Group
 from .checkpoints.groups import mend
 from .checkpoints.states import from_checkpoint, restore_states, to_checkpoint
 from .grouped import GroupedOptimizer
+from .locks import Held
 from .options.checks import check_infinities_show, plain
 from .options.groups import named_parameters
 from .options.skip_above import agreed
@@ -24,6 +25,8 @@ from .states import begin_missing
 
 class CheckpointedOptimizer(GroupedOptimizer):
     """An optimizer whose checkpoints are those of torch's, however its states are stored."""
+
+    _lock: Held | None = None  # of steps that processes share
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
         super().__init__(params, arguments)
@@ -102,7 +105,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._run.check_not_averaged("a copy or a pickle")
-        own = {"_source": self._source, ACCEPTED: self._run.accepted()}
+        own = {"_source": self._source, "_lock": self._lock, ACCEPTED: self._run.accepted()}
         return {**super().__getstate__(), **{key: value for key, value in own.items() if value}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy as is_uninitialized
 
+from ..kernels import devices
 from .averages import averaged, averages
 from .checkpointed import CheckpointedOptimizer
 from .checkpoints.dcp import only_makes_states
 from .hooks import hooked
+from .locks import Held, held
 from .options.groups import named_parameters
 from .sharded import local
 from .state.usage import Memory
@@ -156,21 +158,66 @@ class FusedOptimizer(CheckpointedOptimizer):
         """
         self._run.release()
 
-    def share_memory(self) -> "FusedOptimizer":
+    def share_memory(self, lock: Any = None) -> "FusedOptimizer":
         """Move states and counters to shared memory, those of every parameter, so that processes update the same (Hogwild, A3C).
 
         States that are not there yet are made, of parameters without a gradient too. The model needs its own share_memory(). On a GPU
-        nothing is moved: its memory is shared as it is. Processes that update at once may lose steps of each other, as with torch's.
+        nothing is moved: its memory is shared as it is.
+
+        Without a lock, processes that update at once may overwrite each other's values, as with torch's; but each value is one that a
+        step has written, and each counter counts all steps. docs/processes.md says what else holds, and what a killed process leaves.
+
+        Args:
+            lock: what each step() holds from when it looks at the parameters until it has written and counted, but not around the
+                closure. True: one that the operating system takes away from a process that dies. Or a context manager that excludes
+                processes, such as ``torch.multiprocessing.Lock()``, for which the others wait for ever if a process dies in a step.
+                Default: that of an earlier call, if there was one.
 
         Returns:
             The optimizer.
+
+        Raises:
+            TypeError: the lock is no context manager.
+            ValueError: a lock that excludes no process, or can be entered once; lock=True on a system without record locks; any where
+                parameters are on a GPU, which goes on after step() has returned, or with apply_in_backward. Nothing has changed then.
+
+        The lock goes to processes that are started, forked or spawned. ``copy.copy``, which shares the states, has it too;
+        ``copy.deepcopy``, ``pickle`` and ``torch.save`` leave it out, as they leave out that memory is shared. As torch's locks it
+        cannot be sent through a queue.
         """
+        new = self._lock if lock is None else self._check_lock(lock)
         self.prepare()
         for values in self.state.values():
             for value in values.values() if isinstance(values, dict) else ():
                 if isinstance(value, Tensor):
                     local(value).share_memory_()
+        self._use_lock(new)
         return self
+
+    def _check_lock(self, lock: Any) -> Held:
+        """TypeError or ValueError for one that steps cannot hold."""
+        if self._run.backwards:
+            raise ValueError(f"lock={lock!r} is not supported with apply_in_backward, whose steps are one for each parameter: leave it out")
+        if gpu := next((param.device for param in self._params() if devices.is_gpu(param.device)), None):
+            raise ValueError(f"lock={lock!r} excludes nobody on {gpu}, which updates after step() has returned: share a model on the CPU")
+        return held(lock)
+
+    def _use_lock(self, lock: Held | None) -> None:
+        self._lock = lock
+        if lock:
+            self.__dict__["_step"] = self._locked_step  # so that a step without a lock asks for none
+
+    def _locked_step(self, closure: Callable[[], Any] | None) -> Any:
+        """_step() with a lock."""
+        assert self._lock
+        loss = None if closure is None else loss_of(self, closure)
+        with self._lock.lock:
+            type(self)._step(self, None)
+        return loss
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._use_lock(self._lock)
 
     @torch.no_grad()
     def prepare(self) -> None:

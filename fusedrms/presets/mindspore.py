@@ -35,9 +35,10 @@ def mindspore_rmsprop(
         weight_decay: L2 penalty.
 
     Source: MindSpore, python/mindspore/nn/optim/rmsprop.py, the kernels for CPUs and GPUs. No documentation says that averages start
-    from 1. Some versions of the kernel for CPUs have epsilon outside of the root wherever AVX takes 8 elements at once, and inside
-    for the rest; where a variance is not positive that kernel leaves an element out. Not carried over: use_locking, which stands
-    before centered; weight_decay is none for names with "beta" or "gamma" there: use a parameter group with weight_decay=0.
+    from 1. Unless centered, the kernel for CPUs has epsilon outside of the root for each 8 elements of a parameter, which AVX takes at
+    once, and inside for the up to 7 that remain; here it is inside for all. Centered, where a variance is not positive, that kernel leaves
+    an element out. Not carried over: use_locking, which stands before centered; weight_decay is none for names with "beta" or "gamma"
+    there: use a parameter group with weight_decay=0.
     """
     check_positive(dict(loss_scale=loss_scale), "loss_scale")
     options = tensorflow_options(learning_rate, decay, momentum, epsilon, centered)

@@ -32,7 +32,7 @@ def paddle_rmsprop(
         weight_decay: L2 penalty, added after clipping; None for none.
 
     Source: PaddlePaddle, python/paddle/optimizer/rmsprop.py, phi's rmsprop_kernel_impl.h. The docstring there speaks of Nesterov's
-    momentum; the code has plain momentum. Rates and other numbers are float32 there, also for wider parameters. Not carried over:
+    momentum; the code has plain momentum. rho, epsilon and momentum are float32 there, also for wider parameters. Not carried over:
     L1Decay; ``grad_clip``, which is an option of a parameter group: ClipGradByGlobalNorm is ``clip_grad_norm``, ClipGradByNorm the
     same with ``clip_norm_over="parameter"``, ClipGradByValue ``clip_grad_value``; ``learning_rate`` of a group, a factor there, is a
     rate here.

@@ -112,9 +112,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     table = Table(*HEADERS, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in table.columns:
         column.overflow = "fold"
-    table.columns[1].min_width = 30
-    for column in (table.columns[0], table.columns[-1]):
-        column.no_wrap = True
+    table.columns[0].no_wrap = True
+    table.columns[1].min_width = table.columns[-1].min_width = 24
     for name, system, version, *rest in map(dict.values, rows):
         table.add_row(name, f"{system}, {version}", *rest)
     console.print(table)

@@ -1,47 +1,63 @@
-"""Counters of steps on CPUs: the users' tensors, each in memory of its own, counted at their addresses."""
+"""Counters of steps on CPUs: the users' tensors, each in memory of its own, counted at their addresses.
+
+Processes may share them. So each is read, changed and written at once: one that was interrupted in between would set a counter back to
+where it had been, by as many steps as the others have made meanwhile.
+"""
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba.core import types as nt
 from numba.extending import intrinsic
 
 from ..caches import cached_njit
 
 
-@intrinsic
-def _pointer(typing_context, address):
-    def build(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(nt.voidptr))
+def _at(context, builder: ir.IRBuilder, address, one: nt.Number):
+    return builder.inttoptr(address, context.get_value_type(one).as_pointer())
 
-    return nt.voidptr(nt.int64), build
+
+@intrinsic
+def _read(typing_context, address, one):
+    """What lies at an address, of the type of `one`."""
+
+    def build(context, builder, signature, args):
+        return builder.load(_at(context, builder, args[0], one))
+
+    return one(nt.int64, one), build
+
+
+@intrinsic
+def _add(typing_context, address, one):
+    """Add `one` to what lies at an address: what it was. No other thread or process comes in between."""
+
+    def build(context, builder, signature, args):
+        add = "fadd" if isinstance(one, nt.Float) else "add"
+        return builder.atomic_rmw(add, _at(context, builder, args[0], one), args[1], "monotonic")
+
+    return one(nt.int64, one), build
 
 
 DTYPES = "float32", "float64", "int64", "int32"  # as torch names them
 
 
 @cached_njit()
+def _after(address, one, stored):
+    return (_add(address, one) if stored else _read(address, one)) + one
+
+
+@cached_njit()
 def _step(addresses, dtypes, counted, stored):
     """What each comes to with one more, which is stored in it or not."""
     for k in range(addresses.size):
-        at = _pointer(addresses[k])
         if dtypes[k] == 0:
-            single = numba.carray(at, 1, np.float32)
-            following = single[0] + np.float32(1)
-            if stored:
-                single[0] = following
-            counted[k] = following
+            counted[k] = _after(addresses[k], np.float32(1), stored)
         elif dtypes[k] == 1:
-            double = numba.carray(at, 1, np.float64)
-            double[0] += stored
-            counted[k] = double[0] + (1 - stored)
+            counted[k] = _after(addresses[k], np.float64(1), stored)
         elif dtypes[k] == 2:
-            long = numba.carray(at, 1, np.int64)
-            long[0] += stored
-            counted[k] = long[0] + (1 - stored)
+            counted[k] = _after(addresses[k], np.int64(1), stored)
         else:
-            short = numba.carray(at, 1, np.int32)
-            short[0] += stored
-            counted[k] = short[0] + (1 - stored)
+            counted[k] = _after(addresses[k], np.int32(1), stored)
 
 
 class Counters:

@@ -4,6 +4,9 @@ A value lies in one row of addresses or in two, as there. Elements are handled o
 of their magnitudes first. So where there are codes, what is not float32 is unpacked into `scratch`, float32 [unpacked values, GROUP],
 updated there and packed again, in loops of their own: each is so short that a core has many elements in work at a time. Behind these
 there is room for a group of each row: see last_group.py.
+
+Accesses have align=1, since tensors may lie anywhere. On x86-64 and ARM64 they are the same instructions all the same: none takes less
+than an element, so one that lies at a multiple of its size is never torn, whoever shares it.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""A2C of stable-baselines3: the same episodes as with the optimizers that ours replace."""
+"""A2C of stable-baselines3: the same episodes as with the optimizers that ours replace; and DQN, by its paper's rule."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,8 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from fusedrms import FusedRMSProp, presets
 from pages import distance, run, values
+from systems import RULES
+from tools import exact
 
 pytestmark = pytest.mark.filterwarnings("default")  # the trainers' own are theirs
 OPTIONS = dict(alpha=0.99, eps=1e-5)
@@ -60,3 +62,23 @@ def test_resume():
         agent.policy.optimizer.step()
     assert torch.equal(values(ours.policy), values(loaded.policy))
     assert {float(state["step"]) for state in loaded.policy.optimizer.state.values()} == {401}
+
+
+def test_dqn():
+    """As by the float64 reference: a step from the gradients of its own loss."""
+    agent = run("stable-baselines3", kind="python dqn")["agent"]
+    optimizer = agent.policy.optimizer
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["alpha"], group["eps"], group["rescale_grad"]) == (0.00025, 0.95, 0.01, 32.0)
+    params = [param for param in agent.policy.parameters() if param in optimizer.state]
+    values = [exact(param) for param in params]
+    states = [{key: exact(optimizer.state[param][key]) for key in ("square_avg", "grad_avg")} for param in params]
+    steps = {float(optimizer.state[param]["step"]) for param in params}
+    assert len(steps) == 1
+    assert steps.pop() > 400
+    for param in params:
+        param.grad = torch.randn_like(param) / 32
+    RULES["dqn2015"]()(values, [exact(param.grad) for param in params], states, 2)
+    optimizer.step()
+    for param, expected in zip(params, values, strict=True):
+        assert abs(exact(param) - expected).max() < 2e-6 * abs(expected).max() + 1e-9
