@@ -9,6 +9,7 @@ import torch
 
 from fusedrms import FusedRMSProp, presets
 from fusedrms.kernels import lang
+from fusedrms.presets.preset import Preset
 from tools import parameter, refused, stepped
 
 groups = pytest.importorskip("bench.studies.family.groups")
@@ -93,7 +94,7 @@ def test_wrong_arguments(given, said, monkeypatch, capsys, tmp_path):
 def test_what_is_missing_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["family"])
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    refused(lambda _: study.main(), "", "scikit-learn: not installed; pip install", capsys)
+    refused(lambda _: study.main(), "", "not installed; pip install -c constraints.txt", capsys)
 
 
 def test_what_diverged_is_said():
@@ -158,6 +159,31 @@ def test_start():
         assert one.tolist() == pytest.approx([g / (alpha + (1 - alpha) * g * g) ** 0.5 for g in grad.double().tolist()], rel=1e-9)
 
 
+def test_filled_with_the_start(grads):
+    """What another framework's user does who needs a start of 1."""
+    param = parameter(torch.ones(1000, dtype=F64))
+    theirs = torch.optim.RMSprop([param])
+    theirs.state[param] = dict(step=torch.tensor(0.0), square_avg=torch.ones_like(param))
+    ours = run(grads, dtype=F64, initial_square_avg=1.0)
+    for grad, expected in zip(grads, ours, strict=True):
+        param.grad = grad.double()
+        theirs.step()
+        torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_what_alpha_does_is_mostly_its_start():
+    """On the quadratic a smaller alpha has the higher loss; without the start less than half of that is left."""
+    problems = pytest.importorskip("bench.studies.family.problems")
+
+    def loss(alpha, corrected):
+        preset = Preset(lambda params: FusedRMSProp(params, alpha=alpha, bias_correction=corrected), FusedRMSProp, "", "")
+        results = [problems.run_quadratic(preset, 0.01, seed) for seed in range(5)]
+        return table.median([result.figures["quadratic"] for result in results])
+
+    more, corrected = (loss(0.9, also) / loss(0.99, also) - 1 for also in (False, True))
+    assert 0 < corrected < more / 2
+
+
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("place", PLACES)
 def test_sums_and_means(place, centered, grads):
@@ -179,8 +205,9 @@ def test_dqn(grads):
 
 
 def test_scale_without_eps(grads):
-    """What multiplies all gradients by the same cancels, a limit that holds at each step too."""
+    """What multiplies all gradients by the same cancels; so does the value of a limit that each exceeds."""
     assert torch.equal(run(grads, eps=0), run(grads, eps=0, rescale_grad=2.0**-5))
+    assert torch.equal(run(grads, eps=0, clip_grad_norm=1.0), run(grads, eps=0, clip_grad_norm=2.0**-5))
 
 
 def test_l2_and_decoupled():
