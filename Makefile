@@ -13,7 +13,8 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed test test-all test-integrations test-versions test-recorded lint fix tune bench gpu gpu-rehearsal sanitize clean
+.PHONY: help install train train-distributed train-rl test test-all test-integrations test-versions test-recorded lint fix tune bench gpu gpu-rehearsal \
+	sanitize clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -37,6 +38,9 @@ train-distributed: install  ## train in 2 processes (PARALLEL=ddp or fsdp), then
 		examples/train_gpt.py --parallel $(PARALLEL) $(OPTIONS) --output $(FOLDER)/$(PARALLEL)
 	$(BIN)/python examples/train_gpt.py $(OPTIONS) --output $(FOLDER)/one
 	$(BIN)/python examples/compare_runs.py $(FOLDER)/$(PARALLEL) $(FOLDER)/one
+
+train-rl: $(VENV)/.installed-rl  ## learn CartPole by A3C, whose processes share one RMSProp without locks, and by A2C
+	$(BIN)/python examples/train_a3c.py $(ARGS)
 
 test: install  ## every kind of check that needs no GPU, in minutes: natively, then the Triton kernels in the interpreter
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu and not exhaustive"

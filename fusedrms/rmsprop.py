@@ -13,8 +13,7 @@ from .engine.options.recipe import Recipe, common, model_parallel, norm_over, pr
 from .engine.options.skip_above import skip_above
 from .kernels.rules import RMSPropArgs
 
-# how often eps stands inside of the root, outside, and as its least value
-EPS = {"outside": (0.0, 1.0, 0.0), "inside": (1.0, 0.0, 0.0), "both": (1.0, 1.0, 0.0), "floor": (0.0, 0.0, 1.0)}
+EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0), "floor": (0.0, 1.0)}  # how often inside of the root and outside
 NORM_ON = ("gradient", "update")
 
 
@@ -43,7 +42,8 @@ class FusedRMSProp(FusedOptimizer):
         maximize: ascend instead of descend; default False.
         differentiable: must be False.
         eps_placement: "outside" of the root, sqrt(v) + eps; "inside", sqrt(v + eps), as Graves, TensorFlow and Keras have it;
-            "both", sqrt(v + eps) + eps, as neon has it; "floor", max(sqrt(v), eps), as Blocks has it; default "outside".
+            "both", sqrt(v + eps) + eps, as neon has it; "floor", max(sqrt(v), eps), as Blocks has it, in a kernel of its own;
+            default "outside".
         lr_in_momentum: the buffer holds updates already multiplied by lr, b = momentum * b + lr * g / (...), w = w - b, so that
             a changed lr does not act on earlier ones; default False.
         nesterov: step to momentum * b + u, u being what was just added to b; needs momentum > 0; default False.
@@ -219,7 +219,8 @@ class FusedRMSProp(FusedOptimizer):
             states["momentum_buffer"] = 0.0
             rule += "_momentum"
         alpha, eps = number(group, "alpha"), number(group, "eps")
-        inside, outside, floor = EPS[group["eps_placement"]]
+        rule += "_floor" if group["eps_placement"] == "floor" else ""
+        inside, outside = EPS[group["eps_placement"]]
         return Recipe(
             rule=rule,
             states=with_average(group, states),
@@ -230,7 +231,6 @@ class FusedRMSProp(FusedOptimizer):
                 one_minus_alpha=1 - alpha,
                 eps_inside=inside * eps,
                 eps_outside=outside * eps,
-                eps_floor=floor * eps,
                 momentum=momentum,
                 lr_in_momentum=float(group["lr_in_momentum"]),
                 nesterov=float(group["nesterov"]),

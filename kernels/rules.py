@@ -44,7 +44,6 @@ NEUTRAL = dict(
     clip_update_norm=math.inf,
     clip_weights=math.inf,
     eps_inside=0.0,
-    eps_floor=0.0,
     lr_in_momentum=0.0,
     nesterov=0.0,
 )
@@ -56,8 +55,7 @@ class RMSPropArgs(NamedTuple):
     alpha: Any
     one_minus_alpha: Any  # subtracted in float64 by the host: in float32 it would lose digits
     eps_inside: Any  # of the root
-    eps_outside: Any
-    eps_floor: Any  # what the root is at least
+    eps_outside: Any  # added to the root, or, of the rules with a floor, what it is at least
     momentum: Any
     lr_in_momentum: Any  # not 0 if the buffer holds updates that lr is in
     nesterov: Any
@@ -94,30 +92,35 @@ def inside(eps):
 
 
 @jit
-def denominator(mean_square, args):
-    """Its root, and epsilon where the options have it."""
-    return at_least(tl.sqrt(mean_square) + normal(args.eps_outside), args.eps_floor)
+def plus(root, eps):
+    return root + normal(eps)
 
 
 @jit
-def rmsprop(grad, state, lr, correction, args):
-    """Tieleman and Hinton 2012; epsilon outside of the square root as torch has it, inside, both, or as its least value."""
+def floored(root, eps):
+    return at_least(root, normal(eps))
+
+
+@jit
+def divided(grad, state, lr, correction, args, DENOMINATOR: tl.constexpr):
+    """Tieleman and Hinton 2012; epsilon inside of the square root, and what the denominator makes of the root and epsilon."""
     (square_avg,) = state
     args = RMSPropArgs(*args)
     square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
-    mean_square = tl.fma(square_avg, correction, inside(args.eps_inside))
-    return quotient(lr * grad, denominator(mean_square, args)), (square_avg,)
+    root = tl.sqrt(tl.fma(square_avg, correction, inside(args.eps_inside)))
+    return quotient(lr * grad, DENOMINATOR(root, args.eps_outside)), (square_avg,)
 
 
 @jit
-def rmsprop_centered(grad, state, lr, correction, args):
+def divided_centered(grad, state, lr, correction, args, DENOMINATOR: tl.constexpr):
     """Graves 2013: the second moment about the mean."""
     square_avg, grad_avg = state
     args = RMSPropArgs(*args)
     square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
     grad_avg = ema(grad_avg, grad, args.alpha, args.one_minus_alpha)
     variance = variance_of(square_avg * correction, grad_avg * correction)
-    return quotient(lr * grad, denominator(variance + inside(args.eps_inside), args)), (square_avg, grad_avg)
+    root = tl.sqrt(variance + inside(args.eps_inside))
+    return quotient(lr * grad, DENOMINATOR(root, args.eps_outside)), (square_avg, grad_avg)
 
 
 @jit
@@ -133,15 +136,44 @@ def with_momentum(momentum_buffer, grad, state, lr, correction, args, RULE: tl.c
 
 
 @jit
+def rmsprop(grad, state, lr, correction, args):
+    return divided(grad, state, lr, correction, args, plus)
+
+
+@jit
+def rmsprop_centered(grad, state, lr, correction, args):
+    return divided_centered(grad, state, lr, correction, args, plus)
+
+
+@jit
 def rmsprop_momentum(grad, state, lr, correction, args):
-    square_avg, momentum_buffer = state
-    return with_momentum(momentum_buffer, grad, (square_avg,), lr, correction, args, rmsprop)
+    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop)
 
 
 @jit
 def rmsprop_centered_momentum(grad, state, lr, correction, args):
-    square_avg, grad_avg, momentum_buffer = state
-    return with_momentum(momentum_buffer, grad, (square_avg, grad_avg), lr, correction, args, rmsprop_centered)
+    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop_centered)
+
+
+# The same where the root has a least value. As a number beside eps_outside it would cost all others an instruction or more a parameter.
+@jit
+def rmsprop_floor(grad, state, lr, correction, args):
+    return divided(grad, state, lr, correction, args, floored)
+
+
+@jit
+def rmsprop_centered_floor(grad, state, lr, correction, args):
+    return divided_centered(grad, state, lr, correction, args, floored)
+
+
+@jit
+def rmsprop_momentum_floor(grad, state, lr, correction, args):
+    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop_floor)
+
+
+@jit
+def rmsprop_centered_momentum_floor(grad, state, lr, correction, args):
+    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop_centered_floor)
 
 
 @jit
@@ -164,6 +196,10 @@ ARGS: dict[str, type] = {
     "rmsprop_momentum": RMSPropArgs,
     "rmsprop_centered": RMSPropArgs,
     "rmsprop_centered_momentum": RMSPropArgs,
+    "rmsprop_floor": RMSPropArgs,
+    "rmsprop_momentum_floor": RMSPropArgs,
+    "rmsprop_centered_floor": RMSPropArgs,
+    "rmsprop_centered_momentum_floor": RMSPropArgs,
     "smorms3": SMORMS3Args,
 }
 

@@ -1,6 +1,7 @@
 """What presets are, found out by calling them; the command that shows it."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -84,30 +85,30 @@ def test_named(word, name):
     assert named(word) is PRESETS[name]
 
 
-def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = main(["presets", *arguments])
+def run(capsys, arguments: str) -> tuple[int, str, str]:
+    code = main(["presets", *shlex.split(arguments)])
     shown = capsys.readouterr()
     return code, shown.out, shown.err
 
 
 def test_table(capsys):
-    code, out, _ = run(capsys)
+    code, out, _ = run(capsys, "")
     assert code == 0
     assert all(name in out for name in PRESETS)
-    code, out, _ = run(capsys, "impala", "--json")
+    code, out, _ = run(capsys, "impala --json")
     assert {row["name"]: row for row in json.loads(out)}["impala2018"]["version"] == "scalable_agent, 6c0c8a7"
 
 
 def test_diff(capsys, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "both.png"
-    code, out, _ = run(capsys, "--diff", "tensorflow", "torch", "--output", str(path), "--steps", "20")
+    code, out, _ = run(capsys, f"--diff tensorflow torch --steps 20 --output {path}")
     assert code == 0
     assert "w ← w − lr·g / √(v + ε)" in out
     assert "initial_square_avg" in out
     assert "rescale_grad" not in out
     assert path.read_bytes().startswith(b"\x89PNG")
-    code, out, _ = run(capsys, "--diff", "dqn2015", "dqn_zoo", "--output", str(path), "--steps", "20", "--json")
+    code, out, _ = run(capsys, f"--diff dqn2015 dqn_zoo --steps 20 --json --output {path}")
     found = json.loads(out)
     assert found["differs"] == {"eps": [0.01, 0.01 / 32**2], "rescale_grad": [32.0, 1.0]}
     first, second = (torch.tensor(found["losses"][name]) for name in found["presets"])
@@ -118,27 +119,26 @@ def test_diff(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["zzz"], "no preset has 'zzz': fusedrms presets shows all"),
-        (["--diff", "torch", "torch_rmsprop"], "both are torch_rmsprop"),
-        (["--diff", "puzzlelib_rmsprop_", "torchx"], "'torchx' is no preset: take one of"),
-        (["--diff", "tf", "torch", "--steps", "0"], "--steps 0"),
-        (["--diff", "tf", "torch", "--lr", "nan"], "--lr nan"),
-        (["--diff", "m", "torch"], "'m' is not one preset: take one of mindspore_rmsprop, mlx_rmsprop"),
-        (["--diff", "", "torch"], "'' is no preset"),
-        (["dqn", "--diff", "tf", "torch"], "'dqn' besides"),
-        (["--diff", "tf", "torch", "--steps", "2", "--output", "/dev/null/x.png"], "--output /dev/null/x.png: "),
+        ("zzz", "no preset has 'zzz': fusedrms presets shows all"),
+        ("--diff torch torch_rmsprop", "both are torch_rmsprop"),
+        ("--diff puzzlelib_rmsprop_ torchx", "'torchx' is no preset: take one of"),
+        ("--diff tf torch --steps 0", "--steps 0"),
+        ("--diff tf torch --lr nan", "--lr nan"),
+        ("--diff m torch", "'m' is not one preset: take one of mindspore_rmsprop, mlx_rmsprop"),
+        ("--diff '' torch", "'' is no preset"),
+        ("dqn --diff tf torch", "'dqn' besides"),
+        ("--diff tf torch --steps 2 --output /dev/null/x.png", "--output /dev/null/x.png: "),
     ],
-    ids=str,
 )
 def test_wrong_arguments(capsys, arguments, said):
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run(capsys, arguments)
     assert (code, out) == (2, "")
     assert said in err
 
 
 def test_no_matplotlib(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    code, _, err = run(capsys, "--diff", "tf", "torch", "--steps", "2", "--output", str(tmp_path / "x.png"))
+    code, _, err = run(capsys, f"--diff tf torch --steps 2 --output {tmp_path / 'x.png'}")
     assert code == 2
     assert "pip install matplotlib" in err
     assert command.differing(PRESETS["mlx_rmsprop"], PRESETS["flux_rmsprop"]).keys() == {"lr", "alpha"}

@@ -192,11 +192,20 @@ def test_an_eps_inside_of_the_root_is_not_flushed(eps):
     np.testing.assert_allclose(made.on_gpu()[1][0], made.on_cpu()[1][0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("rule", "mode"), [("rmsprop", "float32"), ("rmsprop_centered", "float64"), ("rmsprop_momentum", "bfloat16")])
+@pytest.mark.parametrize(
+    ("rule", "mode"),
+    [
+        ("rmsprop", "float32"),
+        ("rmsprop_centered", "float64"),
+        ("rmsprop_momentum", "bfloat16+stochastic"),
+        ("rmsprop_centered_momentum", "float32"),
+    ],
+)
 def test_a_root_that_is_no_less_than_its_floor(rule, mode):
     for kind in ("random", "edge"):
         made = Launch(rule, mode, kind)
-        made.hyper[:, [ARGS["eps_inside"], ARGS["eps_outside"], ARGS["eps_floor"]]] = 0, 0, 0.5
+        made.rule += "_floor"
+        made.hyper[:, [ARGS["eps_inside"], ARGS["eps_outside"]]] = 0, 0.5
         cpu, gpu = made.on_cpu(), made.on_gpu()
         check(made, gpu, approximate=False)
         assert not averages(made) & differing(made, gpu, cpu).keys()

@@ -12,12 +12,12 @@ from filelock import FileLock, Timeout
 LOCK = "run.lock"
 
 
-def new_folder(path: Path | None) -> Path:
-    """Make the folder of a new run; without a path, runs/<time>."""
+def new_folder(path: Path | None, remedy: str = "name a new or empty folder, or continue a run with --resume") -> Path:
+    """Make the folder of a new run; without a path, runs/<time>. remedy: what to do where there is one with files in it."""
     folder = path or Path("runs", time.strftime("%Y-%m-%d_%H-%M-%S"))
     # of a run that was killed at once the lock alone remains
     if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
-        raise ValueError(f"--output {folder}: already exists; name a new or empty folder, or continue a run with --resume")
+        raise ValueError(f"--output {folder}: already exists; {remedy}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

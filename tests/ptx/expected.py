@@ -51,14 +51,15 @@ def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float,
         update = quotient(grad * signal.at_most(rate), square_avg.root() + eps)
         new = [square_avg, grad_avg, mem * (-signal + 1.0) + 1.0]
     else:
-        alpha, weight, inside, outside, floor, momentum, lr_in_momentum, nesterov = args
+        alpha, weight, inside, outside, momentum, lr_in_momentum, nesterov = args
         square_avg = square_avg * alpha + grad * weight * grad
         second = square_avg * correction
         new = [square_avg]
         if "centered" in rule:
             new.append(rest[0] * alpha + grad * weight)
             second = variance_of(second, new[1] * correction)
-        root = ((second + inside).root() + max(outside, tiny)).at_least(floor)
+        root = (second + inside).root()
+        root = root.at_least(max(outside, tiny)) if rule.endswith("_floor") else root + max(outside, tiny)
         if "momentum" in rule:
             update = quotient(grad * (rate if lr_in_momentum else 1.0), root)
             new.append(rest[-1] * momentum + update)
