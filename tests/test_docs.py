@@ -12,7 +12,15 @@ import torch
 from tools import parameters, random_grads
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ["README.md", "docs/coming_from.md", "docs/migrating.md", "docs/one_pass.md", "docs/precision.md", "docs/processes.md"]
+PAGES = [
+    "README.md",
+    "docs/coming_from.md",
+    "docs/family.md",
+    "docs/migrating.md",
+    "docs/one_pass.md",
+    "docs/precision.md",
+    "docs/processes.md",
+]
 
 
 def run_blocks(page: str) -> dict:

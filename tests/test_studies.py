@@ -9,6 +9,8 @@ import pytest
 from fusedrms.kernels import lang
 
 bits = pytest.importorskip("bench.studies.bits")
+family = pytest.importorskip("bench.studies.family.__main__")
+family_problems = pytest.importorskip("bench.studies.family.problems")
 group_size = pytest.importorskip("bench.studies.group_size")
 precision = pytest.importorskip("bench.studies.precision")
 
@@ -40,6 +42,20 @@ def test_bits(written, monkeypatch):
     assert {row["value"] for row in values} > {"param", "square_avg", "mem"}
     assert all(0 <= row["differ"] <= 1 and row["off"] >= 0 for row in values)
     assert not any(row["off_at_worst"] for row in values if row["mode"] == "float32" and row["value"] == "square_avg")
+
+
+def test_family(written, monkeypatch, tmp_path):
+    for package in ("sklearn", "gymnasium"):
+        pytest.importorskip(package)
+    for name, small in dict(QUADRATIC_STEPS=120, EPOCHS=1, TICKS=80).items():
+        monkeypatch.setattr(family_problems, name, small)
+    results = written(family, "family", "--seeds", "1")
+    groups = results["groups"]
+    assert groups[0]["presets"][0][-1] == "torch_rmsprop"
+    assert {"dqn2015", "dqn_zoo"} in [{name for names in group["presets"] for name in names} for group in groups]
+    assert sorted(names for group in groups for names in group["presets"]) == family.equal_by_default()
+    assert all(0 < group["quadratic"][0] < 1 and 0 < group["digits"][0] < 100 and 5 < group["cartpole"][0] < 100 for group in groups)
+    assert (tmp_path / "family.png").stat().st_size > 1000
 
 
 def test_group_size(written, monkeypatch):

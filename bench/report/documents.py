@@ -14,11 +14,12 @@ from bench.gpu import headline
 from bench.report import steps
 from bench.studies import bits, group_size, one_pass, precision, shards, versions
 from bench.studies.against import table as against
+from bench.studies.family import table as family
 from fusedrms.tools.files import write
 
 PAGES = ("README.md", "docs/*.md")
 BEGIN, END = "<!-- from ", " -->"
-SOURCES = (steps, precision, bits, group_size, one_pass, shards, headline, versions, against)
+SOURCES = (steps, precision, bits, group_size, one_pass, shards, headline, versions, against, family)
 TABLES: dict[str, Callable[[dict], list[str]]] = {name: made for source in SOURCES for name, made in source.TABLES.items()}
 
 
