@@ -139,7 +139,9 @@ def learn(name: str, args: argparse.Namespace, bars: Bars) -> Course:
     if course.final is None:
         course.end(evaluate(model, FINAL_EPISODES, FINAL_SEED))
     else:
-        solved = f"solved by the weights after {course.evaluations[-1][0]:,} of {args.steps:,} steps"
+        at = course.evaluations[-1][0]
+        solved = f"solved by the weights after {at:,} of {args.steps:,} steps; workers went on while these were evaluated"
+        solved = solved if at < course.steps else solved.partition(";")[0]
         bars.console.print(f"{name} ends early: {solved}", highlight=False)
     return course
 

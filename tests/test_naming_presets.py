@@ -13,7 +13,7 @@ from tools import parameters, random_grads
 # a preset, arguments of the whole, those of a group, and what options the group then has that the whole has not
 GROUPS = [
     ("keras_rmsprop", dict(), dict(learning_rate=0.1, rho=0.8, epsilon=1e-3), dict(lr=0.1, alpha=0.8, eps=1e-3)),
-    ("keras_rmsprop", dict(), dict(clipnorm=-1.0, weight_decay=None), dict(clip_norm_over="parameter")),
+    ("keras_rmsprop", dict(), dict(clipnorm=-1.0, weight_decay=None), dict()),
     ("keras_rmsprop", dict(), dict(clipnorm=2.0), dict(clip_grad_norm=2.0, clip_norm_over="parameter")),
     (
         "keras_rmsprop",
@@ -75,6 +75,8 @@ GROUPS = [
     ("a3c2016", dict(), dict(eta=0.1, clip_norm=40.0), dict(lr=0.1, clip_grad_norm=40.0)),
     ("impala2018", dict(), dict(clip_norm=40.0, decay=0.5), dict(clip_grad_norm=40.0, alpha=0.5)),
     ("efficientnet", dict(), dict(train_batch_size=4096, moving_average_decay=0.5), dict(lr=0.256, ema_decay=0.5)),
+    ("tf_slim_rmsprop", dict(), dict(moving_average_decay=0), dict()),
+    ("caffe_rmsprop", dict(base_lr=0.1, clip_gradients=8.0), dict(clip_gradients=None), dict(clip_grad_norm=None)),
     ("efficientnet", dict(), dict(moving_average_decay=None), dict(ema_decay=None, ema_warmup=False)),
     ("mobilenet_v3", dict(), dict(rmsprop_momentum=0.5), dict(momentum=0.5)),
     ("nasnet", dict(learning_rate=0.1), dict(opt_epsilon=0.5), dict(eps=0.5)),

@@ -65,12 +65,14 @@ def test_what_arguments_change():
     assert set(member("keras_rmsprop").clipping.split(", ")) == {"value", "norm", "norm of each"}
     assert member("puzzlelib_smorms3").averages == "SMORMS3"
     assert member("tensorflow_rmsprop").numbers == "α 0.9, ε 1e-10"
+    said = "keras2_rmsprop: tf.keras 2, legacy, 2.15.0: plain, momentum, centered · ε outside; inside with momentum · lr inside of momentum"
+    assert repr(presets.find("keras2")[0]).startswith(f"<{said}")
 
 
 def test_equations():
     said = {name: equations(options_of(preset)) for name, preset in PRESETS.items()}
     assert said["torch_rmsprop"] == "v ← α·v + (1 − α)·g²; w ← w − lr·g / (√v + ε)"
-    assert said["dqn2015"] == "v ← α·v + (1 − α)·g²; m ← α·m + (1 − α)·g; w ← w − lr·g / √(v − m² + ε)"
+    assert said["dqn2015"] == "g ← 32·g; v ← α·v + (1 − α)·g²; m ← α·m + (1 − α)·g; w ← w − lr·g / √(v − m² + ε)"
     assert said["efficientnet"] == "v ← α·v + (1 − α)·g², from 1; b ← μ·b + lr·g / √(v + ε); w ← w − b"
     assert said["neon_rmsprop"].endswith("w ← w − lr·g / (√(v + ε) + ε)")
     assert said["blocks_rmsprop"].endswith("w ← w − lr·g / max(√v, ε)")
@@ -96,7 +98,9 @@ def test_table(capsys):
     assert code == 0
     assert all(name in out for name in PRESETS)
     code, out, _ = run(capsys, "impala --json")
-    assert {row["name"]: row for row in json.loads(out)}["impala2018"]["version"] == "scalable_agent, 6c0c8a7"
+    found = {row["name"]: row for row in json.loads(out)}["impala2018"]
+    assert found["version"] == "scalable_agent, 6c0c8a7"
+    assert (found["make"]["eps"], found["make"]["initial_square_avg"]) == (0.1, 1.0)
 
 
 def test_diff(capsys, tmp_path):

@@ -9,6 +9,7 @@ import pickle
 import re
 import threading
 import time
+import weakref
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 
@@ -219,6 +220,7 @@ def nothing():
         (nothing(), ValueError, "can be entered once"),
         (threading.Lock(), ValueError, "is of this process alone"),
         (threading.RLock(), ValueError, "is of this process alone"),
+        (threading.BoundedSemaphore(), ValueError, "is of this process alone"),
     ],
 )
 def test_wrong_locks(lock, error, said):
@@ -241,6 +243,15 @@ def test_where_there_can_be_no_lock(monkeypatch):
     with pytest.raises(ValueError, match="lock=True needs the record locks of POSIX"):
         optimizer.share_memory(lock=True)
     assert not optimizer.state
+
+
+def test_an_optimizer_with_a_lock_is_freed_at_once():
+    optimizer = shared(True)
+    random_grads(params_of(optimizer))
+    optimizer.step()
+    gone = weakref.ref(optimizer)
+    del optimizer
+    assert gone() is None
 
 
 @pytest.mark.parametrize("kind", [True, "mp.Lock"])

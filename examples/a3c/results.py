@@ -68,7 +68,7 @@ def plot(courses: list[Course], path: Path) -> None:
 def tables(courses: list[Course], seconds: dict[str, float], console: Console) -> None:
     """Print what was learnt, and the optimizer's share of the time."""
     learnt = Table("algorithm", title=f"Mean return of {FINAL_EPISODES} episodes, of at most 500")
-    for header in ("return", "steps", "seconds", "updates", "optimizer's share"):
+    for header in ("return", "steps", "seconds", "updates", "optimizer's share of the processes' time"):
         learnt.add_column(header, justify="right")
     for course in courses:
         spent = course.spent
@@ -76,7 +76,7 @@ def tables(courses: list[Course], seconds: dict[str, float], console: Console) -
         learnt.add_row(course.name, f"{course.final:.1f}", f"{course.steps:,}", f"{course.seconds:.1f}", f"{spent.updates:,}", share)
     console.print(learnt)
 
-    shares = Table("optimizer", title="A worker's update with the same gradients, medians")
+    shares = Table("optimizer", title="One update after the learning, alone: medians")
     for header in ("µs a step", "its share"):
         shares.add_column(header, justify="right")
     rest = seconds["the rest"]

@@ -16,7 +16,7 @@ except ImportError:  # Windows
     fcntl: Any = None
 
 _ONCE = type(contextlib.contextmanager(lambda: iter(()))())  # what can be entered once
-_OF_THREADS = type(threading.Lock()), type(threading.RLock())
+_OF_THREADS = type(threading.Lock()), type(threading.RLock()), threading.Semaphore, threading.Condition
 
 
 class FileLock:

@@ -1,5 +1,6 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -205,7 +206,8 @@ class FusedOptimizer(CheckpointedOptimizer):
     def _use_lock(self, lock: Held | None) -> None:
         self._lock = lock
         if lock:
-            self.__dict__["_step"] = self._locked_step  # so that a step without a lock asks for none
+            optimizer = weakref.proxy(self)  # with a reference to itself it would outlive its last user
+            self.__dict__["_step"] = lambda closure: optimizer._locked_step(closure)  # so that a step without a lock asks for none
 
     def _locked_step(self, closure: Callable[[], Any] | None) -> Any:
         """_step() with a lock."""

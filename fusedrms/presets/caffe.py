@@ -10,6 +10,13 @@ from ..rmsprop import FusedRMSProp
 from .preset import preset
 
 
+def _limit(clip_gradients: float | None, iter_size: int) -> float | None:
+    """Of the mean over iter_size batches; the class checks what is no number."""
+    if isinstance(clip_gradients, int | float):
+        return None if clip_gradients < 0 else clip_gradients / iter_size
+    return clip_gradients
+
+
 @preset(FusedRMSProp, "Caffe", "1.0")
 def caffe_rmsprop(
     params: ParamsT,
@@ -17,7 +24,7 @@ def caffe_rmsprop(
     rms_decay: float = 0.99,
     delta: float = 1e-8,
     weight_decay: float = 0.0,
-    clip_gradients: float = -1.0,
+    clip_gradients: float | None = -1.0,
     iter_size: int = 1,
 ) -> dict[str, Any]:
     """Caffe's RMSProp solver: epsilon outside of the root.
@@ -28,7 +35,7 @@ def caffe_rmsprop(
         rms_decay: decay of the square average.
         delta: added to the root.
         weight_decay: L2 penalty, added after clipping.
-        clip_gradients: limit of the L2 norm of all gradients, of their sum over iter_size batches; less than 0 for none.
+        clip_gradients: limit of the L2 norm of all gradients, of their sum over iter_size batches; None or less than 0 for none.
         iter_size: batches whose gradients are added up in a step, and divided by their number.
 
     Source: Caffe, src/caffe/solvers/rmsprop_solver.cpp and sgd_solver.cpp. The solver's page calls rms_decay by the letter of delta, and
@@ -42,5 +49,5 @@ def caffe_rmsprop(
         eps=delta,
         weight_decay=weight_decay,
         rescale_grad=1 / iter_size,
-        clip_grad_norm=None if clip_gradients < 0 else clip_gradients / iter_size,
+        clip_grad_norm=_limit(clip_gradients, iter_size),
     )

@@ -14,11 +14,6 @@ Options = dict[str, Any]
 
 LETTERS = dict(lr="lr", alpha="α", momentum="μ", eps="ε")
 HEADERS = "preset", "source", "averages", "ε", "lr", "from", "clips", "decays", "by default"
-LEGEND = (
-    "α: decay of the averages. μ: momentum. ε: outside of the root, inside, both, or the floor of it. lr: inside of the momentum or "
-    "outside. from: what the square average begins with. clips: gradients by value or by the norm of all or of each; weights. "
-    "decays: weights, L2 or decoupled."
-)
 
 
 class Member(NamedTuple):
@@ -51,6 +46,16 @@ class Member(NamedTuple):
     clipping: str
     decay: str
     numbers: str
+
+    def in_words(self) -> str:
+        """What it is, without what it has not."""
+        said = [self.averages, f"ε {self.eps}", *([f"from {self.start}"] if self.start != "0" else [])]
+        for words, value in (("lr {} of momentum", self.lr), ("clips {}", self.clipping), ("decay {}", self.decay)):
+            said += [words.format(value)] if value != "–" else []
+        return " · ".join(said)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.system}, {self.version}: {self.in_words()}: {self.numbers}>"
 
 
 def options_of(preset: Preset, **arguments: Any) -> Options:
@@ -105,7 +110,9 @@ def equations(options: Options) -> str:
     bare, inside = d.strip("()"), f"√({d.strip('()')} + ε)"
     root = {"outside": f"(√{d} + ε)", "inside": inside, "both": f"({inside} + ε)", "floor": f"max(√{d}, ε)"}[options["eps_placement"]]
     start = options["initial_square_avg"]
-    lines = [f"v ← α·v + (1 − α)·g²{f', from {start:g}' if start else ''}"]
+    scale = options["rescale_grad"]
+    lines = [f"g ← {scale:g}·g"] if scale != 1 else []
+    lines += [f"v ← α·v + (1 − α)·g²{f', from {start:g}' if start else ''}"]
     lines += ["m ← α·m + (1 − α)·g"] if "m" in bare else []
     if not options["momentum"]:
         return "; ".join([*lines, f"w ← w − lr·g / {root}"])

@@ -17,8 +17,8 @@ def _check_one_of(**limits: float | None) -> None:
 
 def _limits(clipnorm: float | None, clipvalue: float | None, global_clipnorm: float | None) -> dict[str, Any]:
     return dict(
-        clip_grad_value=positive_or_none(clipvalue),
-        clip_grad_norm=positive_or_none(clipnorm if global_clipnorm is None else global_clipnorm),
+        clip_grad_value=clipvalue,
+        clip_grad_norm=clipnorm if global_clipnorm is None else global_clipnorm,
         clip_norm_over="optimizer" if clipnorm is None else "parameter",
     )
 
@@ -67,7 +67,7 @@ def keras_rmsprop(
         eps_placement="inside",
         lr_in_momentum=True,
         decoupled_weight_decay=True,
-        **_limits(clipnorm, clipvalue, global_clipnorm),
+        **_limits(positive_or_none(clipnorm), positive_or_none(clipvalue), positive_or_none(global_clipnorm)),
     )
 
 
@@ -93,12 +93,12 @@ def keras2_rmsprop(
         momentum: decay of the momentum buffer, the rate inside; more than 0 moves epsilon.
         epsilon: added to the root, or to the square average (the variance); 0 and None are 1e-7, as there.
         centered: divide by the standard deviation.
-        clipnorm: limit of the L2 norm of each gradient by itself, after clipvalue; None, 0 or less for none.
+        clipnorm: limit of the L2 norm of each gradient by itself, after clipvalue, above 0; None for none.
         clipvalue: limit of the gradient's magnitude, likewise.
         global_clipnorm: limit of the L2 norm of all gradients together, likewise.
 
     Raises:
-        ValueError: clipnorm and global_clipnorm, as in tf.keras.
+        ValueError: clipnorm and global_clipnorm, as in tf.keras; a limit of 0, which makes all gradients 0 there.
 
     Source: Keras 2.15, keras/src/optimizers/legacy/rmsprop.py and optimizer_v2.py; what its documentation says of epsilon holds
     with momentum alone. From TensorFlow 2.11 on tf.keras has the rule of :func:`keras_rmsprop`. Not carried over: ``decay``, which

@@ -68,10 +68,11 @@ def tf_slim_rmsprop(
         rmsprop_momentum: decay of the momentum buffer.
         opt_epsilon: added to the square average.
         weight_decay: L2 penalty.
-        moving_average_decay: of averages of the weights, which warm up with the number of steps; None for none.
+        moving_average_decay: of averages of the weights, which warm up with the number of steps; None or 0 for none.
 
     Source: train_image_classifier.py, by its flags. Its help has ``momentum`` for RMSProp, too; the code takes rmsprop_momentum. Schedule:
     :class:`fusedrms.schedules.ExponentialDecay` with decay_rate=0.94, decay_steps of 2 epochs and staircase=True.
     """
-    averages = dict(ema_decay=moving_average_decay, ema_warmup=moving_average_decay is not None)
+    average = moving_average_decay or None
+    averages = dict(ema_decay=average, ema_warmup=average is not None)
     return tensorflow_options(learning_rate, rmsprop_decay, rmsprop_momentum, opt_epsilon) | dict(weight_decay=weight_decay) | averages

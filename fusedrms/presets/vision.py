@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from ..engine.options.checks import check_positive
+from ..engine.options.checks import check_at_least_zero, check_positive
 from ..rmsprop import FusedRMSProp
 from .preset import preset
 from .tensorflow import tf_slim_rmsprop
@@ -28,7 +28,7 @@ def efficientnet(
     Args:
         params: as of FusedRMSProp; groups of batch norm's parameters have weight_decay=0.
         base_learning_rate: learning rate for each 256 images of a batch.
-        moving_average_decay: of the averages of weights, which warm up with the number of steps; None for none.
+        moving_average_decay: of the averages of weights, which warm up with the number of steps; None or 0 for none.
         weight_decay: L2 penalty.
         train_batch_size: images in a step.
 
@@ -37,6 +37,7 @@ def efficientnet(
     decay_steps of 2.4 epochs, staircase=True and warmup_steps of 5 epochs.
     """
     check_positive(dict(train_batch_size=train_batch_size), "train_batch_size")
+    check_at_least_zero(dict(base_learning_rate=base_learning_rate), base_learning_rate="base_learning_rate")
     scaled_lr = base_learning_rate * train_batch_size / 256
     return _slim(None, scaled_lr, opt_epsilon=1e-3, weight_decay=weight_decay, moving_average_decay=moving_average_decay)
 
@@ -60,7 +61,7 @@ def mobilenet_v3(
         rmsprop_momentum: decay of the momentum buffer.
         opt_epsilon: added to the square average.
         weight_decay: L2 penalty.
-        moving_average_decay: of the averages of weights, which warm up with the number of steps; None for none.
+        moving_average_decay: of the averages of weights, which warm up with the number of steps; None or 0 for none.
 
     Source: nets/mobilenet/README.md, train_image_classifier.py. The paper (arXiv:1905.02244) has a rate of .1 for 4,096 images, and
     no epsilon; its "decay rate of 0.01 every 3 epochs" is a factor of .99 there: :class:`fusedrms.schedules.ExponentialDecay` with

@@ -11,12 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..presets.family import HEADERS, LEGEND, equations, find, named, needs_lr, options_of
-from ..presets.preset import Preset
+from ..presets.family import Member, equations, find, named, needs_lr, options_of
+from ..presets.preset import PRESETS, Preset
 from . import files, quadratic
 from .errors import UserError
 
-COLUMNS = "name", "system", "version", "averages", "eps", "lr", "start", "clipping", "decay", "numbers"
+LEGEND = (
+    "α: decay of averages. μ: momentum. ε: outside of the root, inside, both, or the floor of it. from: what the square average begins "
+    "with, if not 0. norm: of all gradients, or of each. with: what an argument makes of it. No lr: it must be given. --diff of two shows "
+    "their equations."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=files.place, metavar="FILE", help="the plot (default: PRESET-PRESET.png here)")
 
 
-def rows_of(words: str) -> list[dict[str, str]]:
-    """The rows of the table, by its columns."""
-    return [{column: getattr(member, column) for column in COLUMNS} for member in find(words)]
+def _all_of(member: Member) -> dict[str, Any]:
+    """For machines: a member, and all options by default in place of the function."""
+    return {**member._asdict(), "make": options_of(PRESETS[member.name])}
 
 
 def _named(word: str) -> Preset:
@@ -43,6 +47,8 @@ def differing(a: Preset, b: Preset) -> dict[str, tuple[Any, Any]]:
     """The options that two presets have otherwise, and what they are; None where there is none, or it must be given."""
     first, second = ({**options_of(preset), **dict.fromkeys(["lr"] if needs_lr(preset) else [])} for preset in (a, b))
     found = {name: (first.get(name), second.get(name)) for name in first | second}
+    if not any(found.get("momentum", ())):
+        found.pop("lr_in_momentum", None)  # which has no effect then
     return {name: values for name, values in found.items() if values[0] != values[1]}
 
 
@@ -103,19 +109,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     _check(args)
     if args.diff:
         return _diff(args, console)
-    rows = rows_of(" ".join(args.words))
-    if not rows:
+    members = find(" ".join(args.words))
+    if not members:
         raise UserError(f"no preset has {' '.join(args.words)!r}: fusedrms presets shows all")
     if args.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([_all_of(member) for member in members], indent=1, default=str))
         return 0
-    table = Table(*HEADERS, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in table.columns:
-        column.overflow = "fold"
-    table.columns[0].no_wrap = True
-    table.columns[1].min_width = table.columns[-1].min_width = 24
-    for name, system, version, *rest in map(dict.values, rows):
-        table.add_row(name, f"{system}, {version}", *rest)
+    table = Table("preset", "source", "what it is", "by default", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for member in members:
+        table.add_row(member.name, f"{member.system}, {member.version}", member.in_words(), member.numbers)
     console.print(table)
     console.print(LEGEND, soft_wrap=True, highlight=False)
     return 0

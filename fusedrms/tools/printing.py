@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 
 PLAIN = {"•": "*", "µ": "u", "×": "x", "–": "-", "…": "..."}
-PLAIN |= {"√": "sqrt", "←": "<-", "·": " ", "−": "-", "²": "^2", "α": "alpha", "μ": "mu", "ε": "eps"}
+PLAIN |= {"√": "sqrt", "←": "<-", "·": "*", "−": "-", "²": "^2", "α": "alpha", "μ": "mu", "ε": "eps"}
 _ERRORS = "fusedrms.plain"
 
 
