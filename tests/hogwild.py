@@ -14,9 +14,21 @@ from torch import multiprocessing as mp
 
 from fusedrms import FusedRMSProp
 from fusedrms.kernels.cpu.count import Counters
-from tools import params_of
+from tools import parameters, params_of, random_grads, twins
 
 PATIENCE = 300  # seconds, on a busy machine and where all is to be compiled
+
+
+def shared(lock=None, shapes=((5,), (2, 3)), dtype=torch.float32, **options) -> FusedRMSProp:
+    params, options = parameters(shapes, dtype=dtype), {"lr": 1e-4, **options}
+    once = twins(params)
+    random_grads(once)
+    FusedRMSProp(once, **options).step()  # compiled here, not in each process
+    return FusedRMSProp([torch.nn.Parameter(param.detach().share_memory_()) for param in params], **options).share_memory(lock=lock)
+
+
+def lock_for(kind, start):
+    return mp.get_context(start).Lock() if kind == "mp.Lock" else kind
 
 
 def started(start: str, function: Callable[..., None], each: Sequence[tuple]) -> list[Any]:

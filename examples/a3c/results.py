@@ -57,7 +57,7 @@ def plot(courses: list[Course], path: Path) -> None:
             axes.plot(steps[window - 1 :], np.convolve(returns, np.full(window, 1 / window), "valid"), color=color, label=course.name)
         if course.evaluations:
             axes.plot(*zip(*course.evaluations, strict=True), "o--", color=color, alpha=0.6, label=f"{course.name}, evaluations")
-    title = f"CartPole-v1: episodes (dots), means of {RUNNING} (lines), evaluations of {EPISODES}"
+    title = f"CartPole-v1: episodes (dots), means of {RUNNING} (lines), evaluations of {EPISODES}, by likeliest actions"
     axes.set(xlabel="steps of environments", ylabel="return", ylim=(0, 515), title=title)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:

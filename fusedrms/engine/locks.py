@@ -29,22 +29,25 @@ class FileLock:
     """
 
     # One for all such locks, since to the kernel a process holds or waits, not a thread of it: it would refuse two threads that wait for
-    # two locks what it takes for a deadlock.
-    threads = threading.Lock()
+    # two locks what it takes for a deadlock. It knows its owner, so that what an interrupt has left held can be told from another's.
+    threads: Any = threading.RLock()
 
     def __init__(self, file: IO[bytes] | None = None):
         self._file = file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed at the end of this
         weakref.finalize(self, self._file.close)
 
     def __enter__(self) -> None:
-        with contextlib.ExitStack() as undo:  # an interrupt of the wait must leave none of the two locked
-            undo.enter_context(self.threads)
-            undo.callback(fcntl.lockf, self._file, fcntl.LOCK_UN)
-            fcntl.lockf(self._file, fcntl.LOCK_EX)
-            self._undo = undo.pop_all()
+        self.threads.acquire()
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
-        self._undo.close()
+        self.release()
+
+    def release(self) -> None:
+        """Give up what this thread holds, if anything."""
+        while self.threads._is_owned():
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+            self.threads.release()
 
     def __reduce__(self) -> tuple:
         assert_spawning(self)
@@ -58,7 +61,7 @@ def _opened(descriptor: Any) -> FileLock:
 
 def _begin_anew() -> None:
     """In a forked process, which lacks the thread that may have held it."""
-    FileLock.threads = threading.Lock()
+    FileLock.threads = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -70,6 +73,11 @@ class Held:
 
     def __init__(self, lock: Any):
         self.lock = lock
+
+    def release(self) -> None:
+        """After an error: an interrupt may have come before or after the lock's own methods had done their work."""
+        if isinstance(self.lock, FileLock):
+            self.lock.release()
 
     def __reduce__(self) -> tuple:
         return type(None), ()

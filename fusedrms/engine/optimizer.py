@@ -213,8 +213,12 @@ class FusedOptimizer(CheckpointedOptimizer):
         """_step() with a lock."""
         assert self._lock
         loss = None if closure is None else loss_of(self, closure)
-        with self._lock.lock:
-            type(self)._step(self, None)
+        try:
+            with self._lock.lock:
+                type(self)._step(self, None)
+        except BaseException:
+            self._lock.release()
+            raise
         return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def caffe_rmsprop(
 
     Source: Caffe, src/caffe/solvers/rmsprop_solver.cpp and sgd_solver.cpp. The solver's page calls rms_decay by the letter of delta, and
     has no delta in its formula. Not carried over: momentum, which must be 0 there; regularization_type "L1"; ``lr_mult`` and
-    ``decay_mult`` are lr and weight_decay of a parameter group, ``lr_policy`` an LRScheduler.
+    ``decay_mult``, for which write lr=base_lr * lr_mult and weight_decay of a parameter group; ``lr_policy`` is an LRScheduler.
     """
     check_positive(dict(iter_size=iter_size), "iter_size")
     return dict(

@@ -19,8 +19,8 @@ def dqn2015(params: ParamsT, lr: float | Tensor = 0.00025, wc: float = 0.0, *, m
         params: as of FusedRMSProp.
         lr: learning rate.
         wc: L2 penalty ("weight cost").
-        minibatch_size: what gradients are multiplied by. DeepMind's are sums over 32 transitions, for which .01 is meant: pass 1 where
-            yours are sums, and the batch size where they are means, as those of torch's losses.
+        minibatch_size: the batch size if your loss is a mean, as torch's are; 1 if it is a sum. Gradients are multiplied by it, since
+            epsilon is meant for sums over 32 transitions.
 
     Source: NeuralQLearner.lua of the published code. What the paper's table calls "gradient momentum .95" decays the average of gradients
     that is subtracted, centered; the code's momentum buffer is set to 0 at each step. "Min squared gradient .01" is added to the

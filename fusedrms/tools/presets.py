@@ -17,9 +17,9 @@ from . import files, quadratic
 from .errors import UserError
 
 LEGEND = (
-    "α: decay of averages. μ: momentum. ε: outside of the root, inside, both, or the floor of it. from: what the square average begins "
-    "with, if not 0. norm: of all gradients, or of each. with: what an argument makes of it. No lr: it must be given. --diff of two shows "
-    "their equations."
+    "The default comes first. α: decay of averages. μ: momentum. ε: outside of the root, inside, both, or the floor of it. from: what "
+    "the square average begins with, if not 0. norm: of all gradients, or of each. with: what an argument makes of it. No lr: it must be "
+    "given. --diff of two shows their equations."
 )
 
 
