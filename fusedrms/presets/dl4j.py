@@ -9,7 +9,7 @@ from ..rmsprop import FusedRMSProp
 from .preset import preset
 
 
-@preset(FusedRMSProp, "Deeplearning4j", "1.0.0-M2")
+@preset(FusedRMSProp, "Deeplearning4j", "1373917")
 def dl4j_rmsprop(params: ParamsT, learningRate: float | Tensor = 0.1, rmsDecay: float = 0.95, epsilon: float = 1e-8) -> dict[str, Any]:
     """Deeplearning4j's RmsProp: epsilon outside of the root, square averages from epsilon.
 

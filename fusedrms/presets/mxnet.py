@@ -10,7 +10,7 @@ from ..rmsprop import FusedRMSProp
 from .preset import positive_or_none, preset
 
 
-@preset(FusedRMSProp, "MXNet 1", "1.9.1")
+@preset(FusedRMSProp, "MXNet 1", "1.x")
 def mxnet_rmsprop(
     params: ParamsT,
     learning_rate: float = 0.001,
@@ -61,7 +61,7 @@ def mxnet_rmsprop(
     )
 
 
-@preset(FusedRMSProp, "MXNet 2", "2.0.0b1")
+@preset(FusedRMSProp, "MXNet 2", "2.x, 29e946a")
 def mxnet2_rmsprop(
     params: ParamsT,
     learning_rate: float = 0.001,

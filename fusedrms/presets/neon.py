@@ -14,7 +14,7 @@ def _magnitude(limit: float | None) -> float | None:
     return (abs(limit) or None) if isinstance(limit, int | float) else limit
 
 
-@preset(FusedRMSProp, "neon", "2.6.0")
+@preset(FusedRMSProp, "neon", "1f3036c")
 def neon_rmsprop(
     params: ParamsT,
     stochastic_round: bool = False,

@@ -9,7 +9,7 @@ from ..smorms3 import FusedSMORMS3
 from .preset import preset
 
 
-@preset(FusedRMSProp, "PuzzleLib", "1.0.3a")
+@preset(FusedRMSProp, "PuzzleLib", "bd59115")
 def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 0.9, epsilon: float = 1e-5) -> dict[str, Any]:
     """PuzzleLib's RMSProp: epsilon outside of the root.
 
@@ -24,7 +24,7 @@ def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 
     return dict(lr=learnRate, alpha=factor, eps=epsilon)
 
 
-@preset(FusedRMSPropGraves, "PuzzleLib", "1.0.3a")
+@preset(FusedRMSPropGraves, "PuzzleLib", "bd59115")
 def puzzlelib_rmsprop_graves(
     params: ParamsT, learnRate: float = 1e-4, alpha: float = 0.95, momRate: float = 0.9, epsilon: float = 1e-4
 ) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def puzzlelib_rmsprop_graves(
     return dict(lr=learnRate, alpha=alpha, momentum=momRate, eps=epsilon)
 
 
-@preset(FusedSMORMS3, "PuzzleLib", "1.0.3a")
+@preset(FusedSMORMS3, "PuzzleLib", "bd59115")
 def puzzlelib_smorms3(params: ParamsT, learnRate: float = 1e-3, epsilon: float = 1e-16) -> dict[str, Any]:
     """PuzzleLib's SMORMS3.
 

@@ -23,7 +23,7 @@ def tensorflow_options(lr: float | Tensor, decay: float, momentum: float, epsilo
     )
 
 
-@preset(FusedRMSProp, "TensorFlow 1", "1.15.5")
+@preset(FusedRMSProp, "TensorFlow 1", "tf.compat.v1 of 2.15.1")
 def tensorflow_rmsprop(
     params: ParamsT,
     learning_rate: float | Tensor,
@@ -49,7 +49,7 @@ def tensorflow_rmsprop(
     return tensorflow_options(learning_rate, decay, momentum, epsilon, centered)
 
 
-@preset(FusedRMSProp, "TF-Slim", "tensorflow/models, research/slim")
+@preset(FusedRMSProp, "TF-Slim", "tensorflow/models 07ed366")
 def tf_slim_rmsprop(
     params: ParamsT,
     learning_rate: float | Tensor = 0.01,

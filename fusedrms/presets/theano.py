@@ -10,7 +10,7 @@ from ..rmsprop import FusedRMSProp, FusedRMSPropGraves
 from .preset import preset
 
 
-@preset(FusedRMSPropGraves, "Theano", "DeepLearningTutorials 0.1")
+@preset(FusedRMSPropGraves, "Theano", "DeepLearningTutorials 11c4651")
 def theano_rmsprop(params: ParamsT) -> dict[str, Any]:
     """The rmsprop of Theano's tutorial on LSTMs, with its numbers: decay .95, momentum .9, rate 1e-4, epsilon 1e-4.
 
@@ -22,7 +22,7 @@ def theano_rmsprop(params: ParamsT) -> dict[str, Any]:
     return dict(lr=1e-4, alpha=0.95, momentum=0.9, eps=1e-4)
 
 
-@preset(FusedRMSProp, "Lasagne", "0.2.dev1")
+@preset(FusedRMSProp, "Lasagne", "0.2.dev1, 5d3c63c")
 def lasagne_rmsprop(params: ParamsT, learning_rate: float | Tensor = 1.0, rho: float = 0.9, epsilon: float = 1e-6) -> dict[str, Any]:
     """Lasagne's updates.rmsprop: epsilon inside of the root, a rate of 1 by default.
 
@@ -37,7 +37,7 @@ def lasagne_rmsprop(params: ParamsT, learning_rate: float | Tensor = 1.0, rho: f
     return dict(lr=learning_rate, alpha=rho, eps=epsilon, eps_placement="inside")
 
 
-@preset(FusedRMSProp, "Blocks", "0.2.0")
+@preset(FusedRMSProp, "Blocks", "c69c2dc")
 def blocks_rmsprop(
     params: ParamsT, learning_rate: float | Tensor = 1.0, decay_rate: float = 0.9, max_scaling: float = 1e5
 ) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def efficientnet(
     return _slim(None, scaled_lr, opt_epsilon=1e-3, weight_decay=weight_decay, moving_average_decay=moving_average_decay)
 
 
-@preset(FusedRMSProp, "MobileNetV3", "tensorflow/models, research/slim")
+@preset(FusedRMSProp, "MobileNetV3", "tensorflow/models 07ed366")
 def mobilenet_v3(
     params: ParamsT,
     learning_rate: float | Tensor = 0.16,
@@ -71,7 +71,7 @@ def mobilenet_v3(
     return _slim(None, learning_rate, rmsprop_decay, rmsprop_momentum, opt_epsilon, weight_decay, **averages)
 
 
-@preset(FusedRMSProp, "NASNet, AmoebaNet", "tensorflow/models, research/slim")
+@preset(FusedRMSProp, "NASNet, AmoebaNet", "tensorflow/models 03cdc5f")
 def nasnet(
     params: ParamsT,
     learning_rate: float | Tensor,
