@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .engine.options.checks import plain
+
 
 class _Schedule(LRScheduler):
     """rate(first rate of a group, epoch) of a subclass."""
@@ -25,6 +27,7 @@ class _Schedule(LRScheduler):
 
 
 def _number(name: str, value: float, least: float = 0.0, above: bool = False) -> float:
+    value = plain(value)
     valid = isinstance(value, int | float) and math.isfinite(value) and (value > least if above else value >= least)
     if isinstance(value, bool) or not valid:
         raise ValueError(f"{name}={value!r} is not supported: it must be a finite number {'>' if above else '>='} {least:g}")
@@ -219,9 +222,9 @@ class ExponentialDecay(_Schedule):
     ):
         self.decay_steps = _number("decay_steps", decay_steps, above=True)
         self.decay_rate = _number("decay_rate", decay_rate)
-        if not isinstance(staircase, bool):
+        if not isinstance(plain(staircase), bool):
             raise ValueError(f"staircase={staircase!r} is not supported: it must be True or False")
-        self.staircase = staircase
+        self.staircase = plain(staircase)
         self.warmup_steps = _number("warmup_steps", warmup_steps)
         if _number("least", least) > 1:
             raise ValueError(f"least={least!r} is not supported: it is a part of the learning rate, from 0 to 1")

@@ -115,6 +115,9 @@ def test_diff(capsys, tmp_path):
     code, out, _ = run(capsys, f"--diff dqn2015 dqn_zoo --steps 20 --json --output {path}")
     found = json.loads(out)
     assert found["differs"] == {"eps": [0.01, 0.01 / 32**2], "rescale_grad": [32.0, 1.0]}
+    _, out, _ = run(capsys, f"--diff tf torch --steps 3 --lr 1e30 --json --output {path}")
+    assert "NaN" not in out
+    assert "Infinity" not in out
     first, second = (torch.tensor(found["losses"][name]) for name in found["presets"])
     assert len(first) == 21
     assert torch.allclose(first, second, rtol=1e-4)  # the same rule, of sums and of means

@@ -1,5 +1,6 @@
 """neon's schedules, by the rates that its documentation lists, and TensorFlow's, as LRSchedulers that resume."""
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler, SequentialLR
@@ -19,6 +20,12 @@ RATES = [
     ("ShiftSchedule", dict(interval=3), 1.0, [1.0] * 3 + [0.5] * 3 + [0.25] * 3 + [0.125]),
     ("ShiftSchedule", dict(interval=4, shift_size=2), 0.3, [0.3] * 4 + [0.075] * 4 + [0.01875] * 2),
     ("ExponentialDecay", dict(decay_steps=2.5, decay_rate=0.5), 0.3, [0.3 * 0.5 ** (e / 2.5) for e in range(10)]),
+    (
+        "ExponentialDecay",
+        dict(decay_steps=np.int64(2), decay_rate=np.float32(0.5), staircase=np.True_),
+        1.0,
+        [0.5 ** (e // 2) for e in range(10)],
+    ),
     # EfficientNet's: its warm-up has not reached the rate when decay, counted from the start, sets in
     (
         "ExponentialDecay",

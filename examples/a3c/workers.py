@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -30,6 +31,7 @@ class Workers:
         so it stays in them: a terminal sends Ctrl-C to all processes, and this one ends the others.
         """
         context = multiprocessing.get_context("spawn")
+        resource_tracker.ensure_running()  # else the first start does it, which ends with SIGINT unblocked
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number in range(count):

@@ -91,7 +91,8 @@ def _diff(args: argparse.Namespace, console: Console) -> int:
     except OSError as error:
         raise UserError(f"--output {path}: {error.strerror}: name another place") from None
     if args.json:
-        print(json.dumps(dict(presets=names, differs=rows, lr=args.lr, losses=curves, plot=str(path)), indent=1, default=str))
+        losses = {name: [loss if math.isfinite(loss) else None for loss in curve] for name, curve in curves.items()}
+        print(json.dumps(dict(presets=names, differs=rows, lr=args.lr, losses=losses, plot=str(path)), indent=1, default=str))
         return 0
     for name, preset in zip(names, presets, strict=True):
         console.print(f"{name}: {equations(options_of(preset))}", soft_wrap=True, highlight=False)
