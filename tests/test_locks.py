@@ -26,6 +26,8 @@ from tools import parameters, params_of, random_grads
 if "fork" not in multiprocessing.get_all_start_methods():
     pytest.skip("needs fork", allow_module_level=True)
 
+# a test before may have imported JAX, which has threads, and which no child uses
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork.. was called:RuntimeWarning")
 FORK = mp.get_context("fork")
 
 

@@ -18,6 +18,8 @@ if "fork" not in multiprocessing.get_all_start_methods():
     pytest.skip("needs fork", allow_module_level=True)
 
 SPAWN = pytest.param("spawn", marks=pytest.mark.exhaustive)
+# a test before may have imported JAX, which has threads, and which no child uses
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork.. was called:RuntimeWarning")
 FORK = mp.get_context("fork")
 
 
