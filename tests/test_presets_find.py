@@ -100,7 +100,7 @@ def test_table(capsys):
     code, out, _ = run(capsys, "impala --json")
     found = {row["name"]: row for row in json.loads(out)}["impala2018"]
     assert found["version"] == "scalable_agent, 6c0c8a7"
-    assert (found["make"]["eps"], found["make"]["initial_square_avg"]) == (0.1, 1.0)
+    assert (found["options"]["eps"], found["options"]["initial_square_avg"]) == (0.1, 1.0)
 
 
 def test_diff(capsys, tmp_path):

@@ -200,7 +200,7 @@ def find(words: str = "") -> list[Member]:
 
 
 def named(word: str) -> Preset:
-    """The preset of a name, or of its beginning: "keras_rmsprop", "keras", "dqn".
+    """The preset of a name, or of its beginning: "keras_rmsprop", "keras", "impala".
 
     Raises:
         ValueError: it begins no name, or several.

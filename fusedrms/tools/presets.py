@@ -32,8 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _all_of(member: Member) -> dict[str, Any]:
-    """For machines: a member, and all options by default in place of the function."""
-    return {**member._asdict(), "make": options_of(PRESETS[member.name])}
+    """For machines: a member, with all options by default in place of the function."""
+    words = member._asdict()
+    del words["make"]
+    return {**words, "options": options_of(PRESETS[member.name])}
 
 
 def _named(word: str) -> Preset:
