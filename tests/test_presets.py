@@ -125,11 +125,10 @@ def test_against_reference(name, options):
 @pytest.mark.exhaustive
 @pytest.mark.interpret
 @pytest.mark.skipif(not lang.interpreted(), reason="natively it is the test above")
-@pytest.mark.parametrize("which", [0, -1])
 @pytest.mark.parametrize("name", PRESETS)
-def test_against_reference_on_triton(name, which):
-    """Few, as the interpreter takes its time; the arithmetic of options is that of tests/test_numeric.py."""
-    options = [options for other, options in COVER if other == name][which]
+def test_against_reference_on_triton(name):
+    """One each, as the interpreter takes its time; the arithmetic of options is that of tests/test_numeric.py."""
+    options = next(options for other, options in COVER if other == name)
     run(name, options, F64, relative(1e-12))
     run(name, options, F32, relative(2e-6))
 
