@@ -140,9 +140,8 @@ def learn(name: str, args: argparse.Namespace, bars: Bars) -> Course:
         course.end(evaluate(model, FINAL_EPISODES, FINAL_SEED))
     else:
         at = course.evaluations[-1][0]
-        solved = f"solved by the weights after {at:,} of {args.steps:,} steps; workers went on while these were evaluated"
-        solved = solved if at < course.steps else solved.partition(";")[0]
-        bars.console.print(f"{name} ends early: {solved}", highlight=False)
+        went_on = "; workers went on while these were evaluated" if at < course.steps else ""
+        bars.console.print(f"{name} ends early: solved by the weights after {at:,} of {args.steps:,} steps{went_on}", highlight=False)
     return course
 
 

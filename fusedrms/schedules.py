@@ -226,9 +226,9 @@ class ExponentialDecay(_Schedule):
             raise ValueError(f"staircase={staircase!r} is not supported: it must be True or False")
         self.staircase = plain(staircase)
         self.warmup_steps = _number("warmup_steps", warmup_steps)
-        if _number("least", least) > 1:
+        self.least = _number("least", least)
+        if self.least > 1:
             raise ValueError(f"least={least!r} is not supported: it is a part of the learning rate, from 0 to 1")
-        self.least = least
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base: float, epoch: int) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_wrong_arguments(capsys, arguments, said):
 
 
 def test_no_matplotlib(capsys, monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, _, err = run(capsys, f"--diff tf torch --steps 2 --output {tmp_path / 'x.png'}")
     assert code == 2
     assert "pip install matplotlib" in err

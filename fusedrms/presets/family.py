@@ -76,9 +76,9 @@ def _needed(preset: Preset) -> Options:
     return {name: 1.0 for name, parameter in _arguments(preset).items() if parameter.default is parameter.empty}
 
 
-def needs_lr(preset: Preset) -> bool:
-    """Whether its learning rate has no default."""
-    return bool(_needed(preset))
+def defaults_of(preset: Preset) -> Options:
+    """All options of the optimizer that it makes by default; lr is None where it must be given."""
+    return options_of(preset) | dict.fromkeys(["lr"] if _needed(preset) else [])
 
 
 def _arguments(preset: Preset) -> dict[str, inspect.Parameter]:
@@ -106,21 +106,22 @@ def equations(options: Options) -> str:
     """The rule that options make, without clipping and decay of weights, in the letters of docs/coming_from.md."""
     if "alpha" not in options:
         return "SMORMS3: w ← w − g·min(lr, m²/(v + ε)) / (√v + ε)"
-    d = "(v − m²)" if options["centered"] else "v"
-    bare, inside = d.strip("()"), f"√({d.strip('()')} + ε)"
+    bare, d = ("v − m²", "(v − m²)") if options["centered"] else ("v", "v")
+    inside = f"√({bare} + ε)"
     root = {"outside": f"(√{d} + ε)", "inside": inside, "both": f"({inside} + ε)", "floor": f"max(√{d}, ε)"}[options["eps_placement"]]
     start = options["initial_square_avg"]
     scale = options["rescale_grad"]
     lines = [f"g ← {scale:g}·g"] if scale != 1 else []
     lines += [f"v ← α·v + (1 − α)·g²{f', from {start:g}' if start else ''}"]
-    lines += ["m ← α·m + (1 − α)·g"] if "m" in bare else []
+    lines += ["m ← α·m + (1 − α)·g"] if options["centered"] else []
     if not options["momentum"]:
         return "; ".join([*lines, f"w ← w − lr·g / {root}"])
     within, without = ("lr·", "") if options["lr_in_momentum"] else ("", "lr·")
     return "; ".join([*lines, f"b ← μ·b + {within}g / {root}; w ← w − {without}b"])
 
 
-def _averages(options: Options) -> str:
+def averages(options: Options) -> str:
+    """Which an optimizer of the family keeps beside that of squares, or "plain"."""
     return ", ".join(word for word in ("centered", "momentum") if options.get(word)) or "plain"
 
 
@@ -151,11 +152,9 @@ def _start(ways: list[tuple[str, Options]]) -> str:
     return " or ".join([f"{start:g}", *alone])
 
 
-def _numbers(preset: Preset, options: Options) -> str:
-    known = {letter: options[name] for name, letter in LETTERS.items() if options.get(name)}
-    if needs_lr(preset):
-        del known["lr"]
-    return ", ".join(f"{letter} {value:.4g}" for letter, value in known.items())
+def numbers(options: Options) -> str:
+    """The usual ones that are there and not 0, by their letters."""
+    return ", ".join(f"{letter} {options[name]:.4g}" for name, letter in LETTERS.items() if options.get(name))
 
 
 def _member(name: str, preset: Preset) -> Member:
@@ -168,13 +167,13 @@ def _member(name: str, preset: Preset) -> Member:
         system=preset.system,
         version=preset.version,
         about=(inspect.getdoc(preset.make) or "").partition("\n")[0],
-        averages=_all(word for options in every for word in _averages(options).split(", ")) if is_family else "SMORMS3",
+        averages=_all(word for options in every for word in averages(options).split(", ")) if is_family else "SMORMS3",
         eps=_with(ways, "eps_placement") if is_family else "both",
         lr=_all(["outside", "inside"][options["lr_in_momentum"]] if options["momentum"] else "" for options in every) if is_family else "–",
         start=_start(ways),
         clipping=_all([word for options in every for word in _clipping(options)]),
         decay=_all(["L2", "decoupled"][options["decoupled_weight_decay"]] if options["weight_decay"] else "" for options in every),
-        numbers=_numbers(preset, default),
+        numbers=numbers(defaults_of(preset)),
     )
 
 

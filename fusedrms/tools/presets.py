@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..presets.family import Member, equations, find, named, needs_lr, options_of
+from ..presets.family import Member, defaults_of, equations, find, named
 from ..presets.preset import PRESETS, Preset
 from . import files, quadratic
 from .errors import UserError
@@ -35,7 +35,7 @@ def _all_of(member: Member) -> dict[str, Any]:
     """For machines: a member, with all options by default in place of the function."""
     words = member._asdict()
     del words["make"]
-    return {**words, "options": options_of(PRESETS[member.name])}
+    return {**words, "options": defaults_of(PRESETS[member.name])}
 
 
 def _named(word: str) -> Preset:
@@ -47,7 +47,7 @@ def _named(word: str) -> Preset:
 
 def differing(a: Preset, b: Preset) -> dict[str, tuple[Any, Any]]:
     """The options that two presets have otherwise, and what they are; None where there is none, or it must be given."""
-    first, second = ({**options_of(preset), **dict.fromkeys(["lr"] if needs_lr(preset) else [])} for preset in (a, b))
+    first, second = defaults_of(a), defaults_of(b)
     found = {name: (first.get(name), second.get(name)) for name in first | second}
     if not any(found.get("momentum", ())):
         found.pop("lr_in_momentum", None)  # which has no effect then
@@ -97,7 +97,7 @@ def _diff(args: argparse.Namespace, console: Console) -> int:
         print(json.dumps(dict(presets=names, differs=rows, lr=args.lr, losses=losses, plot=str(path)), indent=1, default=str))
         return 0
     for name, preset in zip(names, presets, strict=True):
-        console.print(f"{name}: {equations(options_of(preset))}", soft_wrap=True, highlight=False)
+        console.print(f"{name}: {equations(defaults_of(preset))}", soft_wrap=True, highlight=False)
     table = Table("option", *names)
     for option, values in rows.items():
         table.add_row(option, *("–" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in values))

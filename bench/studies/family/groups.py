@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from fusedrms.presets.family import LETTERS, find, options_of
+from fusedrms.presets.family import averages, find, numbers, options_of
 from fusedrms.presets.preset import PRESETS
 
 EPS_PLACES = "outside", "inside", "both", "floor"
@@ -39,14 +39,13 @@ def alike(digests: dict[str, tuple[str, ...]], groups: Iterable[list[str]]) -> l
 def about(name: str) -> dict[str, str]:
     """The columns of the table that tell what a preset is by default."""
     _, options = _options(name)
-    known = [f"{letter} {options[option]:.4g}" for option, letter in LETTERS.items() if option != "lr" and options.get(option)]
+    known = [numbers(options)]
     known += [f"decay {options['weight_decay']:g}"] if options["weight_decay"] else []
     known += [f"g·{options['rescale_grad']:g}"] if options["rescale_grad"] != 1 else []
     if "alpha" not in options:
         return dict(eps="both", numbers=", ".join(known), start="0", averages="SMORMS3")
-    averages = [word for word in ("centered", "momentum") if options[word]]
     start = f"{options['initial_square_avg']:g}"
-    return dict(eps=options["eps_placement"], numbers=", ".join(known), start=start, averages=", ".join(averages) or "plain")
+    return dict(eps=options["eps_placement"], numbers=", ".join(known), start=start, averages=averages(options))
 
 
 def kinship(name: str) -> tuple:
