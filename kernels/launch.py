@@ -14,7 +14,7 @@ from .cpu import step as cpu_step
 from .cpu import threads as cpu_threads
 from .kernel import OPTIONS, Kernel
 from .quant import GROUP
-from .storage import Storage
+from .storage import WORDS, Storage
 from .tables import AgreementTables, NormTables, Tables
 
 THREADS, CHUNK = 128, 1024  # of a program; elements that it updates
@@ -49,8 +49,8 @@ Config = GPUConfig | CPUConfig
 def gpu_config(storage: Storage) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
     if storage.quantized:  # takes longer to compute than to move
-        # 80 let a scheduler hold six warps; for three states of which one is centered the compiler would like 96 to 125, and needs no more
-        registers = 80 if storage.variance and len(storage.quantized) == 3 else 0
+        # with 64 a scheduler holds eight warps; for two states and more compilers like up to 80, and need no more
+        registers = 64 if len(storage.quantized) > 1 else 0
         return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, 1, 0, registers)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 
@@ -68,7 +68,7 @@ def default_config(device: torch.device, storage: Storage, n_elements: int = 1 <
 
 def _ranges(config: Config, storage: Storage) -> dict[str, tuple[bool, str]]:
     """Of each value whether a launch can run with it, and what it may be."""
-    # a power of two, so that no chunk reaches over a multiple of 2**32 elements, where random bits have other keys, unless Storage.wraps
+    # a power of two, so that no chunk reaches over a multiple of 2**32 elements, where random bits have other keys, unless Storage.straddles
     least, most = (GROUP, 1 << 30) if isinstance(config, CPUConfig) else (max(GROUP, config.block(storage)), 1 << 22)
     chunk = least <= config.chunk <= most and not config.chunk & (config.chunk - 1), f"a power of two from {least} to {most}"
     if isinstance(config, CPUConfig):
@@ -118,9 +118,9 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
         NEUTRAL=rules.neutral(rule) if storage.quantized else None,  # elsewhere memory takes longer than all arithmetic
         FORMATS=storage.formats,
         ROWS=tuple(itertools.accumulate(map(len, storage.dtypes[:-1]), initial=0)),
-        DTYPES=tuple(getattr(lang.tl, dtype) for rows in storage.dtypes for dtype in rows),
+        DTYPES=tuple(getattr(lang.tl, WORDS.get(dtype, dtype)) for rows in storage.dtypes for dtype in rows),
         FLAGS=storage.flags,
-        WRAPS=storage.wraps,
+        STRADDLES=storage.straddles,
         ALIGN=16 if aligned else 1,
         BLOCK=config.block(storage),
         PER_THREAD=config.block(storage) // config.threads,

@@ -7,7 +7,9 @@ from .lang import interpreted, jit, tl
 
 BY_BITS = tl.constexpr(interpreted())  # to bfloat16 by integers: the interpreter truncates, and loses subnormal numbers; LLVM casts none
 NAN = tl.constexpr(0x7FC00000)  # bits of a float32
-GOLDEN = tl.constexpr(0x9E3779B9)  # 2**32 / golden ratio: between the streams of random bits
+# Powers of one number: what a random word is multiplied by for each of its elements and streams. The points that two of the products make
+# lie on 49,583 lines or more (the spectral test in two dimensions, of 70,423 at most): they are as good as independent.
+POWERS = tl.constexpr(tuple(pow(0x55BE25C5, n, 2**32) for n in range(1, 17)))
 
 
 @jit
@@ -58,17 +60,32 @@ def round_stochastically(value, random, dtype: tl.constexpr):
 
 
 @jit
+def nearest_upper(bits):
+    """The bfloat16 nearest to a float32, ties away from 0: what is left of it, 16 bits or the upper 8 of these, has no room for a tie more."""
+    return ((bits + 0x8000) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+
+
+@jit
 def split_master(master):
-    """A float32 as a bfloat16 and its remainder: to nearest, ties away from 0, for the other 16 bits have no room for one more tie."""
+    """A float32 as a bfloat16 and its remainder."""
     bits = tl.where(master != master, NAN, master.to(tl.uint32, bitcast=True))
-    return ((bits + 0x8000) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True), bits.to(tl.uint16).to(tl.int16, bitcast=True)
+    return nearest_upper(bits), bits.to(tl.uint16).to(tl.int16, bitcast=True)
+
+
+@jit
+def split_master24(master, random):
+    """A float32 without its lowest 8 bits as a bfloat16 and its remainder: up or down, so that the mean is exact; random: as of
+    round_stochastically()."""
+    bits = tl.where(master != master, NAN, master.to(tl.uint32, bitcast=True)) + (random >> 8)
+    return nearest_upper(bits), (bits >> 8).to(tl.uint8).to(tl.int8, bitcast=True)
 
 
 @jit
 def merge_remainder(param, remainder):
-    """What split_master() was given; where something else has set the parameter to 0 or infinity, beyond which bits mean others, that."""
+    """What was split; where something else has set the parameter to 0 or infinity, beyond which bits mean others, that."""
     upper = param.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
-    bits = upper + remainder.to(tl.int32).to(tl.uint32)
+    lower = remainder.to(tl.int32).to(tl.uint32)
+    bits = upper + (lower if remainder.dtype == tl.int16 else lower << 8)
     value = bits.to(tl.float32, bitcast=True)
     return tl.where(value != value, upper.to(tl.float32, bitcast=True), value)  # beyond 0 and beyond infinity there are NaNs
 
@@ -96,28 +113,40 @@ def master_or_param(param, master):
 
 
 @jit
-def hash_bits(x, key):
-    """32 random bits for every x and key, both uint32: each bit of either flips each bit of the result half of the time."""
+def mix(x, key):
+    """Half of hash_bits()."""
     x = x ^ (x >> 16)
     x = x * 0x7FEB352D
-    x = x ^ (x >> 15) ^ key
-    x = x * 0x846CA68B
+    return x ^ (x >> 15) ^ key
+
+
+@jit
+def hash_bits(x, key):
+    """32 random bits for every x and key, both uint32: each bit of either flips each bit of the result half of the time."""
+    x = mix(x, key) * 0x846CA68B
     return x ^ (x >> 16)
 
 
 @jit
-def random_bits(index, keys, stream: tl.constexpr):
-    """16 random bits, as uint32, for an element in one of several independent streams, two of which share a hash.
+def random_word(index, keys):
+    """What the random bits of four elements are made of, as uint32.
 
-    index: the lower 32 bits of the element's offset in its parameter, as uint32; keys: chunk_keys() of its chunk.
+    index: the lower 32 bits of the offset in its parameter of the first, a multiple of 4, as uint32; keys: chunk_keys() of its chunk.
     """
     if len(keys) == 2:
         first, second = keys
     else:
         wrapped = index < keys[4]
         first, second = tl.where(wrapped, keys[2], keys[0]), tl.where(wrapped, keys[3], keys[1])
-    word = hash_bits(index ^ first, second + GOLDEN * (stream // 2))
-    return (word >> 16) if stream % 2 else (word & 0xFFFF)
+    return mix(index ^ first, second)
+
+
+@jit
+def share(word, place, stream: tl.constexpr):
+    """16 random bits, as uint32, for the element at a place, 0 to 3, of those of a random_word(), in one of 4 independent streams."""
+    low = tl.where(place < 1, POWERS[4 * stream], POWERS[4 * stream + 1])
+    high = tl.where(place < 3, POWERS[4 * stream + 2], POWERS[4 * stream + 3])
+    return (word * tl.where(place < 2, low, high)) >> 16
 
 
 @jit
@@ -128,13 +157,13 @@ def keys_of(random_key, upper):
 
 
 @jit
-def chunk_keys(random_key, offset, WRAPS: tl.constexpr):
-    """What random_bits() takes for a chunk; offset: int64, of its first element in its parameter.
+def chunk_keys(random_key, offset, STRADDLES: tl.constexpr):
+    """What random_word() takes for a chunk; offset: int64, of its first element in its parameter.
 
-    With WRAPS also the keys beyond the next multiple of 2**32, which are those of elements whose lower bits are less than the first's.
+    With STRADDLES also the keys beyond the next multiple of 2**32, which are those of elements whose lower bits are less than the first's.
     """
     upper = (offset >> 32).to(tl.uint32)
-    if WRAPS:
-        return keys_of(random_key, upper) + keys_of(random_key, upper + 1) + (offset.to(tl.uint32),)
+    if STRADDLES:
+        return keys_of(random_key, upper) + keys_of(random_key, upper + 1) + (offset.to(tl.uint32) & 0xFFFFFFFC,)
     else:
         return keys_of(random_key, upper)

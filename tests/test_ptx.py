@@ -155,7 +155,7 @@ def test_a_variance_of_0_has_code_0():
 @pytest.mark.parametrize("mode", ["bfloat16+stochastic", "float16+stochastic", "bfloat16+stochastic+bf16", "bfloat16+split+8bit"])
 def test_random_bits_beyond_2_to_the_32(mode):
     """They hang on the element's place alone, also where a chunk reaches over a multiple of 2**32."""
-    made = Launch("rmsprop_momentum", mode, "random", wraps=True)
+    made = Launch("rmsprop_momentum", mode, "random", straddles=True)
     cpu, gpu = made.on_cpu(), made.on_gpu()
     check(made, cpu, approximate=False)
     check(made, gpu, approximate=False)

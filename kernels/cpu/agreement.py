@@ -10,9 +10,10 @@ from .. import quant, rules
 from ..caches import cached_njit
 from ..storage import Storage
 from ..tables import UNSCALE, AgreementTables
+from .groups import scratch_of, unpack_group
 from .language import compile_rule
 from .last_group import whole_group
-from .memory import Variant, load_row, scratch_of, unpack_group
+from .memory import Variant, load_row
 from .packed import values_at
 from .step import args_of, array, column, common_of, packed, part_size
 from .threads import Loop, Threads, compile_loop

@@ -14,19 +14,10 @@ from ..quant import GROUP, LEAST_SCALE
 from ..rules import ARGS, NEUTRAL, Common
 from ..storage import Storage
 from ..tables import SKIP, TYPES, UNSCALE, Tables, dtype_of
+from .groups import larger, pack_group, scratch_of, unpack_group
 from .language import compile_rule
 from .last_group import whole_group, write_back
-from .memory import (
-    Variant,
-    chunk_keys,
-    larger,
-    load_row,
-    pack_group,
-    prefetch_rows,
-    scratch_of,
-    store_row,
-    unpack_group,
-)
+from .memory import Variant, chunk_keys, load_row, prefetch_rows, store_row
 from .packed import Address, values_at
 from .statistics import PART, end_of_part, end_of_unit, measure, nothing_of_part, room_of_sums, unit_of
 from .threads import Loop, Threads, compile_loop

@@ -79,6 +79,9 @@ class Value:
     def __rtruediv__(self, other):
         return self._binary("div", other, swapped=True)
 
+    def __rsub__(self, other):
+        return self._binary("sub", other, swapped=True)
+
     def __and__(self, other):
         return self._binary("and_", other)
 
@@ -113,7 +116,8 @@ class Value:
 
 
 def _where(condition: Value, a, b) -> Value:
-    a = a if isinstance(a, Value) else b.constant(a)
+    if not isinstance(a, Value):  # beside another number, one of 32 bits
+        a = (b if isinstance(b, Value) else Value(condition.builder, None, "uint32")).constant(a)
     return Value(a.builder, a.builder.select(condition.value, a.value, a.constant(b).value), a.dtype)
 
 

@@ -199,7 +199,7 @@ def step_kernel(
     ROWS: tl.constexpr,  # where the rows of each begin
     DTYPES: tl.constexpr,  # stored dtype of each row
     FLAGS: tl.constexpr,  # likewise
-    WRAPS: tl.constexpr,  # as in Storage
+    STRADDLES: tl.constexpr,  # as in Storage
     ALIGN: tl.constexpr,  # bytes that divide every address
     BLOCK: tl.constexpr,
     PER_THREAD: tl.constexpr,  # elements of a block that a thread handles
@@ -221,7 +221,7 @@ def step_kernel(
         numbers = numbers_of(row, unscale, norm, boost, N_COMMON)
         ptrs = chunk_pointers(addresses_ptr, tensor, n_tensors, start, ROWS, FORMATS, DTYPES, ALIGN)
         offset = start + tl.load(shard_offset_ptr + tensor)
-        keys = chunk_keys(load_numbers(random_key_ptr + 3 * tensor, 3), offset, WRAPS)
+        keys = chunk_keys(load_numbers(random_key_ptr + 3 * tensor, 3), offset, STRADDLES)
         columns: tl.constexpr = len(FORMATS) - 2 - FLAGS[AVERAGE] + OTHERS
         sums = row_of(unit_sums_ptr, first_unit_ptr, tensor, start, BLOCK, columns) if FLAGS[MEASURED] else unit_sums_ptr
         chunk = Chunk(ptrs=ptrs, offset=offset, keys=keys, sums=sums)

@@ -47,7 +47,7 @@ class Launch:
             infinities, NaN, numbers that overflow or vanish.
         eps: in place of that of the options.
         grad_dtype: in place of the mode's.
-        wraps: as in Storage; every tensor begins less than its length before the 2**32nd element of its parameter.
+        straddles: as in Storage; every tensor begins less than its length before the 2**32nd element of its parameter.
 
     Attributes:
         sums: [n_units, n_columns], what the last run has measured of each unit, added up by neighbours; empty where it has not.
@@ -61,13 +61,13 @@ class Launch:
         numels=NUMELS,
         eps: float | None = None,
         grad_dtype: str | None = None,
-        wraps: bool = False,
+        straddles: bool = False,
     ):
         self.rule, self.mode, self.kind, self.rng = rule, mode, kind, np.random.default_rng(0)
         self.storage = variant(rule, mode).storage
         if grad_dtype:
             self.storage = self.storage._replace(dtypes=((grad_dtype,), *self.storage.dtypes[1:]))
-        self.storage = self.storage._replace(wraps=wraps)
+        self.storage = self.storage._replace(straddles=straddles)
         self.compute = np.dtype(self.storage.compute)
         names = ["grad", "param", *STATES[rule], *(["param_ema"] if self.storage.average else [])]
         if self.storage.variance:
@@ -88,7 +88,7 @@ class Launch:
         self.random_key = words.view(np.int32)
         self.shard_offset = self.rng.integers(0, 2**20, n) * 1024 * 16 + (2**32 if kind == "random" else 0)
         self.shard_offset[0] = 7
-        if wraps:
+        if straddles:
             self.shard_offset = 2**32 - self.rng.integers(1, np.maximum(self.numels, 2))
         self.boosts = np.resize([1.0, 2.0, 1000.0], n if self.storage.cautious else 0)
         self.scalars = np.array([0.0, 1.0 if kind == "exact" else 1 / 3, 1.7, 0.4])

@@ -68,7 +68,7 @@ def _storage(a: Arguments) -> Storage:
     """Of the step, or as much of it as another kernel is compiled for."""
     ends = [*a["ROWS"][1:], len(a["DTYPES"])]
     rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True))
-    return Storage(rows, **dict(zip(FLAGS, a["FLAGS"], strict=True)), wraps=a.get("WRAPS", False))
+    return Storage(rows, **dict(zip(FLAGS, a["FLAGS"], strict=True)), straddles=a.get("STRADDLES", False))
 
 
 def _check_rows(a: Arguments, at: _Tables, storage: Storage, tables: Tables | AgreementTables) -> None:

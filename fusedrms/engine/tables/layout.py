@@ -117,8 +117,8 @@ def member_of(
     first = shard_offset(active.param) * (1 + param.is_complex())
     storage = storage_of(param, grad, tensors, recipe.precision)._replace(cautious=recipe.cautious)
     low = first % 2**32
-    if storage.random and low and low + _numel(param) > 2**32:
-        storage = storage._replace(wraps=True)
+    if storage.random and (first % 4 or (low and low + _numel(param) > 2**32)):
+        storage = storage._replace(straddles=True)
     in_place = [*updated, *([] if copies_param else [param]), *([] if copies_grad else [grad])]
     aligned = not any(tensor.data_ptr() % ALIGNMENT for tensor in in_place)
     return Member(
