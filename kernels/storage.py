@@ -5,13 +5,15 @@ from typing import NamedTuple
 from .quant import GROUP
 from .tables import UNIT_COUNTS, UNIT_SUMS
 
-ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1}
+ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "uint4": 0.5, "int4": 0.5}
 
 # The format of a value, by which both drivers load and store it.
 PLAIN = 0  # one row of addresses, of whatever float dtype
 MASTER = 1  # two rows: a 16-bit parameter and the float32 master that it is rounded from
 SPLIT = 2  # two rows: a bfloat16 parameter and the remainder, int16, that its float32 master has beyond it
 QUANTIZED = 3  # two rows: 8-bit codes and the float32 scale of each group
+SPLIT24 = 4  # two rows: a bfloat16 parameter and the remainder, int8, that its 24-bit master has beyond it
+QUANTIZED4 = 5  # two rows: words of four 4-bit codes and the float32 scale of each group
 
 FLAGS = ("stochastic", "variance", "average", "cautious", "measured")  # that a label names
 
@@ -22,7 +24,10 @@ def format_of(dtypes: tuple[str, ...]) -> int:
         return PLAIN
     if dtypes[0] in ("uint8", "int8") and dtypes[1:] == ("float32",):
         return QUANTIZED
-    return {("bfloat16", "int16"): SPLIT, ("bfloat16", "float32"): MASTER, ("float16", "float32"): MASTER}[dtypes]
+    if dtypes[0] in ("uint4", "int4") and dtypes[1:] == ("float32",):
+        return QUANTIZED4
+    masters = {("bfloat16", "int16"): SPLIT, ("bfloat16", "int8"): SPLIT24}
+    return {**masters, ("bfloat16", "float32"): MASTER, ("float16", "float32"): MASTER}[dtypes]
 
 
 class Storage(NamedTuple):
@@ -80,12 +85,12 @@ class Storage(NamedTuple):
     @property
     def quantized(self) -> list[int]:
         """Which values are kept as 8-bit codes; of grad, param, state 0, ..."""
-        return [v for v, format in enumerate(self.formats) if format == QUANTIZED]
+        return [v for v, format in enumerate(self.formats) if format in (QUANTIZED, QUANTIZED4)]
 
     @property
     def random(self) -> bool:
         """Whether anything is rounded stochastically."""
-        return self.stochastic or any(dtype not in ("float32", "float64") for dtype, *_ in self.dtypes[2:])
+        return self.stochastic or SPLIT24 in self.formats or any(dtype not in ("float32", "float64") for dtype, *_ in self.dtypes[2:])
 
     @property
     def streams(self) -> list[str]:
