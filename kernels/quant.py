@@ -7,6 +7,7 @@ never negative: small values have finer steps. Elementwise, the same source for 
 from .lang import jit, tl
 
 GROUP = 64  # elements
+PER_WORD = 4  # codes of 4 bits
 LEAST_SCALE = 0x0D800000  # bits of 2**-100, as float32: a group of zeros has one too; no code's value comes near the subnormal numbers
 
 

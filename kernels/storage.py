@@ -5,15 +5,16 @@ from typing import NamedTuple
 from .quant import GROUP
 from .tables import UNIT_COUNTS, UNIT_SUMS
 
-ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "uint4": 0.5, "int4": 0.5}
+ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "int4": 0.5, "uint4": 0.5}
 
 # The format of a value, by which both drivers load and store it.
 PLAIN = 0  # one row of addresses, of whatever float dtype
 MASTER = 1  # two rows: a 16-bit parameter and the float32 master that it is rounded from
-SPLIT = 2  # two rows: a bfloat16 parameter and the remainder, int16, that its float32 master has beyond it
-QUANTIZED = 3  # two rows: 8-bit codes and the float32 scale of each group
-SPLIT24 = 4  # two rows: a bfloat16 parameter and the remainder, int8, that its 24-bit master has beyond it
-QUANTIZED4 = 5  # two rows: words of four 4-bit codes and the float32 scale of each group
+SPLIT = 2  # two rows: a bfloat16 parameter and the remainder, int16, that its float32 master has beyond it; int8 of a 24-bit master
+QUANTIZED = 3  # two rows: codes of 8 or 4 bits, these in words of four, and the float32 scale of each group
+
+WORDS = {"int4": "int16", "uint4": "uint16"}  # what codes of 4 bits are read and written in
+TOP = {"uint8": 255, "int8": 127, "uint4": 15, "int4": 7}  # the largest code
 
 FLAGS = ("stochastic", "variance", "average", "cautious", "measured")  # that a label names
 
@@ -22,12 +23,10 @@ def format_of(dtypes: tuple[str, ...]) -> int:
     """Of a value whose rows have these dtypes."""
     if len(dtypes) == 1:
         return PLAIN
-    if dtypes[0] in ("uint8", "int8") and dtypes[1:] == ("float32",):
+    if dtypes[0] in TOP and dtypes[1:] == ("float32",):
         return QUANTIZED
-    if dtypes[0] in ("uint4", "int4") and dtypes[1:] == ("float32",):
-        return QUANTIZED4
-    masters = {("bfloat16", "int16"): SPLIT, ("bfloat16", "int8"): SPLIT24}
-    return {**masters, ("bfloat16", "float32"): MASTER, ("float16", "float32"): MASTER}[dtypes]
+    split, master = dict.fromkeys([("bfloat16", "int16"), ("bfloat16", "int8")], SPLIT), ("bfloat16", "float32")
+    return {**split, master: MASTER, ("float16", "float32"): MASTER}[dtypes]
 
 
 class Storage(NamedTuple):
@@ -84,13 +83,14 @@ class Storage(NamedTuple):
 
     @property
     def quantized(self) -> list[int]:
-        """Which values are kept as 8-bit codes; of grad, param, state 0, ..."""
-        return [v for v, format in enumerate(self.formats) if format in (QUANTIZED, QUANTIZED4)]
+        """Which values are kept as codes; of grad, param, state 0, ..."""
+        return [v for v, format in enumerate(self.formats) if format == QUANTIZED]
 
     @property
     def random(self) -> bool:
         """Whether anything is rounded stochastically."""
-        return self.stochastic or SPLIT24 in self.formats or any(dtype not in ("float32", "float64") for dtype, *_ in self.dtypes[2:])
+        lean = any(dtype not in ("float32", "float64") for dtype, *_ in self.dtypes[2:])
+        return self.stochastic or lean or "int8" in self.dtypes[1]
 
     @property
     def streams(self) -> list[str]:

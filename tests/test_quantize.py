@@ -5,9 +5,10 @@ import torch
 
 from cases import BF16
 from fusedrms import FusedRMSProp
-from fusedrms.engine.state.quantized import LARGEST_CODE, LEAST, dequantize, pack, quantize, unpack
+from fusedrms.engine.state.quantized import LEAST, dequantize, pack, quantize, unpack
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.storage import TOP
 from tools import parameter, set_grad, stepped
 
 # the interpreter computes with NumPy, which warns of 0 * inf
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.interpret, pytest.mark.filterwarnings("ignore::Runtime
 
 # of a state_dtype the square average's codes, and the largest of them
 SQUARES = pytest.mark.parametrize(("state_dtype", "code", "top"), [("8bit", "uint8", 255), ("4bit", "uint4", 15)])
-CODES = pytest.mark.parametrize(("code", "top"), LARGEST_CODE.items())
+CODES = pytest.mark.parametrize(("code", "top"), TOP.items())
 
 
 def stored(codes: torch.Tensor, code: str) -> torch.Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 from cases import code_error, compute_error, storage_error
 from fusedrms import FusedRMSProp, FusedSMORMS3, export_master
 from fusedrms.engine.state.full_precision import full_precision, is_variance
-from fusedrms.engine.state.quantized import LARGEST_CODE, code_of
+from fusedrms.engine.state.quantized import code_of
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.storage import TOP
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem", "param_ema")
@@ -134,7 +135,7 @@ def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.nda
     scale = torch.empty_like(param.detach(), dtype=torch.float64)
     in_memory = scale.as_strided((param.numel(),), (1,))
     in_memory.copy_(state[f"{key}_scale"].repeat_interleave(GROUP)[: param.numel()])
-    return code_error(value, exact(scale), LARGEST_CODE[code_of(key, state[key].dtype)])
+    return code_error(value, exact(scale), TOP[code_of(key, state[key].dtype)])
 
 
 REFERENCES = {FusedRMSProp: rmsprop, FusedSMORMS3: smorms3}

@@ -4,13 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ...kernels.quant import GROUP, LEAST_SCALE
+from ...kernels.quant import GROUP, LEAST_SCALE, PER_WORD
+from ...kernels.storage import TOP
 from .precision import AVERAGES, DIM_ORDER, PACKED, SCALE, UNSIGNED
 from .strides import dense_like, flat, order
 
-LARGEST_CODE = {"uint8": 255, "int8": 127, "uint4": 15, "int4": 7}  # by what the kernels call the codes
 LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32, device="cpu").view(torch.float32).item()  # the scale of a group of zeros
-PER_WORD = 4  # codes of 4 bits
 
 
 def n_groups(tensor: Tensor) -> int:
@@ -70,13 +69,13 @@ def dequantize(codes: Tensor, scale: Tensor, code: str, like: Tensor) -> Tensor:
 
     Args:
         codes, scale: what quantize() gives.
-        code: their name in LARGEST_CODE.
+        code: their name in storage.TOP.
         like: a tensor as the one that was quantized, of any device: the codes themselves where they are not packed.
     """
     values = dense_like(like, dtype=torch.float32, device=codes.device)
     packed = codes.dtype == PACKED
     level = unpack(codes, values.numel(), signed=code == "int4") if packed else flat(dense_like(codes).copy_(codes))
-    part = level.float() * (1 / LARGEST_CODE[code])
+    part = level.float() * (1 / TOP[code])
     flat(values).copy_(part * part.abs() * scale.repeat_interleave(GROUP)[: values.numel()])
     return values
 
@@ -86,11 +85,11 @@ def quantize(values: Tensor, code: str) -> tuple[Tensor, Tensor]:
 
     Args:
         values: of any shape; codes of 8 bits come in the same, words of four codes as a row.
-        code: a name in LARGEST_CODE.
+        code: a name in storage.TOP.
     """
-    x, largest = flat(values), LARGEST_CODE[code]
+    x, top = flat(values), TOP[code]
     scale = pad(x.abs(), (0, -x.numel() % GROUP)).view(-1, GROUP).amax(1).clamp(LEAST)
-    level = (x.abs() / scale.repeat_interleave(GROUP)[: x.numel()]).sqrt().mul(largest).round().nan_to_num(largest)
+    level = (x.abs() / scale.repeat_interleave(GROUP)[: x.numel()]).sqrt().mul(top).round().nan_to_num(top)
     level = level.maximum((x != 0).float()) if code in ("uint8", "uint4") else level.copysign(x)
     if code in ("uint4", "int4"):
         return pack(level), scale
