@@ -83,7 +83,7 @@ def test_unbiased(device, dtype, value):
 
 def shrunk_masters(values):
     """As shrunk(), of split masters of 24 bits: the float32 that each is rounded from, and the master."""
-    options = dict(lr=1.0, weight_decay=2.0**-12, decoupled_weight_decay=True)
+    options = dict(lr=1.0, weight_decay=2.0**-18, decoupled_weight_decay=True)
     _, wide = stepped(values.float(), **options)
     optimizer, param = stepped(values, master_weights="split24", **options)
     ((_, master),) = export_master(optimizer)

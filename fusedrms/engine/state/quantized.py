@@ -38,9 +38,8 @@ def is_quantized(values: dict, key: str) -> bool:
 
 
 def pack(codes: Tensor) -> Tensor:
-    """Words of four codes, the first in the lowest bits: a magnitude, beside its sign, in the highest of 4 bits, where it has one."""
-    nibbles = codes.to(PACKED)
-    nibbles = nibbles.abs() | (nibbles < 0).to(PACKED) << 3
+    """Words of four codes, the first in the lowest bits; negative ones as two's complements."""
+    nibbles = codes.to(PACKED) & 15
     first, second, third, fourth = pad(nibbles, (0, -codes.numel() % PER_WORD)).view(-1, PER_WORD).unbind(1)
     return first | second << 4 | third << 8 | fourth << 12
 
@@ -48,7 +47,7 @@ def pack(codes: Tensor) -> Tensor:
 def unpack(words: Tensor, n: int, signed: bool) -> Tensor:
     """The n codes that pack() was given, as int16."""
     nibbles = torch.stack([words >> 4 * k & 15 for k in range(PER_WORD)], 1).flatten()[:n]
-    return (nibbles & 7) * (1 - (nibbles >> 2 & 2)) if signed else nibbles
+    return (nibbles ^ 8) - 8 if signed else nibbles
 
 
 def dim_orders(param: Tensor, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
