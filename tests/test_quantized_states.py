@@ -174,6 +174,9 @@ def test_packed_codes_of_a_parameter_that_comes_to_lie_otherwise(layout):
         (param,) = again.param_groups[0]["params"]
         param.data = param.detach().contiguous() if layout else param.detach().to(memory_format=torch.channels_last)
         assert all(map(torch.equal, again.state_dict()["state"][0].values(), expected.values()))
+        again.prepare()  # other elements share a scale now
+        square_avg = expected["square_avg"]
+        assert (again.state_dict()["state"][0]["square_avg"] - square_avg).abs().max() <= square_avg.max() / 15
         random_grads([param])
         step_and_check(again)
         assert torch.equal(again.state_dict()["state"][0]["momentum_buffer"], expected["momentum_buffer"])
