@@ -76,9 +76,10 @@ class FusedRMSProp(FusedOptimizer):
             instead of to nearest, where small updates are lost; wider parameters are left as they are; default False.
         master_weights: what 16-bit parameters are rounded from, to nearest: None, themselves; "float32", ``master_param`` in
             their state; "split", for bfloat16, the parameter and the 16 bits that it lacks, int16 in ``master_param``, together the
-            same float32 bit for bit. Not with stochastic_rounding; wider parameters need none; default None.
+            same float32 bit for bit; "split24" the same with 8 bits, int8: a float32 of 24 bits, whose lowest 8 are 0, rounded
+            stochastically by each step. Not with stochastic_rounding; wider parameters need none; default None.
         state_dtype: of the averages and the momentum buffer of real parameters up to 32 bits: torch.float32; torch.bfloat16,
-            rounded stochastically; "8bit", codes of 64 elements to a scale, likewise; default torch.float32.
+            rounded stochastically; "8bit" or "4bit", codes of 64 elements to a scale, likewise; default torch.float32.
         seed: of the random bits, which depend on it, the parameter's place among all, its steps and the element's index, and this
             process's rank in model_parallel_group; 0 to 2**64 - 1. Default None: made of the parameters' shapes and dtypes, and the
             first number that no other optimizer of such parameters has that lives in this process, so that no two draw the same bits.
@@ -122,8 +123,9 @@ class FusedRMSProp(FusedOptimizer):
     ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered, ``param_ema`` if there is an ema_decay; ``step``, 0-d
     float32, or float64 where that is the default dtype, on the CPU, or on the GPU if that alone knows of a step (capturable,
     skip_nonfinite, skip_above, a scaler). In another state_dtype a centered ``square_avg`` holds the variance, square_avg - grad_avg²;
-    codes are uint8 or, of what has a sign, int8, with float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict`
-    has all of it in full precision.
+    codes of 8 bits are uint8 or, of what has a sign, int8, those of 4 bits int16 [ceil(numel / 4)], four to a word, the first in its
+    lowest bits, in the order of the parameter's memory (``square_avg_dim_order``, if the last dimension is not innermost there); with
+    float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of it in full precision.
 
     Raises:
         ValueError: a hyperparameter that is negative, NaN or infinite (but for clip_grad_norm), alpha or ema_decay above 1, ema_warmup
@@ -132,7 +134,7 @@ class FusedRMSProp(FusedOptimizer):
             differs between groups, or differentiable.
         TypeError: an option that is no number where it must be one.
         RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
-            dtype, a gradient of another device or shape than its parameter's; split master weights of float16 parameters, a
+            dtype, a gradient of another device or shape than its parameter's; a split master of float16 parameters, a
             lean state_dtype of float64 or complex ones.
 
     Source: Tieleman and Hinton, Lecture 6.5 of "Neural Networks for Machine Learning" (2012); centered: Graves,

@@ -68,7 +68,7 @@ def default_config(device: torch.device, storage: Storage, n_elements: int = 1 <
 
 def _ranges(config: Config, storage: Storage) -> dict[str, tuple[bool, str]]:
     """Of each value whether a launch can run with it, and what it may be."""
-    # a power of two, so that no chunk reaches over a multiple of 2**32 elements, where random bits have other keys, unless Storage.straddles
+    # a power of two: no chunk reaches over a multiple of 2**32 elements, where random bits have other keys, unless Storage.straddles
     least, most = (GROUP, 1 << 30) if isinstance(config, CPUConfig) else (max(GROUP, config.block(storage)), 1 << 22)
     chunk = least <= config.chunk <= most and not config.chunk & (config.chunk - 1), f"a power of two from {least} to {most}"
     if isinstance(config, CPUConfig):

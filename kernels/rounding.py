@@ -61,7 +61,7 @@ def round_stochastically(value, random, dtype: tl.constexpr):
 
 @jit
 def nearest_upper(bits):
-    """The bfloat16 nearest to a float32, ties away from 0: what is left of it, 16 bits or the upper 8 of these, has no room for a tie more."""
+    """The bfloat16 nearest to a float32, ties away from 0: a remainder, 16 bits or the upper 8 of these, has no room for one more tie."""
     return ((bits + 0x8000) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
 

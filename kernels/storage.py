@@ -25,8 +25,7 @@ def format_of(dtypes: tuple[str, ...]) -> int:
         return PLAIN
     if dtypes[0] in TOP and dtypes[1:] == ("float32",):
         return QUANTIZED
-    split, master = dict.fromkeys([("bfloat16", "int16"), ("bfloat16", "int8")], SPLIT), ("bfloat16", "float32")
-    return {**split, master: MASTER, ("float16", "float32"): MASTER}[dtypes]
+    return {"int16": SPLIT, "int8": SPLIT, "float32": MASTER}[dtypes[1]]
 
 
 class Storage(NamedTuple):

@@ -46,6 +46,9 @@ MODES = {
     "master, 8-bit state": dict(master_weights="float32", state_dtype="8bit"),
     "split, bfloat16 state": dict(master_weights="split", state_dtype=torch.bfloat16),
     "split, 8-bit state": dict(master_weights="split", state_dtype="8bit"),
+    "split24": dict(master_weights="split24"),
+    "stochastic, 4-bit state": dict(stochastic_rounding=True, state_dtype="4bit"),
+    "split24, 4-bit state": dict(master_weights="split24", state_dtype="4bit"),
 }
 MODES = {name: dict(mode, seed=0) for name, mode in MODES.items()}  # as the first optimizer of a process has it
 
@@ -63,7 +66,7 @@ ROUNDINGS = 24  # more than the operations of any rule on one element, square ro
 
 
 def code_error(value: np.ndarray, scale: np.ndarray, top: int) -> np.ndarray:
-    """What one step of an 8-bit code, up or down, may change: roots of shares of the scale are 1 / top apart."""
+    """What one step of a code, up or down, may change: roots of shares of the scale are 1 / top apart."""
     return 2 * np.sqrt(np.abs(value) * scale) / top + scale / top**2
 
 

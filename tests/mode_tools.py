@@ -18,6 +18,7 @@ RULES = {
     "Graves": (FusedRMSPropGraves, dict(clip_grad_norm=1.0)),
     "SMORMS3": (FusedSMORMS3, dict(lr=0.1)),
 }
+STORED = {"float32": torch.float32, "split": torch.int16, "split24": torch.int8}  # masters, by their kind
 rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
@@ -33,6 +34,11 @@ def made(rule, mode, shapes=TAILS, dtype=BF16, device="cpu", steps=0, **options)
 
 def same_state(a, b) -> bool:
     return a.keys() == b.keys() and all(torch.equal(value, b[key]) and value.dtype == b[key].dtype for key, value in a.items())
+
+
+def rounded(kind: str, values: torch.Tensor) -> torch.Tensor:
+    """float32 values as a kind of master holds them: those of 24 bits to nearest, ties away from 0."""
+    return (values.view(torch.int32) + 0x80 & ~0xFF).view(torch.float32) if kind == "split24" else values
 
 
 def check_steps(rule, mode, dtype, device="cpu", shapes=TAILS):

@@ -60,9 +60,9 @@ ALL = [
 # never taken from a checkpoint
 STORAGE = [
     *[dict(stochastic_rounding=value) for value in ("yes", 2, None)],
-    *[dict(master_weights=value) for value in ("bfloat16", True, torch.float32, 32)],
-    *[dict(master_weights=value, stochastic_rounding=True) for value in ("float32", "split")],
-    *[dict(state_dtype=value) for value in ("int8", "bfloat16", torch.float16, torch.float64, 8, None, [], np.zeros(2), 10**5000)],
+    *[dict(master_weights=value) for value in ("bfloat16", "split8", True, torch.float32, 32)],
+    *[dict(master_weights=value, stochastic_rounding=True) for value in ("float32", "split", "split24")],
+    *[dict(state_dtype=value) for value in ("int8", "2bit", "bfloat16", torch.float16, torch.float64, 8, None, [], np.zeros(2), 10**5000)],
 ]
 
 

@@ -6,8 +6,10 @@ import torch
 
 from cases import BF16, F16, F32, F64
 from fusedrms import FusedRMSProp, export_master
-from mode_tools import FEW, RULES, made, rules
+from mode_tools import FEW, RULES, STORED, made, rounded, rules
 from tools import copy_grads, parameter, parameters, random_grads, set_grad
+
+kinds = pytest.mark.parametrize("kind", STORED)
 
 
 @pytest.mark.exhaustive
@@ -57,7 +59,7 @@ def test_a_float16_master(device):
 
 @pytest.mark.interpret
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
-@pytest.mark.parametrize("kind", ["float32", "split"])
+@kinds
 def test_a_parameter_changed_outside(device, kind):
     """Goes on from the new value; elements that were left alone keep their masters."""
     optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(1000,)], device=device, steps=3)
@@ -87,20 +89,39 @@ def test_a_parameter_changed_outside(device, kind):
 @pytest.mark.interpret
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("upper", [0x0000, 0x0001, 0x3F80, 0x7F7F, 0x7F80, 0x7FC0])
-def test_every_remainder(device, upper):
+@pytest.mark.parametrize(("kind", "n_bits"), [("split", 16), ("split24", 8)])
+def test_every_remainder(device, upper, kind, n_bits):
     """Beyond 0 and infinity its bits would mean another number: there the parameter counts alone."""
-    bits = (upper << 16) + np.arange(-(2**15), 2**15)
+    remainders = np.arange(-(2 ** (n_bits - 1)), 2 ** (n_bits - 1))
+    bits = (upper << 16) + (remainders << 16 - n_bits)
     bits = np.where((bits < 0) | (bits > 0x7F800000), upper << 16, bits).astype(np.int32)
     for sign in (1, -1):
-        optimizer, (param,) = made(RULES["plain"], dict(master_weights="split"), [(2**16,)], device=device, steps=1)
+        optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(2**n_bits,)], device=device, steps=1)
         param.data.copy_(torch.tensor(upper << 16, dtype=torch.int32).view(F32) * sign)
-        optimizer.state[param]["master_param"].copy_(torch.arange(-(2**15), 2**15))
+        optimizer.state[param]["master_param"].copy_(torch.from_numpy(remainders))
         expected = sign * torch.from_numpy(bits).view(F32)
         for _ in range(2):
             ((_, master),) = export_master(optimizer)
             torch.testing.assert_close(master.cpu(), expected, rtol=0, atol=0, equal_nan=True)
             set_grad(param, torch.zeros_like(param))
             optimizer.step()
+
+
+def test_from_one_kind_into_another():
+    """Between steps: 24 bits are the nearest of 32, whose parameter may be another one, and all others are the same number."""
+    bits = torch.tensor([0x3F807FC0, 0x3F80FFC0, 0x3F807F80, 0x3F808000, 0x3F7FFFFF, 0x7F7FFFFF, 0x40490FDB], dtype=torch.int32)
+    values = torch.cat([bits.view(F32), -bits.view(F32), torch.randn(1000)])
+    param = parameter(values.bfloat16())
+    optimizer = FusedRMSProp([param], master_weights="float32")
+    optimizer.state[param]["master_param"] = values.clone()
+    for kind in ("split", "split24", "float32", "split24", "split", None, "split24"):
+        optimizer.param_groups[0]["master_weights"] = kind
+        optimizer.prepare()
+        values = rounded(kind, values) if kind else param.detach().float()
+        ((_, master),) = export_master(optimizer)
+        assert torch.equal(master, values)
+        assert torch.equal(param, ((values.view(torch.int32) + 0x8000) >> 16).to(torch.int16).view(BF16))
+        assert kind is None or optimizer.state[param]["master_param"].dtype == STORED[kind]
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -118,8 +139,8 @@ def test_a_complex_master_changed_in_one_part():
     assert torch.equal(master.real, torch.full((100,), 2.0))
 
 
-@pytest.mark.parametrize("kind", ["float32", "split"])
-@pytest.mark.parametrize("state", [{}, dict(state_dtype="8bit")], ids=str)
+@kinds
+@pytest.mark.parametrize("state", [{}, dict(state_dtype="8bit"), dict(state_dtype="4bit")], ids=str)
 def test_masters_loaded_before_or_after_the_parameters(kind, state):
     optimizer, (param,) = made(RULES["plain"], {**state, "master_weights": kind}, [(300,)], steps=3)
     ((_, expected),) = export_master(optimizer)
@@ -135,10 +156,10 @@ def test_masters_loaded_before_or_after_the_parameters(kind, state):
         assert torch.equal(master, expected)
 
 
-@pytest.mark.parametrize("kind", ["float32", "split"])
+@kinds
 def test_a_checkpoint_of_a_master_that_has_had_no_step(kind):
     """Masters are given by hand before the first step; a parameter without gradients keeps its own."""
-    values = torch.randn(2, 100, device="cpu")
+    values = rounded(kind, torch.randn(2, 100, device="cpu"))
     params = [parameter(value.bfloat16()) for value in values]
     optimizer = FusedRMSProp(params, master_weights=kind)
     for param, value in zip(params, values, strict=True):
@@ -154,23 +175,23 @@ def test_a_checkpoint_of_a_master_that_has_had_no_step(kind):
         optimizer.step()
 
 
-@pytest.mark.parametrize("kind", ["float32", "split"])
+@kinds
 def test_masters_set_by_hand(kind):
     """Before the first step, which goes on from them."""
     optimizer, (param,) = made(RULES["plain"], dict(master_weights=kind), [(300,)])
-    weights = torch.randn(300)
+    weights = rounded(kind, torch.randn(300))
     param.data.copy_(weights)
     optimizer.state[param]["master_param"] = weights.clone()
     set_grad(param, torch.zeros_like(param))
     optimizer.step()
     ((_, master),) = export_master(optimizer)
     assert torch.equal(master, weights)
-    assert (optimizer.state[param]["master_param"].dtype == torch.int16) == (kind == "split")
+    assert optimizer.state[param]["master_param"].dtype == STORED[kind]
 
 
 def test_wide_parameters_need_no_master():
     """Nor stochastic rounding: beside 16-bit ones they are updated as ever."""
-    for mode in (dict(master_weights="split"), dict(master_weights="float32"), dict(stochastic_rounding=True)):
+    for mode in (*(dict(master_weights=kind) for kind in STORED), dict(stochastic_rounding=True)):
         for dtype in (F32, F64, torch.complex64):
             optimizer, params = made(RULES["plain"], mode, dtype=dtype, steps=1)
             assert optimizer.state[params[3]].keys() == {"square_avg", "step"}

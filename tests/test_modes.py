@@ -25,7 +25,7 @@ def test_reference(device, rule, mode):
 @pytest.mark.interpret
 @modes
 def test_other_dtypes(device, mode):
-    if mode.get("master_weights") != "split":
+    if mode.get("master_weights") not in ("split", "split24"):
         check_steps(RULES["plain"], mode, F16, device)
     check_steps(RULES["Graves"], mode, F32, device)
 
@@ -105,6 +105,8 @@ def test_bytes():
     for options, most in (
         (MODES["split, 8-bit state"], 5.1),
         (MODES["stochastic, 8-bit state"], 3.1),
+        (MODES["split24, 4-bit state"], 3.57),
+        (MODES["stochastic, 4-bit state"], 2.57),
         ({}, 6.001),
         (dict(master_weights="float32"), 10.01),
     ):
@@ -127,6 +129,8 @@ def test_bytes():
     ("dtype", "mode", "message"),
     [
         (F16, dict(master_weights="split"), r"params\[0\] is torch.float16, but master_weights='split' .* master_weights='float32'"),
+        (F16, dict(master_weights="split24"), r"params\[0\] is torch.float16, but master_weights='split24' .* master_weights='float32'"),
+        (F64, dict(state_dtype="4bit"), r"params\[0\] is torch.float64, but state_dtype='4bit' .* state_dtype=torch.float32"),
         (F64, dict(state_dtype="8bit"), r"params\[0\] is torch.float64, but state_dtype='8bit' .* state_dtype=torch.float32"),
         (torch.complex64, dict(state_dtype=BF16), r"params\[0\] is torch.complex64, but state_dtype=torch.bfloat16"),
     ],

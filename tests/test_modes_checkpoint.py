@@ -84,6 +84,9 @@ def test_a_mode_switched_on_in_the_middle():
     lean = {"square_avg", "square_avg_scale", "grad_avg", "grad_avg_scale", "momentum_buffer", "momentum_buffer_scale", "step"}
     for mode, expected in (
         (MODES["split, 8-bit state"], lean | {"master_param"}),
+        (MODES["split24, 4-bit state"], lean | {"master_param"}),
+        (MODES["split, 8-bit state"], lean | {"master_param"}),
+        (dict(state_dtype="4bit", master_weights=None), lean),
         (dict(state_dtype="8bit", master_weights="float32"), lean | {"master_param"}),
         (dict(state_dtype=BF16, master_weights=None), names),
         (dict(state_dtype=F32), names),

@@ -9,7 +9,7 @@ from pairs import pairwise
 from sample import exhaustive
 from tools import natively, parameters, random_grads, step_and_check
 
-KINDS = "stochastic", "split", "8-bit state", "master, 8-bit state", "split, bfloat16 state"
+KINDS = "stochastic", "split", "8-bit state", "master, 8-bit state", "split, bfloat16 state", "split24, 4-bit state"
 
 SHARED = dict(
     weight_decay=[0.0, 0.1],

@@ -1,7 +1,8 @@
-"""8-bit states: their layouts, what is not finite or does not vary, and codes or scales that are damaged."""
+"""States of 8 and 4 bits: their layouts, what is not finite or does not vary, and codes or scales that are damaged."""
 
 import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -12,13 +13,16 @@ from fusedrms.kernels.quant import GROUP
 from mode_tools import RULES, made
 from tools import parameter, random_grads, set_grad, step_and_check
 
+lean = pytest.mark.parametrize("state_dtype", ["8bit", "4bit"])
 
-def test_a_scale_with_gaps_is_copied():
-    optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(300,)], steps=1)
+
+@pytest.mark.parametrize(("key", "state_dtype"), [("square_avg_scale", "8bit"), ("square_avg_scale", "4bit"), ("square_avg", "4bit")])
+def test_what_has_gaps_is_copied(key, state_dtype):
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype=state_dtype), [(300,)], steps=1)
     state = optimizer.state[param]
-    buffer = torch.full((2 * state["square_avg_scale"].numel(),), 7.0)
-    buffer[::2] = state["square_avg_scale"]
-    state["square_avg_scale"] = buffer[::2]
+    buffer = torch.full((2 * state[key].numel(),), 7, dtype=state[key].dtype)
+    buffer[::2] = state[key]
+    state[key] = buffer[::2]
     random_grads([param])
     step_and_check(optimizer)
     assert (buffer[1::2] == 7).all()
@@ -35,7 +39,7 @@ def test_layouts_with_codes(device):
         (torch.randn(1000, device=device).bfloat16()[1:334], torch.randn(1000, device=device).bfloat16()[3:336]),
         (torch.randn(30, 7, device=device).bfloat16().t(), None),
     ):
-        for mode in (MODES["split, 8-bit state"], MODES["stochastic, 8-bit state"], MODES["master"]):
+        for mode in (MODES["split, 8-bit state"], MODES["stochastic, 8-bit state"], MODES["master"], MODES["split24, 4-bit state"]):
             param = parameter(values.clone() if values.is_contiguous() else values)
             optimizer = FusedRMSProp([param], centered=True, momentum=0.9, **mode)
             for _ in range(2):
@@ -74,9 +78,10 @@ def test_smorms3_stays_within_its_bounds():
         assert params[0].isfinite().all()
 
 
-def test_what_is_not_finite_spreads_to_its_group_alone():
+@lean
+def test_what_is_not_finite_spreads_to_its_group_alone(state_dtype):
     for value in (torch.nan, torch.inf):
-        optimizer, (param,) = made(RULES["plain"], dict(state_dtype="8bit"), [(4 * GROUP,)], dtype=F32)
+        optimizer, (param,) = made(RULES["plain"], dict(state_dtype=state_dtype), [(4 * GROUP,)], dtype=F32)
         grad = torch.ones(4 * GROUP)
         grad[GROUP + 3] = value
         for _ in range(2):
@@ -90,13 +95,16 @@ def test_what_is_not_finite_spreads_to_its_group_alone():
             assert values[~inside].isfinite().all()
 
 
-def test_damaged_states():
-    optimizer, params = made(RULES["plain"], dict(state_dtype="8bit"), [(130,)], steps=1)
+@lean
+def test_damaged_states(state_dtype):
+    optimizer, params = made(RULES["plain"], dict(state_dtype=state_dtype), [(130,)], steps=1)
     whole = dict(optimizer.state[params[0]])
     for key, value in (
         ("square_avg_scale", None),
         ("square_avg_scale", torch.ones(5)),
         ("square_avg", torch.ones(7, dtype=torch.uint8)),
+        ("square_avg", torch.ones(32, dtype=torch.int16)),  # words of four codes
+        ("square_avg", torch.ones(130, dtype=torch.int16)),
         ("master_param", torch.ones(7, dtype=torch.int16)),
     ):
         state = optimizer.state[params[0]]
@@ -113,10 +121,13 @@ def test_damaged_states():
 
 
 @pytest.mark.parametrize(("key", "centered"), [("square_avg", False), ("square_avg", True), ("grad_avg", True), ("momentum_buffer", True)])
-@pytest.mark.parametrize(("n", "groups"), [(129, 3), (128, 2), (64, 1), (131, 3), (129, 2)])
-def test_codes_cut_together_with_their_scales(key, centered, n, groups):
+@pytest.mark.parametrize(
+    ("state_dtype", "n", "groups"),
+    [*(("8bit", n, groups) for n, groups in ((129, 3), (128, 2), (64, 1), (131, 3), (129, 2))), ("4bit", 32, 2), ("4bit", 34, 3)],
+)
+def test_codes_cut_together_with_their_scales(key, centered, state_dtype, n, groups):
     """As many groups as there are scales, but not as many elements as the parameter has: nobody takes them."""
-    optimizer, (param,) = made((FusedRMSProp, dict(momentum=0.9, centered=centered)), dict(state_dtype="8bit"), [(130,)], steps=1)
+    optimizer, (param,) = made((FusedRMSProp, dict(momentum=0.9, centered=centered)), dict(state_dtype=state_dtype), [(130,)], steps=1)
     whole, state = optimizer.state_dict(), optimizer.state[param]
     state[key], state[key + "_scale"] = (torch.ones(size, dtype=state[k].dtype) for size, k in ((n, key), (groups, key + "_scale")))
     raw = {"state": {0: dict(state)}, "param_groups": whole["param_groups"]}
@@ -145,6 +156,47 @@ def test_codes_with_gaps():
     assert torch.equal(optimizer.state_dict()["state"][0]["square_avg"], expected)
     random_grads([param])
     step_and_check(optimizer)
+
+
+@pytest.mark.parametrize("layout", [dict(memory_format=torch.channels_last), {}], ids=["channels_last", "contiguous"])
+def test_packed_codes_of_a_parameter_that_comes_to_lie_otherwise(layout):
+    """Words have no strides: in which order their codes are is told beside them, where the last dimension is not innermost."""
+    mode, contiguous = MODES["stochastic, 4-bit state"], torch.randn(3, 4, 5, 6).bfloat16()
+    param = parameter(contiguous.to(**layout))
+    optimizer = FusedRMSProp([param], momentum=0.9, **mode)
+    random_grads([param])
+    optimizer.step()
+    optimizer.param_groups[0]["momentum"] = 0.0  # whose codes wait as they are
+    expected = optimizer.state_dict()["state"][0]
+    names = {key for key in optimizer.state[param] if key.endswith("_dim_order")}
+    assert names == ({"square_avg_dim_order", "momentum_buffer_dim_order"} if layout else set())
+    for again in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        (param,) = again.param_groups[0]["params"]
+        param.data = param.detach().contiguous() if layout else param.detach().to(memory_format=torch.channels_last)
+        assert all(map(torch.equal, again.state_dict()["state"][0].values(), expected.values()))
+        again.prepare()  # other elements share a scale now
+        square_avg = expected["square_avg"]
+        assert (again.state_dict()["state"][0]["square_avg"] - square_avg).abs().max() <= square_avg.max() / 15
+        random_grads([param])
+        step_and_check(again)
+        assert torch.equal(again.state_dict()["state"][0]["momentum_buffer"], expected["momentum_buffer"])
+
+
+def test_codes_of_both_widths_are_those_of_the_same_values():
+    """Options of a group may change between steps: the values are rounded once more, to nearest."""
+    optimizer, (param,) = made(RULES["Graves"], dict(state_dtype="8bit"), [(1000,)], steps=3)
+    keys = "square_avg", "grad_avg", "momentum_buffer"
+    before = optimizer.state_dict()["state"][0]
+    optimizer.param_groups[0]["state_dtype"] = "4bit"
+    optimizer.prepare()
+    state, after = optimizer.state[param], optimizer.state_dict()["state"][0]
+    assert {state[key].dtype for key in keys} == {torch.int16}
+    assert {state[key].shape for key in keys} == {(250,)}
+    assert all((after[key] - before[key]).abs().max() <= before[key].abs().max() / 6 for key in keys)
+    optimizer.param_groups[0]["state_dtype"] = "8bit"
+    optimizer.prepare()
+    again = optimizer.state_dict()["state"][0]
+    assert all((again[key] - after[key]).abs().max() <= after[key].abs().max() / 127 for key in keys)
 
 
 def test_numbers_in_the_place_of_codes():

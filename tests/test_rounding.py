@@ -8,6 +8,7 @@ from cases import BF16, F16, F32
 from fusedrms import FusedRMSProp, export_master
 from fusedrms.engine.tables import layout
 from fusedrms.kernels import lang
+from mode_tools import STORED, rounded
 from ptx.stored import random_bits
 from tools import parameter, set_grad, stepped
 
@@ -33,7 +34,7 @@ def test_every_representable_value_stays(device, dtype):
     some = torch.tensor([2.0**-15, 2.0**-16 * 1.5, 2.0**-24 * 1023, 0.0], dtype=dtype, device=device).repeat(2**16)
     _, param = stepped(some, stochastic_rounding=True)
     assert same(param.detach(), some)
-    for mode in (dict(master_weights="float32"), *([dict(master_weights="split")] if dtype == BF16 else []), {}):
+    for mode in (dict(master_weights="float32"), *(dict(master_weights=kind) for kind in ("split", "split24") if dtype == BF16), {}):
         _, param = stepped(values, **mode)
         assert same(param.detach(), values)
 
@@ -78,6 +79,37 @@ def test_unbiased(device, dtype, value):
     assert param.unique().numel() == 2
     error = param - exact
     assert error.mean().abs() < 4 * error.std() / 2**10
+
+
+def shrunk_masters(values):
+    """As shrunk(), of split masters of 24 bits: the float32 that each is rounded from, and the master."""
+    options = dict(lr=1.0, weight_decay=2.0**-18, decoupled_weight_decay=True)
+    _, wide = stepped(values.float(), **options)
+    optimizer, param = stepped(values, master_weights="split24", **options)
+    ((_, master),) = export_master(optimizer)
+    assert torch.equal(param, ((master.view(torch.int32) + 0x8000) >> 16).to(torch.int16).view(BF16))
+    return wide.detach(), master
+
+
+def test_a_master_of_24_bits_is_rounded_to_a_neighbour(device):
+    values = EVERY.view(BF16).to(device)
+    values = values[values.isfinite()]
+    exact, master = shrunk_masters(values)
+    assert not (master.view(torch.int32) & 0xFF).any()
+    distance = master.view(torch.int32) - exact.view(torch.int32)
+    assert distance.abs().max() < 0x100
+    assert (distance > 0).any()
+    assert (distance < 0).any()
+    assert (distance[exact.view(torch.int32) & 0xFF == 0] == 0).all()
+
+
+@pytest.mark.parametrize("value", [1.0, -3.0e-39, 2.0**100])
+def test_a_master_of_24_bits_is_rounded_without_bias(device, value):
+    exact, master = shrunk_masters(torch.full((2**16,), value, dtype=BF16, device=device))
+    assert exact.unique().numel() == 1
+    assert master.unique().numel() == 2
+    error = master.double() - exact.double()
+    assert error.mean().abs() < 4 * error.std() / 2**8
 
 
 def test_noise_is_independent(device):
@@ -157,9 +189,9 @@ def every_float32():
 
 def test_split_keeps_every_bit(device):
     """Through a checkpoint into both kinds of master, and through a step, whose parameter is a nearest bfloat16."""
-    values = every_float32().to(device)
-    near = values.bfloat16()
-    for kind in ("float32", "split"):
+    for kind in STORED:
+        values = rounded(kind, every_float32().to(device))
+        near = values.bfloat16()
         param = parameter(near)
         optimizer = FusedRMSProp([param], master_weights=kind)
         saved = {"master_param": values, "square_avg": torch.zeros_like(values), "step": torch.tensor(1.0)}
@@ -181,7 +213,7 @@ def test_split_keeps_every_bit(device):
 
 def test_a_nan_master_stays_one(device):
     bits = torch.tensor([0x7F800001, 0x7FFFFFFF, 0x7FC00000, -1, -0x7FFFFF], dtype=torch.int32, device=device)
-    for kind in ("float32", "split"):
+    for kind in STORED:
         optimizer, param = stepped(torch.ones(5, dtype=BF16, device=device), master_weights=kind)
         saved = optimizer.state_dict()
         saved["state"][0]["master_param"] = bits.view(F32)

@@ -9,10 +9,11 @@ import torch
 
 from cases import BF16, F16, F32
 from fusedrms import FusedRMSProp, apply_in_backward, export_master
+from mode_tools import STORED, rounded
 from test_checkpoint import go_on, through_a_file
 from tools import parameter, set_grad, twins
 
-kinds = pytest.mark.parametrize("kind", ["float32", "split"])
+kinds = pytest.mark.parametrize("kind", STORED)
 
 
 def ties() -> torch.Tensor:
@@ -22,8 +23,8 @@ def ties() -> torch.Tensor:
     return values[~values.isnan()]
 
 
-def weights(n: int = 1000, device="cpu") -> torch.Tensor:
-    return torch.cat([ties(), torch.randn(n)]).to(device)
+def weights(n: int = 1000, device="cpu", kind="split") -> torch.Tensor:
+    return rounded(kind, torch.cat([ties(), torch.randn(n)])).to(device)
 
 
 def equal(a, b) -> bool:
@@ -55,21 +56,21 @@ def masters_of(optimizer):
 @kinds
 @pytest.mark.parametrize("n", [0, 4_000_000])
 def test_started_by_hand(kind, n):
-    values = weights(n)
+    values = weights(n, kind=kind)
     optimizer, param = started_from(values, kind)
     assert equal(masters_of(optimizer), values)
     for _ in range(2):
         idle_step(optimizer)
         assert equal(masters_of(optimizer), values)
         assert equal(optimizer.state_dict()["state"][0]["master_param"], values)
-    assert (optimizer.state[param]["master_param"].dtype == torch.int16) == (kind == "split")
+    assert optimizer.state[param]["master_param"].dtype == STORED[kind]
 
 
 @pytest.mark.interpret
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, from the interpreter
 @kinds
 def test_the_kernel(device, kind):
-    values = weights(device=device)
+    values = weights(device=device, kind=kind)
     optimizer, param = started_from(values, kind)
     idle_step(optimizer)
     masters = dict(export_master(optimizer))
@@ -86,7 +87,7 @@ def test_the_kernel(device, kind):
 @pytest.mark.parametrize("again", [False, True])
 def test_loaded_in_either_order(kind, n, state_first, copied, again):
     """The model from its masters, or as the kernels have rounded it; the optimizer copied before it steps, or not."""
-    values = weights(n)
+    values = weights(n, kind=kind)
     source, shown = started_from(values, kind)
     idle_step(source)
     saved, param = source.state_dict(), parameter(torch.zeros_like(shown))
@@ -104,7 +105,7 @@ def test_loaded_in_either_order(kind, n, state_first, copied, again):
     idle_step(optimizer)
     assert equal(masters_of(optimizer), values)
     assert torch.equal(param, shown)
-    assert (optimizer.state[param]["master_param"].dtype == torch.int16) == (kind == "split")
+    assert optimizer.state[param]["master_param"].dtype == STORED[kind]
 
 
 @kinds
@@ -114,7 +115,7 @@ def test_loaded_in_either_order(kind, n, state_first, copied, again):
 )
 def test_put_back_in_the_middle_of_a_run(kind, n, by):
     """Averages take the parameters' place for a while; the run goes on as if they had not."""
-    values = weights(n)
+    values = weights(n, kind=kind)
     values = values[values.abs() < 1e30]
     optimizer, param = started_from(values, kind, state_dtype="8bit")
     idle_step(optimizer)

@@ -56,7 +56,7 @@ def test_keys_are_torchs(made, mode):
 def test_flattened(made, mode):
     """Saved and loaded by torch's functions, tied weights and a frozen one included: going on equals not stopping."""
     cls, options = made
-    if torch.__version__.startswith("2.9.") and mode.get("state_dtype") == "8bit":
+    if torch.__version__.startswith("2.9.") and mode.get("state_dtype") in ("8bit", "4bit"):
         pytest.skip("torch 2.9 asks a flattened checkpoint for scales, which have no names in it")
     models = [Tied().bfloat16() for _ in range(2)]
     optimizers = []

@@ -10,8 +10,10 @@ from torch import Tensor
 from cases import code_error, compute_error, storage_error
 from fusedrms import FusedRMSProp, FusedSMORMS3, export_master
 from fusedrms.engine.state.full_precision import full_precision, is_variance
+from fusedrms.engine.state.quantized import code_of
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.storage import TOP
 from reference import normed, rmsprop, smorms3
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem", "param_ema")
@@ -123,15 +125,17 @@ def in_master(state: dict) -> bool:
 
 
 def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.ndarray, stochastic: bool = True) -> np.ndarray:
-    """What storing a new value may change: nothing of a master, half a step of its dtype or, stochastically, a whole one."""
+    """What storing a new value may change: nothing of 32 bits of a master, half a step of its dtype or, stochastically, a whole one."""
     if key == "param":
-        return np.zeros_like(value) if in_master(state) else (1 + stochastic) * storage_error(param.dtype, value)
+        if in_master(state):
+            return (state["master_param"].dtype == torch.int8) * 2.0**-15 * np.abs(value)
+        return (1 + stochastic) * storage_error(param.dtype, value)
     if key + "_scale" not in state:
         return (2 if state[key].dtype == torch.bfloat16 else 1) * storage_error(state[key].dtype, value)
-    codes, scale = state[key], torch.empty_like(state[key], dtype=torch.float64)
-    in_memory = scale.as_strided((codes.numel(),), (1,))
-    in_memory.copy_(state[f"{key}_scale"].repeat_interleave(GROUP)[: codes.numel()])
-    return code_error(value, exact(scale), 255 if codes.dtype == torch.uint8 else 127)
+    scale = torch.empty_like(param.detach(), dtype=torch.float64)
+    in_memory = scale.as_strided((param.numel(),), (1,))
+    in_memory.copy_(state[f"{key}_scale"].repeat_interleave(GROUP)[: param.numel()])
+    return code_error(value, exact(scale), TOP[code_of(key, state[key].dtype)])
 
 
 REFERENCES = {FusedRMSProp: rmsprop, FusedSMORMS3: smorms3}

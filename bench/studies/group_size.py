@@ -70,7 +70,8 @@ def companded(value: torch.Tensor, size: int) -> torch.Tensor:
 def rooted(value: torch.Tensor, size: int) -> torch.Tensor:
     """After the code that is used, uint8 for what is never negative."""
     before, quantized.GROUP = quantized.GROUP, size
-    new = quantized.dequantize(*quantized.quantize(value, torch.uint8 if (value >= 0).all() else torch.int8))
+    code = "uint8" if (value >= 0).all() else "int8"
+    new = quantized.dequantize(*quantized.quantize(value, code), code, value)
     quantized.GROUP = before
     return new
 

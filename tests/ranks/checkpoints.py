@@ -19,6 +19,7 @@ MODES = {
     "split": (torch.bfloat16, dict(master_weights="split")),
     "split, 8-bit": (torch.bfloat16, dict(master_weights="split", state_dtype="8bit", seed=3)),
     "stochastic, 8-bit": (torch.bfloat16, dict(stochastic_rounding=True, state_dtype="8bit", seed=3)),
+    "split24, 4-bit": (torch.bfloat16, dict(master_weights="split24", state_dtype="4bit", seed=3)),
     "bfloat16 states": (torch.bfloat16, dict(state_dtype=torch.bfloat16, seed=3)),
 }
 

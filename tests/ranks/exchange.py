@@ -30,6 +30,7 @@ WAYS = {
 
 
 TABLE = "table.json"
+STEPS_OF_CODES = {"8bit": 127, "4bit": 6}  # what rounding to the nearest code may change is at most one of these of the largest
 EXACT, ROUNDED, ARRIVED = "bit for bit", "to a code", "values"
 
 
@@ -77,8 +78,8 @@ def arrived(found: dict, expected: dict, state_dtype: object = torch.float32, dt
             other = found[name][key]
             if key in ("param", "step", "master_param"):
                 assert torch.equal(other, value), (name, key)
-            elif state_dtype == "8bit":  # groups begin anew in each shard
-                assert (other - value).abs().max() <= value.abs().max() / 127, (name, key)
+            elif state_dtype in STEPS_OF_CODES:  # groups begin anew in each shard
+                assert (other - value).abs().max() <= value.abs().max() / STEPS_OF_CODES[state_dtype], (name, key)
             elif state_dtype == torch.bfloat16:
                 torch.testing.assert_close(other.double(), value.double(), rtol=2**-7, atol=0)
             else:
@@ -114,17 +115,17 @@ def trip(way: str, mode: str, groups: dict, here: int, there: int, into=FusedRMS
         assert target.optimizer.param_groups[0]["lr"] == OPTIONS["lr"]
         same = here == there
         if into is FusedRMSProp:
-            arrived(target.values(), values, lean if not ours or (lean == "8bit" and not same) else torch.float32)
+            arrived(target.values(), values, lean if not ours or (lean in STEPS_OF_CODES and not same) else torch.float32)
         else:
             arrived(target.values(), values, dtype=dtype)
         found = target.go_on()
-        if ours and (lean != "8bit" or same):
+        if ours and (lean not in STEPS_OF_CODES or same):
             check(found, params)
         elif dtype == torch.float32:
             check(found, params, exact=False)
         assert all(param.isfinite().all() for param in found)
     if ours:
-        return ROUNDED if lean == "8bit" and here != there else EXACT
+        return ROUNDED if lean in STEPS_OF_CODES and here != there else EXACT
     return ARRIVED + " *" * (masters_begin and way != "full")
 
 

@@ -25,6 +25,7 @@ SHARDED = {
         torch.bfloat16,
         dict(master_weights="split", state_dtype=torch.bfloat16, centered=True, seed=0),
     ),
+    "split24": (FusedRMSProp, torch.bfloat16, dict(master_weights="split24", momentum=0.9, seed=3)),
     "average": (FusedRMSProp, torch.bfloat16, dict(master_weights="split", ema_decay=0.5, ema_warmup=True)),
     "clip norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01)),
     "clip each norm": (FusedRMSProp, torch.float32, dict(clip_grad_norm=0.01, clip_norm_over="parameter")),
@@ -101,7 +102,7 @@ def parallel_tensors(rank: int, world: int) -> None:
     mesh = mesh_of(2, 2, names=("data", "tensor")) if world == 4 else mesh_of(world)
     for name, (cls, dtype, options) in SHARDED.items():
         model, plain = tensor_parallel(mesh, dtype), even_layers(dtype)
-        if name in ("stochastic", "split, bfloat16 state"):
+        if name in ("stochastic", "split24", "split, bfloat16 state"):
             model, plain = model[0], plain[0]
         compare(model, plain, cls, options)
 
@@ -119,11 +120,15 @@ def parallel_tensors_training(rank: int, world: int) -> None:
     agree(model, plain, exact=False)
 
 
-def fsdp_8bit(rank: int, world: int) -> None:
+def fsdp_codes(rank: int, world: int) -> None:
     """Groups of 64 elements begin anew in each shard: what begins the whole has the codes that it has by itself."""
-    model = sharded(mesh_of(world))
+    for state_dtype in ("8bit", "4bit"):
+        _codes(rank, sharded(mesh_of(world)), dict(state_dtype=state_dtype, momentum=0.9, seed=0))
+
+
+def _codes(rank: int, model: nn.Module, options: dict) -> None:
     shards = nn.ParameterList([local(param).clone() for param in model.parameters()])
-    optimizer, expected = (FusedRMSProp(each.parameters(), state_dtype="8bit", momentum=0.9, seed=0) for each in (model, shards))
+    optimizer, expected = (FusedRMSProp(each.parameters(), **options) for each in (model, shards))
     for step in range(STEPS):
         give_gradients(step, model)
         for param, shard in zip(model.parameters(), shards, strict=True):
@@ -132,7 +137,7 @@ def fsdp_8bit(rank: int, world: int) -> None:
         expected.step()
     begins = [param for param in model.parameters() if local(param).numel() and shard_offset(param) == 0]
     assert len(begins) == len(shards) if rank == 0 else not begins
-    again = FusedRMSProp(model.parameters(), state_dtype="8bit", momentum=0.9)
+    again = FusedRMSProp(model.parameters(), **options)
     again.load_state_dict(optimizer.state_dict())
     for param, shard in zip(model.parameters(), shards, strict=True):
         assert rank or torch.equal(local(param), shard)
@@ -259,7 +264,7 @@ CHECKS = (
     measured,
     parallel_tensors,
     parallel_tensors_training,
-    fsdp_8bit,
+    fsdp_codes,
     fsdp_training,
     fsdp_steps_in_backward,
     nan_in_one_shard,

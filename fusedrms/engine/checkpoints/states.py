@@ -12,6 +12,7 @@ from ..options.skip_above import SKIP_ABOVE
 from ..sharded import as_dtensor, local, locals_of
 from ..state.full_precision import dequantized, export_state, resolve_variance
 from ..state.precision import MASTER, WIDE
+from ..state.quantized import dim_orders
 from ..state.state_checks import check_codes, check_complete, check_shards, check_state, check_steps
 from ..state.storage import counter, fit, must_drop, obsolete
 from ..state.strides import state_like
@@ -156,7 +157,7 @@ def _restore(optimizer: str, named: NamedParameter, values: dict[str, Any], reci
         if "step" in known or initial.keys() & known.keys():  # else it has only been given a master
             check_complete(optimizer, name, known, initial)
     check_state(name, shard, known, initial)
-    known = dequantized(known) if saved else resolve_variance(known, initial)
+    known = dequantized(shard, known) if saved else resolve_variance(shard, known, initial)
     kept = fit(shard, known, initial, recipe.precision, loading=True)
     known = {key: value for key, value in known.items() if key not in obsolete(known, initial, kept)}
     others = {
@@ -166,5 +167,5 @@ def _restore(optimizer: str, named: NamedParameter, values: dict[str, Any], reci
     }
     step = known.get("step", 0.0)
     check_steps(name, steps := float(step))
-    known |= {**others, "step": counter(step, steps), **kept}
+    known |= {**others, "step": counter(step, steps), **kept, **dim_orders(shard, kept)}
     return {key: as_dtensor(param, value) for key, value in known.items()}

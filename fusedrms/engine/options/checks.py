@@ -148,7 +148,7 @@ def check_precision_options(group: dict) -> None:
     check_flags(group, "stochastic_rounding")
     if group["master_weights"] is not None:
         try:
-            check_choice(group, "master_weights", ("float32", "split"))
+            check_choice(group, "master_weights", ("float32", "split", "split24"))
         except ValueError as error:
             raise ValueError(f"{error}, or None for none") from None
         if group["stochastic_rounding"]:
@@ -157,8 +157,9 @@ def check_precision_options(group: dict) -> None:
                 "the parameter is the nearest to its master; leave one of them out"
             )
     state_dtype, seed = group["state_dtype"], group["seed"]
-    if not isinstance(state_dtype, torch.dtype | str) or state_dtype not in (torch.float32, torch.bfloat16, "8bit"):
-        raise ValueError(f"state_dtype={text(state_dtype)} is not supported: it must be torch.float32, torch.bfloat16 or '8bit'")
+    if not isinstance(state_dtype, torch.dtype | str) or state_dtype not in (torch.float32, torch.bfloat16, "8bit", "4bit"):
+        known = "torch.float32, torch.bfloat16, '8bit' or '4bit'"
+        raise ValueError(f"state_dtype={text(state_dtype)} is not supported: it must be {known}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise ValueError(f"seed={text(seed)} is not supported: it must be a whole number from 0 to 2**64 - 1")
 

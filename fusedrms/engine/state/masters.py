@@ -1,4 +1,7 @@
-"""Masters of 16-bit parameters: a float32 tensor, or a remainder, the 16 bits that a bfloat16 parameter lacks of a float32."""
+"""Masters of 16-bit parameters: a float32 tensor, or a remainder, the 16 or 8 bits that a bfloat16 parameter lacks of a float32.
+
+The float32 of 8 bits ends in 8 zeros.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,15 +16,25 @@ from .strides import state_like
 from .ties import Ties, is_remainder
 
 
-def split(master: Tensor) -> tuple[Tensor, Tensor]:
-    """The bfloat16 parameter and the remainder of a float32 master, as rounding.split_master has it: ties go away from 0."""
-    bits = torch.where(master.isnan(), 0x7FC00000, master.view(torch.int32))
-    return (bits + 0x8000 >> 16).to(torch.int16).view(torch.bfloat16), bits.to(torch.int16)
+def _shift(dtype: torch.dtype) -> int:
+    """How many bits a float32 has below those of a remainder."""
+    return 16 - 8 * dtype.itemsize
 
 
-def is_split_of(param: Tensor, master: Tensor) -> bool:
+def split(master: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The bfloat16 parameter and the remainder of a float32 master, as rounding.split_master has it: ties go away from 0.
+
+    To int8 the master is first rounded to 24 bits: to nearest, ties likewise.
+    """
+    shift = _shift(dtype)
+    bits = torch.where(master.isnan(), 0x7FC00000, master.view(torch.int32)) + (1 << shift >> 1)
+    bits = bits >> shift << shift
+    return (bits + 0x8000 >> 16).to(torch.int16).view(torch.bfloat16), (bits >> shift).to(dtype)
+
+
+def is_split_of(param: Tensor, master: Tensor, dtype: torch.dtype) -> bool:
     """Whether a bfloat16 parameter is that of split(), bit for bit."""
-    return torch.equal(split(state_like(param, master))[0].view(torch.int16), param.detach().view(torch.int16))
+    return torch.equal(split(state_like(param, master), dtype)[0].view(torch.int16), param.detach().view(torch.int16))
 
 
 def _nearest_master(param: Tensor, master: Tensor) -> Tensor:
@@ -38,7 +51,7 @@ def _nearest_master(param: Tensor, master: Tensor) -> Tensor:
 def _from_remainder(param: Tensor, remainder: Tensor) -> Tensor:
     """The float32 whose split() the two are; the parameter itself where they are none's: beyond 0 and beyond infinity there are NaNs."""
     upper = param.view(torch.int16).int() << 16
-    bits = upper + remainder.to(param.device).int()
+    bits = upper + (remainder.to(param.device).int() << _shift(remainder.dtype))
     return torch.where(bits.view(torch.float32).isnan(), upper, bits).view(torch.float32)
 
 

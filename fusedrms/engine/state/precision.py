@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.complex32: torch.complex64}  # full precision of 16 bits
-MASTER = "master_param"  # in a state: what a 16-bit parameter is rounded from, or its remainder: the 16 bits that it lacks
+MASTER = "master_param"  # in a state: what a 16-bit parameter is rounded from, or its remainder: the bits that it lacks
 PARAM_EMA = "param_ema"  # likewise: the average of the parameter, in full precision
 AVERAGES = "square_avg", "grad_avg", "momentum_buffer"  # which may be stored in fewer bits; every other state is in full precision
 UNSIGNED = ("square_avg",)  # of these: never negative; their codes are unsigned, and no value above 0 becomes 0
+REMAINDERS = {"split": torch.int16, "split24": torch.int8}  # by master_weights: what a bfloat16 lacks of 32 bits, or of 24
 SCALE = "_scale"  # ends the names of scales
-LEAN = torch.bfloat16, torch.uint8, torch.int8  # dtypes of averages in fewer bits
+PACKED = torch.int16  # dtype of averages of 4 bits: words of four codes; not uint16, of which pickle.loads() makes no tensor
+DIM_ORDER = "_dim_order"  # ends the names of what packed codes were made of: its dimensions, the innermost last, unless they are in order
+LEAN = torch.bfloat16, torch.uint8, torch.int8, PACKED  # dtypes of averages in fewer bits
 
 
 class Precision(NamedTuple):
@@ -26,7 +29,7 @@ class Precision(NamedTuple):
     @property
     def is_stochastic(self) -> bool:
         """Whether anything is rounded at random."""
-        return self.stochastic_rounding or self.state_dtype != torch.float32
+        return self.stochastic_rounding or self.master_weights == "split24" or self.state_dtype != torch.float32
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
@@ -38,12 +41,13 @@ def stored(param: Tensor, states: Collection[str], precision: Precision) -> dict
     """Names and dtypes of the tensors in the state of a parameter, in the order of the rows that a launch reads."""
     found: dict[str, torch.dtype] = {}
     if precision.master_weights and param.dtype in WIDE:
-        found[MASTER] = torch.int16 if precision.master_weights == "split" else wide_dtype(param)
+        found[MASTER] = REMAINDERS.get(precision.master_weights, wide_dtype(param))
     for key in states:
         if precision.state_dtype == torch.float32 or key not in AVERAGES:
             found[key] = wide_dtype(param)
         elif precision.state_dtype == torch.bfloat16:
             found[key] = torch.bfloat16
         else:
-            found.update({key: torch.uint8 if key in UNSIGNED else torch.int8, key + SCALE: torch.float32})
+            whole = torch.uint8 if key in UNSIGNED else torch.int8
+            found.update({key: PACKED if precision.state_dtype == "4bit" else whole, key + SCALE: torch.float32})
     return found

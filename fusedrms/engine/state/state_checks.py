@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..sharded import is_sharded, locals_of
 from .precision import MASTER, SCALE
-from .quantized import is_quantized, n_groups
+from .quantized import code_of, is_packed, is_quantized, n_groups, n_words
 
 _ANEW = "load a checkpoint of this model, or start anew with optimizer.state.clear()"
 
@@ -48,14 +48,18 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
     state = locals_of(state)
     for key in (key for key in (*keys, MASTER) if key in state):
         value = state[key]
-        if not isinstance(value, Tensor) or value.shape != param.shape:
-            _refuse_state(name, param, key, value)
+        packed = isinstance(value, Tensor) and is_packed(key, value.dtype)
+        shape = (n_words(param),) if packed else param.shape
+        if not isinstance(value, Tensor) or value.shape != shape:
+            _refuse_state(name, param, key, value, shape if packed else None)
         if value.layout is not torch.strided or (value.is_meta and not param.is_meta):
             raise ValueError(f"the {key} of {name} is {value.layout} on {value.device}, of which a step can write nothing; {_ANEW}")
-        if value.dtype in (torch.uint8, torch.int8) and key + SCALE not in state:
+        if not code_of(key, value.dtype):
+            continue
+        if key + SCALE not in state:
             what = f"the {key + SCALE} of {name} has no value, which the {value.dtype} codes of {key} need"
             raise ValueError(f"{what}: load them dequantized, as float32; {_ANEW}")
-        if value.dtype in (torch.uint8, torch.int8) and getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
+        if getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
             _refuse_state(name, param, key + SCALE, state.get(key + SCALE), (n_groups(param),))
 
 

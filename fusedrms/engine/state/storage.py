@@ -8,31 +8,39 @@ from torch import Tensor
 from ...kernels.cpu.count import DTYPES
 from ..sharded import as_dtensor, is_sharded, local, locals_of
 from .full_precision import full_precision, resolve_variance
-from .masters import is_split_of, split
-from .precision import AVERAGES, LEAN, MASTER, SCALE, Precision, stored, wide_dtype
-from .quantized import LARGEST_CODE, n_groups, quantize
-from .strides import dense_like, is_conj_or_neg, lies_like, state_like
+from .masters import is_split_of, master_of, split
+from .precision import AVERAGES, DIM_ORDER, LEAN, MASTER, REMAINDERS, SCALE, Precision, stored, wide_dtype
+from .quantized import code_of, dim_orders, is_packed, n_groups, n_words, packed_like, quantize
+from .strides import dense_like, is_conj_or_neg, lies_like, order, state_like
 from .ties import is_remainder
 
 COUNTED = tuple(getattr(torch, name) for name in DTYPES)  # what counters may be; on GPUs the first two
 
 
-def _fits(param: Tensor, key: str, dtype: torch.dtype, value: Tensor | None) -> bool:
+def _fits(param: Tensor, values: dict, key: str, dtype: torch.dtype) -> bool:
     """Whether a launch can read a tensor of the state as it is."""
-    if value is None or not key.endswith(SCALE):
+    value, packed = values.get(key), is_packed(key, dtype)
+    if value is None or not (packed or key.endswith(SCALE)):
         return value is not None and lies_like(param, value, dtype)
-    return (value.device, value.dtype, value.shape) == (param.device, dtype, (n_groups(param),)) and value.is_contiguous()
+    shape = ((n_words if packed else n_groups)(param),)
+    if packed and order(packed_like(param, values, key)) != order(dense_like(param, device="meta")):
+        return False
+    return (value.device, value.dtype, value.shape) == (param.device, dtype, shape) and value.is_contiguous()
 
 
 def must_drop(param: Tensor, key: str, value: object) -> bool:
     """Whether a loaded state that is not wanted cannot stay: a master, or an average that is sharded otherwise than its parameter."""
-    return key == MASTER or (key in AVERAGES and is_sharded(param) != is_sharded(value))
+    averages = key in AVERAGES and not is_packed(key, getattr(value, "dtype", None))  # packed codes are of a shard, and no DTensor
+    return key == MASTER or (averages and is_sharded(param) != is_sharded(value))
 
 
-def _master_differs(param: Tensor, values: dict) -> bool:
-    """Whether there is a float32 master from which the bfloat16 parameter is not rounded: as yet, if it is still to be loaded."""
+def _master_differs(param: Tensor, values: dict, dtype: torch.dtype) -> bool:
+    """Whether there is a master that has no such remainder beyond the bfloat16 parameter: as yet, if that is still to be loaded."""
     master = values.get(MASTER)
-    return master is not None and not is_remainder(master) and param.dtype == torch.bfloat16 and not is_split_of(param, master)
+    if master is None or master.dtype == dtype or param.dtype != torch.bfloat16:
+        return False
+    master = master_of(param, values) if is_remainder(master) else master
+    return master is not None and not is_split_of(param, master, dtype)
 
 
 def _make_master(param: Tensor, master: Tensor, previous: Tensor | None, dtype: torch.dtype, loading: bool) -> Tensor:
@@ -41,15 +49,15 @@ def _make_master(param: Tensor, master: Tensor, previous: Tensor | None, dtype: 
     Args:
         param: a parameter, to which a master that is split here is rounded.
         master: its value in full precision.
-        previous: the float32 master of its state so far, which may not fit the parameter; None: there was none.
-        dtype: int16 for a remainder.
+        previous: the master or remainder of its state so far, which may not fit the parameter; None: there was none.
+        dtype: that of a remainder, or another one for a master.
         loading: the parameter may yet be loaded, so it and `previous` stay as they are.
     """
-    if dtype != torch.int16:
-        return state_like(param, master if previous is None else previous)
-    rounded, remainder = split(state_like(param, master))
+    if dtype not in REMAINDERS.values():
+        return state_like(param, master if previous is None or is_remainder(previous) else previous)
+    rounded, remainder = split(state_like(param, master), dtype)
     if previous is not None and not loading:
-        param.detach().copy_(rounded)  # ties may have gone the other way
+        param.detach().copy_(rounded)  # ties may have gone the other way, and of 24 bits there may be one more
     return remainder
 
 
@@ -79,20 +87,20 @@ def fit(param: Tensor, values: dict, initial: dict[str, float | None], precision
         loading: the parameter may yet be loaded, so it stays as it is; a float32 master that it is not rounded from is not split
             before a step.
     """
-    if loading and precision.master_weights == "split" and _master_differs(param, values):
+    remainder = REMAINDERS.get(precision.master_weights or "")
+    if loading and remainder and _master_differs(param, values, remainder):
         precision = precision._replace(master_weights="float32")
     wanted = stored(param, initial, precision)
-    if all(_fits(param, key, dtype, values.get(key)) for key, dtype in wanted.items()):
+    if all(_fits(param, values, key, dtype) for key, dtype in wanted.items()):
         return {key: values[key] for key in wanted}
     known, found = full_precision(param, values), {}
-    previous = None if is_remainder(values.get(MASTER)) else values.get(MASTER)
     for key, dtype in wanted.items():
         if key == MASTER:
-            found[key] = _make_master(param, known.get(key, param.detach()), previous, dtype, loading)
+            found[key] = _make_master(param, known.get(key, param.detach()), values.get(MASTER), dtype, loading)
         elif not key.endswith(SCALE):
             value = _make_average(param, key, known, initial, dtype)
-            if dtype in LARGEST_CODE:
-                found[key], found[key + SCALE] = quantize(state_like(param, value, torch.float32), dtype)
+            if code := code_of(key, dtype):
+                found[key], found[key + SCALE] = quantize(state_like(param, value, torch.float32), code)
             else:
                 found[key] = state_like(param, value, dtype)
     return found
@@ -120,16 +128,16 @@ def counter(value: object, steps: float, device: torch.device | None = None) -> 
     return torch.tensor(steps, dtype=step_dtype(), device=home)
 
 
-def rows(tensors: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...]]:
-    """Of what fit() gave: the master or remainder, if there is one, and each state, or its codes and their scales."""
+def rows(tensors: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, tuple[Tensor, ...]]]:
+    """Of what fit() gave: the master or remainder, if there is one, and by name each state, or its codes and their scales."""
     master = (tensors[MASTER],) if MASTER in tensors else ()
     states = {key: value for key, value in tensors.items() if key != MASTER and not key.endswith(SCALE)}
-    return master, tuple((value, tensors[key + SCALE]) if key + SCALE in tensors else (value,) for key, value in states.items())
+    return master, {key: (value, tensors[key + SCALE]) if key + SCALE in tensors else (value,) for key, value in states.items()}
 
 
 def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> list[str]:
     """Names in a state that stored one of `kept` in another way."""
-    others = {MASTER, *(key + end for key in states for end in ("", SCALE))}
+    others = {MASTER, *(key + end for key in states for end in ("", SCALE, DIM_ORDER))}
     return [key for key in values if key in others and key not in kept]
 
 
@@ -139,9 +147,10 @@ def fit_in_place(param: Tensor, values: dict, initial: dict[str, float | None], 
     Returns:
         What fit() does, the local tensors of it.
     """
-    shards = resolve_variance(locals_of(values), initial)
+    shards = resolve_variance(local(param), locals_of(values), initial)
     tensors = fit(local(param), shards, initial, precision)
     kept = {**{key: value for key, value in shards.items() if key not in obsolete(shards, initial, tensors)}, **tensors}
+    kept |= dim_orders(local(param), tensors)
     for key in values.keys() - kept.keys():
         del values[key]
     values.update((key, as_dtensor(param, value)) for key, value in kept.items() if value is not local(values.get(key)))

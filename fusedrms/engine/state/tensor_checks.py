@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...kernels import devices
 from ..sharded import is_sharded
-from .precision import Precision
+from .precision import REMAINDERS, Precision
 from .strides import overlaps
 
 # how the elements of a parameter are stored; complex ones as pairs, as torch.view_as_real shows them
@@ -65,10 +65,10 @@ def check_placement(name: str, param: Tensor, grad: Tensor) -> None:
 
 def check_precision(name: str, param: Tensor, precision: Precision) -> None:
     """RuntimeError unless the parameter can be stored so."""
-    if precision.master_weights == "split" and param.dtype in (torch.float16, torch.complex32):
+    if precision.master_weights in REMAINDERS and param.dtype in (torch.float16, torch.complex32):
         raise RuntimeError(
-            f"{name} is {param.dtype}, but master_weights='split' is for bfloat16, whose bits are half of a float32's: "
-            "use master_weights='float32', or a parameter group of its own"
+            f"{name} is {param.dtype}, but master_weights={precision.master_weights!r} is for bfloat16, whose bits are half of a "
+            "float32's: use master_weights='float32', or a parameter group of its own"
         )
     if precision.state_dtype != torch.float32 and (param.is_complex() or param.dtype == torch.float64):
         raise RuntimeError(

@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from ..sharded import local
-
-_TIE = -0x8000  # as a remainder
+from .precision import REMAINDERS
 
 
 def is_remainder(master: object) -> TypeGuard[Tensor]:
-    """Whether what a state has as master is the 16 bits that its bfloat16 parameter lacks."""
-    return isinstance(master, Tensor) and master.dtype == torch.int16
+    """Whether what a state has as master is the bits that its bfloat16 parameter lacks."""
+    return isinstance(master, Tensor) and master.dtype in REMAINDERS.values()
 
 
 def _of(param: Tensor, remainder: Tensor) -> Tensor:
     """int64 [n]: of each tie the place in a flattened parameter, then 16 bits, those of the parameter: the last tells the even ones."""
-    places = (remainder == _TIE).flatten().nonzero().flatten()
+    places = (remainder == torch.iinfo(remainder.dtype).min).flatten().nonzero().flatten()
     return places << 16 | param.view(torch.int16).take(places).long() & 0xFFFF
 
 

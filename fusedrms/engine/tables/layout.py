@@ -11,12 +11,13 @@ from ..options.recipe import Recipe
 from ..sharded import local, rank_in, shard_offset
 from ..state.full_precision import is_variance
 from ..state.precision import PARAM_EMA, WIDE, Precision
+from ..state.quantized import code_of
 from ..state.storage import rows
 from ..state.strides import dense_like, is_conj_or_neg, order
 from ..state.tensor_checks import STORED
 from .active import Active
 
-DTYPES = {**STORED, torch.uint8: "uint8", torch.int8: "int8", torch.int16: "int16"}
+DTYPES = {**STORED, torch.int8: "int8", torch.int16: "int16"}  # codes aside
 ALIGNMENT = 16  # bytes of a vector access
 
 
@@ -65,9 +66,11 @@ def storage_of(param: Tensor, grad: Tensor, tensors: dict[str, Tensor], precisio
         precision: what that was given.
     """
     master, states = rows(tensors)
-    values = (grad,), (param, *master), *states
+    values = [(DTYPES[grad.dtype],), tuple(DTYPES[tensor.dtype] for tensor in (param, *master))]
+    for key, (state, *scale) in states.items():
+        values.append((code_of(key, state.dtype) or DTYPES[state.dtype], *(DTYPES[tensor.dtype] for tensor in scale)))
     return Storage(
-        dtypes=tuple(tuple(DTYPES[tensor.dtype] for tensor in value) for value in values),
+        dtypes=tuple(values),
         stochastic=precision.stochastic_rounding and param.dtype in WIDE,
         variance=is_variance(tensors),
         average=PARAM_EMA in tensors,
@@ -110,7 +113,7 @@ def member_of(
     """
     param, grad = local(active.param), active.grad
     master, states = rows(tensors)
-    updated = [*master, *(tensor for state in states for tensor in state)]
+    updated = [*master, *(tensor for state in states.values() for tensor in state)]
     dense = order(dense_like(param, device="meta"))
     copies_param = order(param) != dense
     copies_grad = is_conj_or_neg(grad) or order(grad) != dense or redistributed
