@@ -2,12 +2,12 @@
 
 Each loop is so short that a core has many elements in work at a time. Scratch is on the stack. Its parts, one after the other:
 
-* float32 [unpacked values, GROUP]: the values;
+* float32 [unpacked values, GROUP]: the values, or, next to memory, their codes of 4 bits, as int32;
 * room for a group of each row, 4 bytes an element: see last_group.py;
-* uint8 [values with codes of 4 bits, GROUP]: these codes, a byte each;
 * uint16 [values that are rounded stochastically, DRAWN]: random bits, from the first of the four that the group's first element is one of.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 from llvmlite import ir
@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from .. import quant, rounding
 from ..quant import GROUP
 from ..storage import QUANTIZED
-from .memory import BYTE, FLOAT, WORD, Rows, Variant, apart
+from .memory import FLOAT, LINE, WORD, Rows, Variant, apart
 from .trace import TYPES, Value, traced
 
 _INT = TYPES["int32"]
@@ -32,23 +32,19 @@ def room_of(variant: Variant) -> int:
     return 4 * GROUP * len(variant.unpacked)
 
 
-def _codes_of(variant: Variant, number: int) -> int:
-    """Where the codes are of a value, by its number among those with 4 bits."""
-    return room_of(variant) + 4 * GROUP * variant.rows[-1] + GROUP * number
-
-
 def _random_of(variant: Variant, number: int) -> int:
     """Where the random bits are of a value, by its number among those that are drawn."""
-    return _codes_of(variant, len(variant.in_words)) + 2 * DRAWN * number
+    return room_of(variant) + 4 * GROUP * variant.rows[-1] + 2 * DRAWN * number
 
 
 @intrinsic
 def scratch_of(typing_context, variant):
-    """The address of scratch."""
+    """The address of scratch, where a line of memory begins: of what lies in two, parts cannot be read before it is in the cache."""
 
     def build(context, builder, signature, args):
         size = _random_of(variant, len(variant.drawn)) // 4 if variant.storage.quantized else 1
-        return builder.ptrtoint(cgutils.alloca_once(builder, FLOAT, size=size), WORD)
+        memory = cgutils.alloca_once(builder, FLOAT, size=size + LINE // 4)
+        return builder.and_(builder.add(builder.ptrtoint(memory, WORD), WORD(LINE - 1)), WORD(-LINE))
 
     return nt.intp(variant), build
 
@@ -75,48 +71,46 @@ class _Group:
         """Of an element, counted from the first."""
         return Rows(self.builder, self.variant, self.bases, self.builder.add(self.first, index))
 
-    def _access(self, offset: int, index, dtype: str, stored: Value | None = None) -> Value:
-        """Element `index` of what begins in scratch at an offset."""
+    def _random(self, v: int, index, dtype: str, stored: Value | None = None) -> Value:
+        """Random bits of a value: element `index` of them, if they are of a dtype."""
+        numbers = range(len(self.variant.drawn))
+        offset = _random_of(self.variant, self.variant.drawn.index(v))
         pointer = self.builder.inttoptr(self.builder.add(self.scratch, WORD(offset)), TYPES[dtype].as_pointer())
         pointer = self.builder.gep(pointer, [index])
         access = self.builder.load(pointer, align=1) if stored is None else self.builder.store(stored.value, pointer, align=1)
-        names = self.rows(index).names
-        apart(self.builder, access, f"scratch at {offset}", [*names, *(f"scratch at {other}" for other in self._offsets())])
+        names = [*self.rows(index).names, *(f"random bits {number}" for number in numbers)]
+        apart(self.builder, access, f"random bits {self.variant.drawn.index(v)}", names)
         return stored or Value(self.builder, access, dtype)
 
-    def _offsets(self) -> list[int]:
-        codes = [_codes_of(self.variant, n) for n in range(len(self.variant.in_words))]
-        return codes + [_random_of(self.variant, n) for n in range(len(self.variant.drawn))]
+    def _code(self, v: int, index, stored: Value | None = None) -> Value:
+        """Of a value that has 4 bits, as int32, in place of the value itself; read back, what is above its bits means nothing."""
+        slot = self.builder.bitcast(self.rows(index).slot(self.slots, v), _INT.as_pointer())
+        access = self.builder.load(slot) if stored is None else self.builder.store(stored.value, slot)
+        apart(self.builder, access, "scratch", self.rows(index).names)
+        return stored or Value(self.builder, access, "int32")
 
-    def code(self, v: int, index, stored: Value | None = None) -> Value:
-        """A code of a value that has 4 bits, as a byte."""
-        dtype = "uint8" if self.variant.storage.dtypes[v][0] == "uint4" else "int8"
-        return self._access(_codes_of(self.variant, self.variant.in_words.index(v)), index, dtype, stored)
-
-    def _bytes(self, v: int, index):
-        """Two codes each."""
-        pointer, row, _ = self.rows(WORD(0)).address(v, 0)
-        return self.builder.gep(self.builder.bitcast(pointer, BYTE.as_pointer()), [index]), row
+    def _in_words(self) -> Iterator[tuple]:
+        """Of WIDTH codes at a time, which is what the loops read and write: where they are in scratch and in the row, two in a byte."""
+        for v in self.variant.in_words:
+            for first in range(0, GROUP, WIDTH):
+                here, (there, _, _) = self.rows(WORD(first)).slot(self.slots, v), self.rows(WORD(first)).address(v, 0)
+                pairs, octets = (ir.VectorType(ir.IntType(bits), WIDTH // 2).as_pointer() for bits in (64, 8))
+                yield self.builder.bitcast(here, pairs), self.builder.bitcast(there, octets)
 
     def spread_codes(self) -> None:
-        """From words of four to bytes."""
-        for v in self.variant.in_words:
-            with cgutils.for_range(self.builder, WORD(GROUP // 2)) as loop:
-                pointer, row = self._bytes(v, loop.index)
-                both = apart(self.builder, self.builder.load(pointer, align=1), row, self.rows(WORD(0)).names)
-                both = Value(self.builder, both, "uint8" if self.variant.storage.dtypes[v][0] == "uint4" else "int8")
-                twice = self.builder.mul(loop.index, WORD(2))
-                self.code(v, twice, (both << 4) >> 4)  # with its sign, if it has one
-                self.code(v, self.builder.add(twice, WORD(1)), both >> 4)
+        build = self.builder
+        for here, there in self._in_words():
+            pairs = build.zext(build.load(there, align=1), here.type.pointee)
+            pairs = build.or_(pairs, build.shl(pairs, ir.Constant(pairs.type, [28] * pairs.type.count)))
+            build.store(build.and_(pairs, ir.Constant(pairs.type, [0xF0000000F] * pairs.type.count)), here, align=4)
 
     def gather_codes(self) -> None:
-        """Back."""
-        for v in self.variant.in_words:
-            with cgutils.for_range(self.builder, WORD(GROUP // 2)) as loop:
-                twice = self.builder.mul(loop.index, WORD(2))
-                both = (self.code(v, twice) & 15) | (self.code(v, self.builder.add(twice, WORD(1))) << 4)
-                pointer, row = self._bytes(v, loop.index)
-                apart(self.builder, self.builder.store(both.value, pointer, align=1), row, self.rows(WORD(0)).names)
+        build = self.builder
+        for here, there in self._in_words():
+            pairs = build.load(here, align=4)
+            pairs = build.and_(pairs, ir.Constant(pairs.type, [0xF0000000F] * pairs.type.count))
+            pairs = build.or_(pairs, build.lshr(pairs, ir.Constant(pairs.type, [28] * pairs.type.count)))
+            build.store(build.trunc(pairs, there.type.pointee), there, align=1)
 
     def unpack(self) -> None:
         scales = {v: self.scales.load(v, 1) for v in self.variant.storage.quantized}
@@ -124,7 +118,10 @@ class _Group:
             rows = self.rows(loop.index)
             for v in self.variant.unpacked:
                 if v in self.variant.in_words:
-                    value = traced(quant.part_of_scale)(self.code(v, loop.index), self.variant.top(v))
+                    code = self._code(v, loop.index)
+                    if self.variant.storage.dtypes[v][0] == "int4":
+                        code = (code << 28) >> 28  # with its sign
+                    value = traced(quant.part_of_scale)(code, self.variant.top(v))
                 else:
                     value = rows.unpack(v)
                 rows.keep(self.slots, v, scales[v] * value if v in scales else value)
@@ -137,12 +134,12 @@ class _Group:
         with cgutils.for_range(builder, WORD(DRAWN // 4)) as loop:
             index = (first & 0xFFFFFFFC) + Value(builder, loop.index, "int64").to("uint32") * 4
             word = traced(rounding.random_word)(index, words)
-            for number, v in enumerate(self.variant.drawn):
+            for v in self.variant.drawn:
                 shares = [traced(rounding.share)(word, Value(builder, _INT(place), "uint32"), v - 1) for place in range(4)]
                 for pair in range(2):
                     at = builder.add(builder.mul(loop.index, WORD(2)), WORD(pair))
                     low, high = shares[2 * pair : 2 * pair + 2]
-                    self._access(_random_of(self.variant, number), at, "uint32", low | (high << 16))
+                    self._random(v, at, "uint32", low | (high << 16))
             body = builder.basic_block
         _vectorize(body, WIDTH, 1)
         return (first & 3).to("int64").value
@@ -152,8 +149,7 @@ class _Group:
         per_square = {v: traced(quant.squared_codes)(scale, self.variant.top(v)) for v, scale in scales.items()}
 
         def random(index, stream: int) -> Value:
-            number = self.variant.drawn.index(stream + 1)
-            return self._access(_random_of(self.variant, number), self.builder.add(place, index), "uint16").to("uint32")
+            return self._random(stream + 1, self.builder.add(place, index), "uint16").to("uint32")
 
         with cgutils.for_range(self.builder, WORD(GROUP)) as loop:
             rows = self.rows(loop.index)
@@ -165,11 +161,10 @@ class _Group:
                 dtype = self.variant.storage.dtypes[v][0]
                 signed = dtype in ("int8", "int4")
                 code = traced(quant.quantize)(value, per_square[v], random(loop.index, v - 1), self.variant.top(v), signed)
-                code = code.to("int8" if signed else "uint8")
                 if v in self.variant.in_words:
-                    self.code(v, loop.index, code)
+                    self._code(v, loop.index, code)
                 else:
-                    rows.store(v, 0, code)
+                    rows.store(v, 0, code.to(dtype))
             body = self.builder.basic_block
         _vectorize(body, WIDTH, INTERLEAVED)
 

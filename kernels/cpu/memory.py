@@ -111,15 +111,15 @@ class Rows:
         address, row, _ = self.address(value, which)
         apart(self.builder, self.builder.store(stored.value, address, align=1), row, self.names)
 
-    def _slot(self, scratch, value: int):
+    def slot(self, scratch, value: int):
         offset = self.builder.add(self.index, WORD(GROUP * self.variant.unpacked.index(value)))
         return self.builder.gep(self.builder.inttoptr(scratch, FLOAT.as_pointer()), [offset])
 
     def recall(self, scratch, value: int) -> Value:
-        return Value(self.builder, apart(self.builder, self.builder.load(self._slot(scratch, value)), "scratch", self.names), "float32")
+        return Value(self.builder, apart(self.builder, self.builder.load(self.slot(scratch, value)), "scratch", self.names), "float32")
 
     def keep(self, scratch, value: int, kept: Value) -> None:
-        apart(self.builder, self.builder.store(kept.value, self._slot(scratch, value)), "scratch", self.names)
+        apart(self.builder, self.builder.store(kept.value, self.slot(scratch, value)), "scratch", self.names)
 
     def prefetch(self) -> None:
         """As many elements as a group has, of every row but the scales."""
