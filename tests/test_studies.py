@@ -12,7 +12,6 @@ bits = pytest.importorskip("bench.studies.bits")
 family = pytest.importorskip("bench.studies.family.__main__")
 family_problems = pytest.importorskip("bench.studies.family.problems")
 group_size = pytest.importorskip("bench.studies.group_size")
-precision = pytest.importorskip("bench.studies.precision")
 
 pytestmark = [
     pytest.mark.exhaustive,
@@ -66,14 +65,3 @@ def test_group_size(written, monkeypatch):
     assert (small["bytes"], large["bytes"]) == (1.0625, 1.015625)
     assert all(0 < small[key] < large[key] < 0.1 for key in ("square_avg", *group_size.SIGNED))
     assert 0 < small["seconds"] < 60
-
-
-def test_precision(written, monkeypatch, tmp_path):
-    monkeypatch.setattr(precision, "EVALUATIONS", 2)
-    for name, small in dict(WINDOWS=8, LAYERS=1, WIDTH=32, HEADS=2).items():
-        monkeypatch.setattr(precision, name, small)
-    results = written(precision, "precision", "--steps", "3", "--seeds", "1")
-    assert results["evaluated"] == [1, 2, 3]
-    assert results["runs"].keys() == precision.MODES.keys()
-    assert all(len(losses) == 3 and 2 < losses[-1] < 7 for run in results["runs"].values() for losses in run["losses"])
-    assert (tmp_path / "precision.png").stat().st_size > 1000

@@ -39,12 +39,12 @@ def device_of(parser: argparse.ArgumentParser, kind: str) -> torch.device:
         parser.error(str(error))
 
 
-def chosen(parser: argparse.ArgumentParser, only: list[str] | None, known: Collection[str]) -> list[str]:
-    """What --only names; all where it is not given."""
+def chosen(parser: argparse.ArgumentParser, only: list[str] | None, known: Collection[str], option: str = "--only") -> list[str]:
+    """What the option names; all where it is not given."""
     if only is None:
         return list(known)
     try:
-        variants.check_words("--only", only, known)
+        variants.check_words(option, only, known)
     except UserError as error:
         parser.error(str(error))
     return only

@@ -1,9 +1,11 @@
 """What a result file says about where it comes from, and what is free there."""
 
+import contextlib
 import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
@@ -48,6 +50,18 @@ def machine(device: torch.device, command: str) -> dict:
         date=datetime.now(timezone.utc).date().isoformat(),
         command=command,
     )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Such small sums take longer on several; torch's random numbers are left as they were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def free_bytes(device: torch.device) -> float:

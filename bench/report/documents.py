@@ -12,9 +12,10 @@ from bench.common.arguments import ROOT
 from bench.common.store import load
 from bench.gpu import headline
 from bench.report import steps
-from bench.studies import bits, group_size, one_pass, precision, shards, versions
+from bench.studies import bits, group_size, one_pass, shards, versions
 from bench.studies.against import table as against
 from bench.studies.family import table as family
+from bench.studies.precision import table as precision
 from fusedrms.tools.files import write
 
 PAGES = ("README.md", "docs/*.md")

@@ -6,35 +6,21 @@ A noisy quadratic, a convnet on scikit-learn's digits, and an A2C on gymnasium's
 by default are run once. Takes a quarter of an hour. Writes family.json and family.png; needs the packages of the extra `study`.
 """
 
-import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 
 import torch
 
 from bench.common.arguments import check_output, make_parser, writing
-from bench.common.machine import machine
+from bench.common.machine import machine, one_thread
 from bench.common.store import dumped, short
 from bench.studies.family.groups import about, alike, equal_by_default, kinship
 from bench.studies.family.problems import PROBLEMS, Result, missing
 from bench.studies.family.table import ABOUT, TABLES, Group
 from fusedrms.presets.preset import PRESETS
 from fusedrms.tools.files import write
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Such small sums take longer on several; torch's random numbers are left as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def runs(name: str, seeds: int) -> list[Result]:

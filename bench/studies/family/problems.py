@@ -32,14 +32,14 @@ class Problem(NamedTuple):
     run: Callable[[Preset, float, int], Result]
 
 
-def missing() -> list[str]:
-    """Packages that are not installed."""
+def missing(*modules: str) -> list[str]:
+    """Packages that are not installed; of all where none is named."""
     found = []
-    for module, package in GUESTS.items():
+    for module in modules or GUESTS:
         try:
             importlib.import_module(module)
         except ImportError:
-            found.append(package)
+            found.append(GUESTS[module])
     return found
 
 

@@ -1,0 +1,63 @@
+"""The table of a problem's results."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bench.common.text import table
+from bench.studies.precision.modes import BASELINE, MODES
+
+HEADER = "mode", "bytes a parameter", "held-out loss", "against float32", "least to most", "seeds", "beyond float32's spread"
+
+
+def modes_of(results: dict) -> list[str]:
+    found = {run["mode"] for run in results["runs"]}
+    return [mode for mode in MODES if mode in found]
+
+
+def losses(results: dict, mode: str) -> dict[int, np.ndarray]:
+    """By seed, at each evaluation; NaN where it was not finite."""
+    return {run["seed"]: np.array(run["losses"], dtype=float) for run in results["runs"] if run["mode"] == mode}
+
+
+def against(results: dict, mode: str) -> np.ndarray:
+    """How many percent the loss is above float32's with the same seed: seeds by evaluations."""
+    base, own = losses(results, BASELINE), losses(results, mode)
+    pairs = [(own[seed] / base[seed] - 1) * 100 for seed in own if seed in base]
+    return np.array(pairs).reshape(len(pairs), len(results["evaluated"]))
+
+
+def spread(results: dict) -> np.ndarray | None:
+    """The standard deviation of float32's loss over seeds at each evaluation, in percent of its mean; None of a single seed."""
+    base = np.array(list(losses(results, BASELINE).values()))
+    return 100 * base.std(0, ddof=1) / base.mean(0) if len(base) > 1 else None
+
+
+def verdict(percent: float, band: float | None) -> str:
+    """A mode is as good as float32 if the mean of its differences, seed by seed, is within the spread of float32's own losses."""
+    if band is None or np.isnan(percent):
+        return ""
+    return "equal" if abs(percent) <= band else "worse" if percent > 0 else "better"
+
+
+def _line(results: dict, mode: str, band: float | None) -> list[str]:
+    last = np.array([each[-1] for each in losses(results, mode).values()])
+    bytes_ = next(run["bytes"] for run in results["runs"] if run["mode"] == mode)
+    loss = "diverged" if np.isnan(last).any() else f"{last.mean():.4f}" + (f" ± {last.std(ddof=1):.4f}" if len(last) > 1 else "")
+    line = [mode, f"{bytes_:.2f}", loss]
+    shares = against(results, mode)[:, -1]
+    if mode == BASELINE:
+        return [*line, "", "", str(len(last)), "" if band is None else f"± {band:.2f}%"]
+    if not len(shares) or np.isnan(shares).any():
+        return [*line, "", "", str(len(last)), ""]
+    bounds = f"{shares.min():+.2f}% to {shares.max():+.2f}%" if len(shares) > 1 else ""
+    return [*line, f"{shares.mean():+.2f}%", bounds, str(len(last)), verdict(shares.mean(), band)]
+
+
+def _precision(results: dict) -> list[str]:
+    found = spread(results)
+    band = None if found is None else found[-1]
+    return table(HEADER, [_line(results, mode, band) for mode in modes_of(results)])
+
+
+TABLES: dict[str, Callable[[dict], list[str]]] = {"precision": _precision}
