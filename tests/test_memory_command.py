@@ -23,7 +23,7 @@ TIED = dict(tie_word_embeddings=True)
 OF_128 = dict(head_dim=128)
 A3B = dict(OF_128, num_experts=128, moe_intermediate_size=768, decoder_sparse_step=1, mlp_only_layers=[])
 A2_7B = dict(num_experts=60, moe_intermediate_size=1408, shared_expert_intermediate_size=5632)
-PUBLISHED = {  # the parameters that Hugging Face shows of each; its config's model_type, numbers by KEYS, and other numbers
+PUBLISHED = {  # parameters of each, tied ones counted once; its config's model_type, numbers by KEYS, and other numbers
     "Llama 2 7B": (6_738_415_616, "llama", (4096, 32, 11008, 32000, 32, 32), {}),
     "Llama 3 8B": (8_030_261_248, "llama", (4096, 32, 14336, 128256, 32, 8), {}),
     "Llama 3 70B": (70_553_706_496, "llama", (8192, 80, 28672, 128256, 64, 8), {}),
