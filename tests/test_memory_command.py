@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shlex
 import sys
 
 import pytest
@@ -182,7 +183,7 @@ def test_examples(capsys, tmp_path, monkeypatch):
     commands = re.findall(r"^fusedrms (memory .*?)(?: +#.*)?$", PAGE, re.M)
     assert len(commands) == 4
     for command in commands:
-        assert main(command.split()) == 0
+        assert main(shlex.split(command)) == 0
     assert (tmp_path / "memory.png").exists()
 
 
