@@ -136,6 +136,7 @@ def test_doctor_says_where_nothing_can_be_found(capsys, tmp_path, monkeypatch):
         ("doctor", "* nothing was tuned"),
         ("inspect --target cpu,sm_90 --rule rmsprop --mode float32", "occupancy"),
         ("compile --target cpu --rules rmsprop --dtypes float32", "1 kernels"),
+        ("memory --parameters 1e9", "torchao AdamW4bit"),
         ("tune --device cpu --rules rmsprop --dtypes float32 --sizes mixed --budget 1e-9", "Launches, median us"),
     ],
 )

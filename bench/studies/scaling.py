@@ -5,8 +5,6 @@ python -m bench.studies.scaling --count                                   counts
 python -m bench.studies.scaling --time                                    times the host anew, for the same file; wants a quiet machine
 """
 
-import argparse
-import math
 import statistics
 import sys
 import time
@@ -26,6 +24,7 @@ from bench.studies.shards import GPUS, MODELS, RULE, USUAL, asked
 from bench.timing.switches import without_launch
 from fusedrms import FusedRMSProp
 from fusedrms.tools import inspect
+from fusedrms.tools.arguments import amount, whole
 from fusedrms.tools.errors import UserError
 from fusedrms.tools.files import write
 from fusedrms.tools.machine_code import TARGETS
@@ -118,27 +117,11 @@ def count() -> dict:
     }
 
 
-def _parameters(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 1 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number from 1, such as 70e9")
-    return number
-
-
-def _gpus(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1, such as 64")
-    return int(text)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench.studies.scaling", __doc__)
     parser.add_argument("--gpu", type=str.lower, choices=list(GPUS), help=f"(default: {USUAL})")
-    parser.add_argument("--parameters", type=_parameters, help="of the model (default: 70e9)")
-    parser.add_argument("--gpus", type=_gpus, help="that share them (default: 64)")
+    parser.add_argument("--parameters", type=amount, help="of the model (default: 70e9)")
+    parser.add_argument("--gpus", type=whole, help="that share them (default: 64)")
     parser.add_argument("--rule", choices=list(RULES), help=f"(default: {RULE})")
     parser.add_argument("--count", dest="measure", action="store_const", const=count, help="count bytes and instructions anew; alone")
     parser.add_argument("--time", dest="measure", action="store_const", const=timed, help="time the host anew; alone")

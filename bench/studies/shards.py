@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 from bench.common.store import Row
 from bench.common.text import figure, size, table
-from fusedrms.tools.machine_code import TARGETS
-from fusedrms.tools.roofline import GPU, gpus, limit
+from fusedrms.tools.roofline import GPU, known, limit
 
 RULE, USUAL = "rmsprop", "h200"
 SHOWN = ("float32", "bfloat16+master", "bfloat16+split", "bfloat16+split+8bit", "bfloat16+stochastic+8bit")
 COUNTS = (8, 64, 256, 1024)  # GPUs
-GPUS: dict[str, GPU] = {gpu.name.split()[0].lower(): gpu for target in TARGETS for gpu in gpus(target)}
+GPUS = known()
 GB = 1e9
 MASTER = "master_param"
 BESIDE = ("parameters", "gradients", MASTER, "step", "tables", "total")  # what memory() names that is no state of the rule

@@ -1,5 +1,6 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -17,8 +18,8 @@ from .hooks import hooked
 from .locks import Held, held
 from .options.groups import named_parameters
 from .sharded import local
-from .state.usage import Memory
-from .states import make_states
+from .state.usage import Memory, state_bytes
+from .states import make_states, planned_states
 from .statistics import Stats, statistics
 from .step import loss_of, update
 
@@ -147,9 +148,28 @@ class FusedOptimizer(CheckpointedOptimizer):
         """
         return statistics(self, self._run.measured_plans())
 
-    def memory(self) -> Memory:
-        """How many bytes parameters, gradients, states and tables take up now, in total and a parameter."""
-        return Memory.of(self, self._run.table_bytes())
+    def memory(self, planned: bool = False) -> Memory:
+        """How many bytes parameters, gradients, states and tables take up, in total and a parameter.
+
+        Args:
+            planned: with the gradients and states that a step of all parameters will have, those aside that require no gradient; a
+                gradient that is not there yet counts as its parameter does. They take no memory for it, so that a model on the meta
+                device, which may fit nowhere, has an answer too. Tables are those of now. Default: all as it is now.
+
+        Raises:
+            RuntimeError, TypeError, ValueError: if planned, an option that a step would refuse.
+        """
+        held = Memory.of(self, self._run.table_bytes())
+        if not planned:
+            return held
+        named = [each for each in named_parameters(self.param_groups) if not is_uninitialized(each.param)]
+        named = [each for each in named if each.param.requires_grad or each.param.grad is not None]
+        grads = [] if self._run.backwards else [param if param.grad is None else param.grad for _, _, param in named]
+        return dataclasses.replace(
+            held,
+            gradients=sum(local(grad).nbytes for grad in grads),
+            states=state_bytes(planned_states(named, self._recipes()).values()),
+        )
 
     def release(self) -> None:
         """Free the tables of the steps so far, on the device too; the next step makes them anew.

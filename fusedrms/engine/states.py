@@ -1,8 +1,10 @@
 """States that are made before a step needs them."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .options.groups import NamedParameter
@@ -34,6 +36,13 @@ def make_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe], stat
         fit_in_place(param, values, recipes[group].states, recipes[group].precision)
         if not isinstance(step := values.get("step", 0.0), Tensor):
             values["step"] = counter(None, float(step))
+
+
+def planned_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe]) -> Mapping[Any, dict[str, Tensor]]:
+    """What make_states() would make of parameters without states, on the meta device, where it takes no memory; of local shards alone."""
+    states: defaultdict[Any, dict[str, Tensor]] = defaultdict(dict)
+    make_states([each._replace(param=torch.empty_like(local(each.param), device="meta")) for each in named], recipes, states)
+    return states
 
 
 def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], initial_of: Callable[[int], dict[str, float | None]]) -> None:

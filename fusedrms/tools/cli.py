@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from ..version import __version__
-from . import bench, compile, doctor, inspect, presets, printing, tune
+from . import bench, compile, doctor, inspect, memory, presets, printing, tune
 from .errors import UserError
 
 
@@ -38,6 +38,12 @@ COMMANDS = {
         inspect.run,
         "compile the kernels for GPUs that need not be here: registers, spills, instructions, and what limits each GPU",
         "fusedrms inspect --target sm_90,gfx942 --rule rmsprop --asm /tmp/asm",
+    ),
+    "memory": Command(
+        memory.add_arguments,
+        memory.run,
+        "say what each precision mode takes of each GPU for a model, and what fits, beside other optimizers",
+        "fusedrms memory --parameters 70e9 --gpus 8 --gpu h200 --output memory.png",
     ),
     "bench": Command(
         bench.add_arguments, bench.run, "time steps beside torch's optimizers, and write the report", "fusedrms bench --quick"

@@ -120,7 +120,7 @@ def rows(rules: Sequence[str], modes: Sequence[str], targets: Sequence[str], ali
     Raises:
         UserError: a rule, mode or target that does not exist, or that cannot be compiled here.
     """
-    check(list(rules), list(modes))
+    check(rules, modes)
     for target in targets:
         if target != "cpu":
             target_of(target)

@@ -1,7 +1,6 @@
 """fusedrms presets: what each preset is, and how two differ."""
 
 import argparse
-import io
 import json
 import math
 import pathlib
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from ..presets.family import Member, defaults_of, equations, find, named
 from ..presets.preset import PRESETS, Preset
-from . import files, quadratic
+from . import files, plots, quadratic
 from .errors import UserError
 
 LEGEND = (
@@ -63,21 +62,15 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--steps {args.steps}: it must be at least 1")
 
 
-def plot(curves: dict[str, list[float]], lr: float) -> bytes:
-    """A PNG; UserError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("matplotlib is missing, which plots: pip install matplotlib") from None
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+def plot(path: pathlib.Path, curves: dict[str, list[float]], lr: float) -> None:
+    """Write a PNG."""
+    figure, axes = plots.figure(8, 5)
     for (name, curve), style in zip(curves.items(), ("-", "--"), strict=True):
         axes.plot(curve, style, label=name)
     axes.set(xlabel="step", ylabel="loss", yscale="log", title=f"A noisy quadratic, lr {lr:g}, other numbers by default")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(file := io.BytesIO(), format="png", dpi=120)
-    return file.getvalue()
+    plots.write(path, figure)
 
 
 def _diff(args: argparse.Namespace, console: Console) -> int:
@@ -88,10 +81,7 @@ def _diff(args: argparse.Namespace, console: Console) -> int:
     rows = differing(*presets)
     curves = {name: quadratic.losses(preset, args.lr, args.steps) for name, preset in zip(names, presets, strict=True)}
     path = args.output or pathlib.Path(f"{names[0]}-{names[1]}.png")
-    try:
-        files.write(path, plot(curves, args.lr))
-    except OSError as error:
-        raise UserError(f"--output {path}: {error.strerror}: name another place") from None
+    plot(path, curves, args.lr)
     if args.json:
         losses = {name: [loss if math.isfinite(loss) else None for loss in curve] for name, curve in curves.items()}
         print(json.dumps(dict(presets=names, differs=rows, lr=args.lr, losses=losses, plot=str(path)), indent=1, default=str))

@@ -69,9 +69,15 @@ def multiprocessor(target: str) -> Multiprocessor | None:
 
 
 @functools.cache
+def known() -> dict[str, GPU]:
+    """Every GPU by the first word of its name, such as h200."""
+    found = (GPU(*(gpu[field] for field in GPU._fields)) for gpu in _data()["gpus"])
+    return {gpu.name.split()[0].lower(): gpu for gpu in found}
+
+
 def gpus(target: str) -> tuple[GPU, ...]:
     """The known GPUs that run a target's code."""
-    return tuple(GPU(*(gpu[field] for field in GPU._fields)) for gpu in _data()["gpus"] if gpu["target"] == target)
+    return tuple(gpu for gpu in known().values() if gpu.target == target)
 
 
 def limit(gpu: GPU, n_bytes: float, instructions: float) -> Limit:

@@ -132,7 +132,7 @@ def device_of(kind: str | None) -> torch.device:
         raise UserError(f"--device {kind}: {error}; use --device cpu") from None
 
 
-def check(rules: list[str], modes: list[str]) -> None:
+def check(rules: Collection[str], modes: Collection[str]) -> None:
     """Raise UserError for a rule or mode that no optimizer takes, or where none is named."""
     if not rules or not modes:
         raise UserError("name at least one rule and one mode")

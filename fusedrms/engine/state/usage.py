@@ -1,12 +1,24 @@
 """Memory: how many bytes an optimizer holds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy as is_uninitialized
 from torch.optim import Optimizer
 
 from ..sharded import local
+
+
+def state_bytes(states: Iterable[Any]) -> dict[str, int]:
+    """Bytes of the local tensors in the states of parameters, by name."""
+    found: dict[str, int] = {}
+    for values in list(states):  # lists, since another thread may begin states
+        for key, value in list(values.items()) if isinstance(values, dict) else ():
+            if isinstance(value, Tensor):
+                found[key] = found.get(key, 0) + local(value).nbytes
+    return found
 
 
 @dataclass(frozen=True)
@@ -22,16 +34,11 @@ class Memory:
     @classmethod
     def of(cls, optimizer: Optimizer, tables: int) -> "Memory":
         params = [param for group in optimizer.param_groups for param in group["params"] if not is_uninitialized(param)]
-        states: dict[str, int] = {}
-        for values in list(optimizer.state.values()):  # lists, since another thread may begin states
-            for key, value in list(values.items()) if isinstance(values, dict) else ():
-                if isinstance(value, Tensor):
-                    states[key] = states.get(key, 0) + local(value).nbytes
         return cls(
             numel=sum(local(param).numel() for param in params),
             parameters=sum(local(param).nbytes for param in params),
             gradients=sum(local(param.grad).nbytes for param in params if param.grad is not None),
-            states=states,
+            states=state_bytes(optimizer.state.values()),
             tables=tables,
         )
 
