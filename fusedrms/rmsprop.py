@@ -90,7 +90,7 @@ class FusedRMSProp(FusedOptimizer):
             :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_value
             and a finite clip_grad_norm; an infinite one is measured before clip_grad_value then; default False.
         ema_decay: decay, per step, of an exponential moving average of the parameter itself, from 0 to 1: with each step the launch makes
-            average = ema_decay * average + (1 - ema_decay) * w of the new w, before that is rounded to 16 bits; it begins as the
+            average = ema_decay * average + (1 - ema_decay) * w of the new w, before that is rounded to 24 or 16 bits; it begins as the
             parameter when its states are made: at its first step with this option, or in :meth:`prepare` before. A parameter without
             a gradient, or whose step is left out, keeps its average. :meth:`averaged` puts averages in place of the parameters,
             :meth:`averages` yields them; default None, no average.

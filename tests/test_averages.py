@@ -63,7 +63,7 @@ def test_warming_up_as_tensorflow():
 @pytest.mark.interpret
 @modes
 def test_of_the_master(mode):
-    """Float32 for 16-bit parameters, of what they are rounded from."""
+    """Float32 for 16-bit parameters, of what they are rounded from, and masters of 24 bits."""
     optimizer, params = trained(dtype=BF16, steps=0, **mode)
     expected = [param.detach().float() for param in params]
     for _ in range(3):
@@ -73,7 +73,8 @@ def test_of_the_master(mode):
         expected = [average.lerp(masters[param], 0.25) for average, param in zip(expected, params, strict=True)]
     for average, value, param in zip(averages(optimizer), expected, params, strict=True):
         assert average.dtype == F32
-        rounded = 0 if mode.get("master_weights") else 2.0**-7 * param.detach().abs().max().item() if param.numel() else 0
+        unit = {None: 2.0**-7, "split24": 2.0**-15}.get(mode.get("master_weights"), 0.0)
+        rounded = unit * param.detach().abs().max().item() if param.numel() else 0
         torch.testing.assert_close(average, value, rtol=1e-6, atol=1e-6 + rounded)
 
 

@@ -43,7 +43,7 @@ def test_bench_without_a_checkout(capsys, monkeypatch):
     [
         ("tune --rules rmsprob", "'rmsprob' is none of rmsprop"),
         ("tune --dtypes float8", "'float8' is none of"),
-        ("tune --dtypes bfloat16+4bit", "'bfloat16+4bit'"),
+        ("tune --dtypes bfloat16+2bit", "'bfloat16+2bit'"),
         ("tune --dtypes bfloat16+split+master", "twice"),
         ("tune --dtypes float16+split", "float16"),
         ("tune --rules rmsprop --dtypes float32", "--output"),

@@ -124,6 +124,30 @@ def test_from_one_kind_into_another():
         assert kind is None or optimizer.state[param]["master_param"].dtype == STORED[kind]
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_32_bits_loaded_as_24(raw):
+    """Which another parameter may be the nearest of: until a step may change that, the master stays as it is."""
+    values = torch.cat([torch.tensor([0x3F807FC0], dtype=torch.int32).view(F32), torch.randn(100)])
+    param = parameter(values.bfloat16())
+    source = FusedRMSProp([param], master_weights="split")
+    source.state[param]["master_param"] = values.clone()
+    set_grad(param, torch.zeros_like(param))
+    source.step()
+    saved, fresh = source.state_dict(), parameter(param.detach().clone())
+    if raw:
+        saved["state"][0] = dict(source.state[param])
+    optimizer = FusedRMSProp([fresh], master_weights="split24")
+    optimizer.load_state_dict(saved)
+    ((_, master),) = export_master(optimizer)
+    assert torch.equal(master, values)
+    set_grad(fresh, torch.zeros_like(fresh))
+    optimizer.step()
+    ((_, master),) = export_master(optimizer)
+    assert torch.equal(master, rounded("split24", values))
+    assert (param[0].item(), fresh[0].item()) == (1.0, 1.0078125)
+    assert optimizer.state[fresh]["master_param"].dtype == torch.int8
+
+
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 def test_a_complex_master_changed_in_one_part():
     """The other part keeps its master, to the kernel and to whoever asks."""

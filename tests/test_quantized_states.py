@@ -61,7 +61,7 @@ def test_constant_gradient_centered():
             a.step()
             b.step()
         assert lean.isfinite().all()
-        assert (lean - single).abs().max() < 0.2 * single.abs().max()
+        assert (lean - single).abs().max() < (0.5 if mode.get("state_dtype") == "4bit" else 0.2) * single.abs().max()
 
 
 @pytest.mark.exhaustive

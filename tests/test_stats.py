@@ -76,12 +76,13 @@ def test_reference(cls, options, dtype):
 @natively
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_modes(mode):
-    """Of the master, if there is one; else of values before they are rounded to 16 bits, and of states before they become codes."""
+    """Of values before they are rounded, but to a master of 32 bits, and of states before they become codes."""
     torch.manual_seed(0)
     params = parameters(SHAPES, dtype=BF16)
     optimizer = FusedRMSProp(params, lr=0.1, alpha=0.5, centered=True, eps=1e-2, stats=True, **mode)
     for _ in range(3):  # until the second moment is far from the variance, which some modes store in its place
-        check(optimizer, params, 1e-4 if mode.get("master_weights") and "state_dtype" not in mode else 0.05, mean=3.0)
+        exactly = mode.get("master_weights") and "state_dtype" not in mode
+        check(optimizer, params, 1e-4 if exactly else 0.25 if mode.get("state_dtype") == "4bit" else 0.05, mean=3.0)
 
 
 @natively

@@ -39,7 +39,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
 
         Returns:
             What torch's has, and no other key; options that torch's lacks stand in that of foreach, if they differ from their defaults.
-            8-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
+            8-bit, 4-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
             ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
             stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
             copied, on its device.

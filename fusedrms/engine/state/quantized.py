@@ -64,7 +64,7 @@ def packed_like(param: Tensor, values: dict, key: str) -> Tensor:
 
 
 def dequantize(codes: Tensor, scale: Tensor, code: str, like: Tensor) -> Tensor:
-    """float32 values of codes, one scale for each GROUP of consecutive ones, as quant.dequantize has them.
+    """float32 values of codes, one scale for each GROUP of consecutive ones, to the bit what kernels read.
 
     Args:
         codes, scale: what quantize() gives.
