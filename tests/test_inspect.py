@@ -156,7 +156,7 @@ def test_this_cpu():
     assert coded.vectorised
     assert coded.instructions is None
     if plain.instructions is not None:
-        assert 1 < plain.instructions < 50
+        assert 0.5 < plain.instructions < 50  # of 4 to 16 parameters at a time
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, presets
-from ranks.loading import OLD
+from ranks.loading import OLD, goes_on
 from test_checkpoint import go_on, through_a_file, trained
 from test_docs import run_blocks
 from tools import assert_close, parameter, parameters, set_grad, twins
@@ -14,7 +14,7 @@ from tools import assert_close, parameter, parameters, set_grad, twins
 
 @pytest.mark.parametrize("name", ["float32", "split_8bit", "graves", "smorms3"])
 def test_version_0_1(name, tmp_path):
-    """Its checkpoints load, and go on as it did, bit for bit."""
+    """Its checkpoints load, and go on as it did, bit for bit but where random bits are drawn, which are others since."""
     with tarfile.open(OLD) as archive:
         archive.extractall(tmp_path, filter="data")
     saved = torch.load(tmp_path / f"{name}.pt")
@@ -27,7 +27,8 @@ def test_version_0_1(name, tmp_path):
         for k, param in enumerate(params):
             set_grad(param, torch.randn(param.shape, generator=torch.Generator().manual_seed(100 * step + k)).to(dtype))
         optimizer.step()
-    assert all(torch.equal(param, expected) for param, expected in zip(params, saved["after"].values(), strict=True))
+    for param, expected in zip(params, saved["after"].values(), strict=True):
+        goes_on(name, param, expected)
 
 
 def test_bitsandbytes():

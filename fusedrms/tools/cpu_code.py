@@ -68,7 +68,7 @@ def read(assembly: str, storage: Storage) -> CPUCode:
     """Of what Numba shows; the loops are known by what they store."""
     inner: list[list[Instruction]] = []
     for loop in sorted(loops(instructions(assembly)), key=len):
-        if not any(kept[0] is one for kept in inner for one in loop):  # else it is around another
+        if storage.quantized or not any(kept[0] is one for kept in inner for one in loop):  # else it is around another; those over a group may be unrolled
             inner.append(loop)
     vectors = [(loop, width) for loop in inner if (width := _width(loop)) != 0]
     if not vectors:

@@ -175,6 +175,14 @@ def begun_by_torch(rank: int, world: int) -> None:
         assert all(values["step"] == STEPS + 1 for values in optimizer.state.values())
 
 
+def goes_on(name: str, param: torch.Tensor, expected: torch.Tensor) -> None:
+    """Whether a parameter is what version 0.1 made of it in two steps more; codes of 8 bits were rounded by other random bits."""
+    if "8bit" not in name:
+        assert torch.equal(param, expected), name
+    else:
+        torch.testing.assert_close(param.detach(), expected, rtol=2.0**-7, atol=1e-3)
+
+
 def of_version_0_1(rank: int, world: int) -> None:
     """What two ranks have saved with the first version: by torch's loader or, where lr is in the momentum, by ours."""
     if rank == 0:
@@ -195,9 +203,8 @@ def of_version_0_1(rank: int, world: int) -> None:
         dcp.load(found, checkpoint_id=f"old/{name}.dcp", planner=LoadPlanner() if name == "graves" else None)
         set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
         steps(model, optimizer, STEPS, STEPS + 2)
-        if world == 2 or "8bit" not in name:
-            for key, param in model.named_parameters():
-                assert torch.equal(param.full_tensor(), expected[key]), (name, key)
+        for key, param in model.named_parameters():
+            goes_on(name, param.full_tensor(), expected[key])
         # a full state_dict of it, whose groups torch takes in today's form
         whole = torch.load(f"old/{name}.full.pt")
         model = sharded(DeviceMesh.from_group(distributed.group.WORLD, models.DEVICE), dtype)
@@ -206,9 +213,8 @@ def of_version_0_1(rank: int, world: int) -> None:
         parts = dict(model_state_dict=whole["model"], optim_state_dict={**whole["optimizer"], "param_groups": groups})
         set_state_dict(model, optimizer, **parts, options=WAYS["full"])
         steps(model, optimizer, STEPS, STEPS + 2)
-        if world == 2 or "8bit" not in name:
-            for key, param in model.named_parameters():
-                assert torch.equal(param.full_tensor(), expected[key]), (name, key)
+        for key, param in model.named_parameters():
+            goes_on(name, param.full_tensor(), expected[key])
     # its options come along only by our loader
     model = sharded(DeviceMesh.from_group(distributed.group.WORLD, models.DEVICE))
     optimizer = FusedRMSProp(model.parameters(), **OPTIONS)
