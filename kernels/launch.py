@@ -49,8 +49,8 @@ Config = GPUConfig | CPUConfig
 def gpu_config(storage: Storage) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
     if storage.quantized:  # takes longer to compute than to move
-        # with 64 a scheduler holds eight warps; for two states and more compilers like up to 80, and need no more
-        registers = 64 if len(storage.quantized) > 1 else 0
+        # with 64 a scheduler holds eight warps, with 72 seven; for two states and more compilers like up to 80, and need no more
+        registers = {1: 0, 2: 64}.get(len(storage.quantized), 72)
         return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, 1, 0, registers)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 
