@@ -14,7 +14,7 @@ from .cpu import step as cpu_step
 from .cpu import threads as cpu_threads
 from .kernel import OPTIONS, Kernel
 from .quant import GROUP
-from .storage import WORDS, Storage
+from .storage import ITEMSIZE, WORDS, Storage
 from .tables import AgreementTables, NormTables, Tables
 
 THREADS, CHUNK = 128, 1024  # of a program; elements that it updates
@@ -49,9 +49,11 @@ Config = GPUConfig | CPUConfig
 def gpu_config(storage: Storage) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
     if storage.quantized:  # takes longer to compute than to move
-        # with 64 a scheduler holds eight warps, with 72 seven; for two states and more compilers like up to 80, and need no more
-        registers = {1: 0, 2: 64}.get(len(storage.quantized), 72)
-        return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, 1, 0, registers)
+        # Eight elements a thread share its addresses and find their scale by one step less. Wider rows would go through shared memory,
+        # and more states take more than 64 registers, with which a scheduler holds eight warps; with 72 seven, and three states take no more.
+        vectors = 2 if len(storage.quantized) == 1 and all(ITEMSIZE[row] <= 2 for row in storage.streams) else 1
+        registers = {1: 64 * (vectors - 1), 2: 64}.get(len(storage.quantized), 72)
+        return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, vectors, 0, registers)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 
 

@@ -102,6 +102,22 @@ def test_the_kernel_keeps_codes(device, state_dtype, code, top):
             assert (state["square_avg_scale"] == scale.to(device)).all()
 
 
+@pytest.mark.parametrize(("state_dtype", "code", "top"), [("8bit", "int8", 127), ("4bit", "int4", 7)])
+def test_the_kernel_keeps_signed_codes(device, state_dtype, code, top):
+    """Nor does one that changes no momentum buffer, of every code and sign."""
+    rows = [torch.cat([torch.tensor([top]), (torch.arange(GROUP - 1) + k) % (2 * top + 1) - top]) for k in range(0, 256, 37)]
+    codes = torch.stack(rows).flatten()
+    for scale in scales():
+        optimizer, param = stepped(torch.zeros(codes.numel(), device=device), momentum=1.0, lr=0.0, state_dtype=state_dtype)
+        state = optimizer.state[param]
+        state["momentum_buffer"].copy_(stored(codes, code))
+        state["momentum_buffer_scale"].fill_(scale)
+        for _ in range(3):
+            optimizer.step()
+            assert torch.equal(state["momentum_buffer"].cpu(), stored(codes, code))
+            assert (state["momentum_buffer_scale"] == scale.to(device)).all()
+
+
 @SQUARES
 def test_the_kernel_encodes_without_bias(device, state_dtype, code, top):
     """An average that decays as it should, on the mean of many: nearest codes would not move at all."""

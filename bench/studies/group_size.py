@@ -124,7 +124,7 @@ def _four(results: dict) -> list[str]:
         four = row["4bit"]
         errors = (f"{four[key]:.1%}" for key in ("square_avg", *SIGNED))
         narrow = f"{0.5 + 2 / int(size):.4f}", f"{four['bfloat16 scale']:.1%}"
-        lines.append((size, f"{0.5 + 4 / int(size):.4f}", *errors, f"{four['seconds'] * 1e3:.1f}", *narrow))
+        lines.append((str(size), f"{0.5 + 4 / int(size):.4f}", *errors, f"{four['seconds'] * 1e3:.1f}", *narrow))
     errors = "error of roots of square_avg", "of grad_avg", "of momentum_buffer"
     return table(("group", "bytes a state", *errors, "ms a step", "bytes with a bfloat16 scale", "error of roots"), lines)
 
