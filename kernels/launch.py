@@ -49,8 +49,8 @@ Config = GPUConfig | CPUConfig
 def gpu_config(storage: Storage) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
     if storage.quantized:  # takes longer to compute than to move
-        # Eight elements a thread share its addresses and find their scale by one step less. Wider rows would go through shared memory,
-        # and more states take more than 64 registers, with which a scheduler holds eight warps; with 72 seven, and three states take no more.
+        # Eight elements a thread share its addresses, and find their scale by one step less. Wider rows would go through shared memory, and
+        # more states would take more than 64 registers, with which a scheduler holds eight warps; with 72, enough for three, seven.
         vectors = 2 if len(storage.quantized) == 1 and all(ITEMSIZE[row] <= 2 for row in storage.streams) else 1
         registers = {1: 64 * (vectors - 1), 2: 64}.get(len(storage.quantized), 72)
         return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, vectors, 0, registers)

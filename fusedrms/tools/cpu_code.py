@@ -68,7 +68,8 @@ def read(assembly: str, storage: Storage) -> CPUCode:
     """Of what Numba shows; the loops are known by what they store."""
     inner: list[list[Instruction]] = []
     for loop in sorted(loops(instructions(assembly)), key=len):
-        if storage.quantized or not any(kept[0] is one for kept in inner for one in loop):  # else it is around another; those over a group may be unrolled
+        # else it is around another; those over a group may be unrolled
+        if storage.quantized or not any(kept[0] is one for kept in inner for one in loop):
             inner.append(loop)
     vectors = [(loop, width) for loop in inner if (width := _width(loop)) != 0]
     if not vectors:
