@@ -69,7 +69,7 @@ def shrunk(mode: str, share: float, steps: int) -> dict[str, float]:
 def averaged(options: dict[str, Any], alpha: float, steps: int) -> dict[str, float]:
     """Mean and root mean square of how far roots of averages are from those of float32, as a share, in the last half of the steps."""
     spread = torch.exp(0.5 * torch.randn(N, generator=torch.Generator().manual_seed(1)))
-    kinds = dict(alpha=alpha, lr=0.0, initial_square_avg=1.0, seed=0)
+    kinds: dict[str, Any] = dict(alpha=alpha, lr=0.0, initial_square_avg=1.0, seed=0)
     params = [torch.nn.Parameter(torch.zeros(N)) for _ in range(2)]
     wide, lean = FusedRMSProp(params[:1], **kinds), FusedRMSProp(params[1:], **kinds, **options)
     generator, off = torch.Generator().manual_seed(2), []
