@@ -27,32 +27,55 @@ from fusedrms.kernels.gpu.step import step_kernel
 THIS_TRITON = triton.__version__.startswith("3.7.")  # other versions' code is a little longer or shorter
 NAMES = ("A100 80GB SXM", "H100 SXM", "H200", "B200", "MI300X")
 # where arithmetic takes longer than memory, and the instructions a parameter that it may not exceed on each of NAMES, with any Triton from
-# 3.5 to 3.9; None: memory does
+# 3.5 to 3.9; None: memory does. Codes of two states and more are decoded and encoded at 25 to 30 instructions each, for 1 or 2 bytes that
+# memory moves; a B200 moves a byte in the time of 5 instructions (H100: 10, H200: 7), so there the leanest modes of one state are here too.
 ARITHMETIC = {
-    ("rmsprop_centered_momentum", "float32+8bit"): (None, None, None, 110, None),
-    ("rmsprop", "bfloat16+8bit"): (None, None, None, 47, None),
-    ("rmsprop_momentum", "bfloat16+8bit"): (None, None, 88, 79, None),
-    ("rmsprop_centered", "bfloat16+8bit"): (None, None, 93, 84, 83),
-    ("rmsprop_centered_momentum", "bfloat16+8bit"): (None, None, 122, 111, 111),
-    ("smorms3", "bfloat16+8bit"): (None, None, None, 101, None),
-    ("rmsprop_centered", "bfloat16+stochastic+bf16"): (None, None, None, 70, None),
-    ("rmsprop", "bfloat16+stochastic+8bit"): (None, None, 60, 53, None),
-    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (None, None, 94, 85, None),
-    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (None, None, 100, 90, 84),
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (130, None, 128, 117, 112),
-    ("smorms3", "bfloat16+stochastic+8bit"): (None, None, None, 107, None),
-    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, None, 89, None),
-    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, None, 92, None),
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (None, None, 131, 120, None),
-    ("rmsprop_centered_momentum", "bfloat16+master+8bit"): (None, None, None, 119, None),
+    ("rmsprop_centered", "float32+4bit"): (None, None, None, 79, None),
+    ("rmsprop_centered_momentum", "float32+4bit"): (None, None, None, 105, None),
+    ("rmsprop_momentum", "bfloat16+8bit"): (None, None, None, 63, None),
+    ("rmsprop_centered", "bfloat16+8bit"): (None, None, 80, 68, None),
+    ("rmsprop_centered_momentum", "bfloat16+8bit"): (None, None, 108, 92, 105),
+    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (None, None, 81, 68, None),
+    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (None, None, 85, 73, None),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (None, None, 113, 97, 105),
+    ("rmsprop", "bfloat16+stochastic+4bit"): (None, None, None, 45, None),
+    ("rmsprop_momentum", "bfloat16+stochastic+4bit"): (85, None, 85, 78, 72),
+    ("rmsprop_centered", "bfloat16+stochastic+4bit"): (90, 89, 89, 83, 76),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit"): (122, 120, 120, 110, 107),
+    ("smorms3", "bfloat16+stochastic+4bit"): (None, None, None, 104, None),
+    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, None, 77, None),
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (None, None, None, 103, None),
+    ("rmsprop_momentum", "bfloat16+split24+8bit"): (None, None, None, 77, None),
+    ("rmsprop_centered", "bfloat16+split24+8bit"): (None, None, 94, 83, None),
+    ("rmsprop_centered_momentum", "bfloat16+split24+8bit"): (None, None, 124, 106, None),
+    ("rmsprop", "bfloat16+split24+4bit"): (None, None, None, 51, None),
+    ("rmsprop_momentum", "bfloat16+split24+4bit"): (None, None, 93, 87, None),
+    ("rmsprop_centered", "bfloat16+split24+4bit"): (None, None, 98, 92, None),
+    ("rmsprop_centered_momentum", "bfloat16+split24+4bit"): (131, 129, 129, 119, 112),
+    ("smorms3", "bfloat16+split24+4bit"): (None, None, None, 111, None),
 }
-# at most: bytes of addresses that ptxas rather reads again than keeps in a register; and on AMD's GPUs scalar registers that are kept in
-# lanes of a vector register, which touches no memory
+# at most: bytes of addresses that ptxas rather reads again, outside of the loop, than keeps in a register; and on AMD's GPUs scalar
+# registers that are kept in lanes of a vector register, which touches no memory
 SPILLS = {
-    ("rmsprop_centered_momentum", "float32+8bit", "gfx942"): 2,
-    ("rmsprop_centered_momentum", "bfloat16+8bit", "gfx942"): 3,
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 17,
-    ("rmsprop_centered_momentum", "bfloat16+master+8bit", "gfx942"): 7,
+    ("rmsprop_centered_momentum", "float32+8bit", "gfx942"): 5,
+    ("rmsprop_momentum", "float32+4bit", "gfx942"): 4,
+    ("rmsprop_centered", "float32+4bit", "gfx942"): 4,
+    ("rmsprop_centered_momentum", "float32+4bit", "gfx942"): 28,
+    ("rmsprop", "bfloat16+8bit", "sm_100"): 8,
+    ("rmsprop_centered", "bfloat16+8bit", "sm_100"): 8,
+    ("rmsprop_centered_momentum", "bfloat16+8bit", "sm_100"): 8,
+    ("rmsprop_centered_momentum", "bfloat16+8bit", "gfx942"): 8,
+    ("smorms3", "bfloat16+8bit", "sm_100"): 8,
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit", "gfx942"): 9,
+    ("rmsprop_momentum", "bfloat16+stochastic+4bit", "gfx942"): 7,
+    ("rmsprop_centered", "bfloat16+stochastic+4bit", "gfx942"): 7,
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit", "gfx942"): 31,
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 21,
+    ("rmsprop_centered_momentum", "bfloat16+split24+8bit", "gfx942"): 9,
+    ("rmsprop_momentum", "bfloat16+split24+4bit", "gfx942"): 11,
+    ("rmsprop_centered", "bfloat16+split24+4bit", "gfx942"): 11,
+    ("rmsprop_centered_momentum", "bfloat16+split24+4bit", "gfx942"): 23,
+    ("rmsprop_centered_momentum", "bfloat16+master+8bit", "gfx942"): 12,
 }
 # what other Tritons from 3.5 to 3.9 make of a few kernels: spills as above, and registers
 SPILLS_ELSEWHERE = {
@@ -71,8 +94,12 @@ PROMISED = {
     "bfloat16+stochastic": (14.0, 47),
     "bfloat16+split": (18.0, 41),
     "bfloat16+master": (22.0, 45),  # the parameter is read too, to see whether something else has changed it
-    "bfloat16+split+8bit": (12.2, 60),
-    "bfloat16+stochastic+8bit": (8.2, 57),
+    "bfloat16+split24": (16.0, 45),
+    "bfloat16+split+8bit": (12.2, 47),
+    "bfloat16+split24+8bit": (10.2, 51),
+    "bfloat16+split24+4bit": (9.2, 53),
+    "bfloat16+stochastic+8bit": (8.2, 43),
+    "bfloat16+stochastic+4bit": (7.2, 45),
     "float16+stochastic": (14.0, 59),
     "float64": (40.0, 88),
 }
@@ -98,18 +125,26 @@ def registers(rule, storage, target, aligned=True):
     """
     more = 0 if THIS_TRITON else 16
     if storage.quantized:
-        return more + (112 if target == "gfx942" else 80 if aligned else 96)
+        most = 72 if len(storage.quantized) == 3 else 64
+        return more + (96 if target == "gfx942" else most)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
     return more + (80 if many or not aligned or target == "gfx942" else 72)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("rule", RULES)
+# of modes without codes, which are far from every limit, two targets tell enough
+STEPS = [
+    (rule, mode, target)
+    for rule, mode, target in itertools.product(RULES, MODES, TARGETS)
+    if "bit" in mode or target in ("sm_90", "gfx942") or rule == "rmsprop"
+]
+
+
+@pytest.mark.parametrize(("rule", "mode", "target"), STEPS)
 def test_step(rule, mode, target):
     storage, n, code = compiled(rule, mode, target)
     assert is_vectorised(code, storage, n, aligned=True)
-    assert n == (2 if storage.compute == "float64" else 4)  # 16 bytes of the compute type
+    narrow = len(storage.quantized) == 1 and "float32" not in storage.streams
+    assert n == (2 if storage.compute == "float64" else 8 if narrow else 4)  # 16 bytes of the compute type, or of narrow rows
     spills, most_registers = SPILLS.get((rule, mode, target), 0), registers(rule, storage, target)
     if not THIS_TRITON:
         spills = SPILLS_ELSEWHERE.get((rule, mode, target), spills)
@@ -164,7 +199,7 @@ def test_gradients_of_other_dtypes(rule, dtype, grad_dtype, target):
 def test_unaligned(rule, mode, target):
     """At addresses that only the element divides, nothing may be wider than an element."""
     storage, n, code = compiled(rule, mode, target, aligned=False)
-    lanes = 13 * ((target, rule, mode) == ("gfx942", "rmsprop_centered_momentum", "bfloat16+split+8bit"))  # scalars, as in SPILLS
+    lanes = 32 * ((target, rule, mode) == ("gfx942", "rmsprop_centered_momentum", "bfloat16+split+8bit"))  # scalars, as in SPILLS
     assert code.spilled <= lanes
     assert code.registers <= registers(rule, storage, target, aligned=False)
     assert is_vectorised(code, storage, n, aligned=False)

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.common.store import BASELINE, BIG, COMPILED, OURS, Row, rows
-from bench.report.steps import MODES
 from fusedrms.tools.files import write
 
 COLORS = {
@@ -20,6 +19,23 @@ COLORS = {
     "bitsandbytes": "tab:purple",
     "HeavyBall": "tab:olive",
     "DeepSpeed CPUAdam": "tab:cyan",
+}
+MODES = {
+    "": "float32 parameters and states",
+    " bfloat16": "bfloat16, float32 state",
+    " stochastic": "stochastic rounding, float32 state",
+    " master": "float32 master, float32 state",
+    " split": "split master, float32 state",
+    " split24": "split master of 24 bits, float32 state",
+    " bf16 state": "bfloat16, bfloat16 state",
+    " split, bf16 state": "split master, bfloat16 state",
+    " 8bit state": "bfloat16, 8-bit state",
+    " stochastic, 8bit": "stochastic rounding, 8-bit state",
+    " split, 8bit": "split master, 8-bit state",
+    " master, 8bit": "float32 master, 8-bit state",
+    " split24, 8bit": "split master of 24 bits, 8-bit state",
+    " split24, 4bit": "split master of 24 bits, 4-bit state",
+    " stochastic, 4bit": "stochastic rounding, 4-bit state",
 }
 
 

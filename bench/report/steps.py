@@ -18,19 +18,6 @@ FAMILY = {
     "SMORMS3": "SMORMS3",
     "clip-norm": "clip-norm",
 }
-MODES = {
-    "": "float32 parameters and states",
-    " bfloat16": "bfloat16, float32 state",
-    " stochastic": "stochastic rounding, float32 state",
-    " master": "float32 master, float32 state",
-    " split": "split master, float32 state",
-    " bf16 state": "bfloat16, bfloat16 state",
-    " split, bf16 state": "split master, bfloat16 state",
-    " 8bit state": "bfloat16, 8-bit state",
-    " stochastic, 8bit": "stochastic rounding, 8-bit state",
-    " split, 8bit": "split master, 8-bit state",
-    " master, 8bit": "float32 master, 8-bit state",
-}
 Found = dict[tuple[str, str, str], Row]
 
 
@@ -71,15 +58,6 @@ def _family(results: dict) -> list[str]:
     return table(("step of", "options", "ms", "against foreach", "GB/s"), lines)
 
 
-def _modes(results: dict) -> list[str]:
-    steps, lines = _steps(results), []
-    for mode, name in MODES.items():
-        pair = [steps[BIG, algorithm, OURS + mode] for algorithm in OPTIONS]
-        lines.append((name, *(text for row in pair for text in (f"{row['ms']:.1f}", ratio(row["ratio"])))))
-    against = "against torch foreach in float32"
-    return table(("parameters and states", "ms", against, "ms, centered with momentum", against), lines)
-
-
 def _host(results: dict) -> list[str]:
     times = {(row["n_tensors"], row["gradients"]): 1e3 * row["ms"] for row in rows(results, "gradients")}
     kinds = ("unmoved", "moved")
@@ -90,4 +68,4 @@ def _host(results: dict) -> list[str]:
     return table(("tensors", "gradients unmoved, µs", "µs a tensor", "all gradients moved, µs", "µs a tensor"), lines)
 
 
-TABLES: dict[str, Callable[[dict], list[str]]] = {"torch": _torch, "family": _family, "modes": _modes, "host": _host}
+TABLES: dict[str, Callable[[dict], list[str]]] = {"torch": _torch, "family": _family, "host": _host}

@@ -77,12 +77,16 @@ MODES: dict[str, dict[str, Any]] = {
     "stochastic": dict(stochastic_rounding=True),
     "master": dict(master_weights="float32"),
     "split": dict(master_weights="split"),
+    "split24": dict(master_weights="split24"),
     "bf16 state": dict(state_dtype=torch.bfloat16),
     "8bit state": dict(state_dtype="8bit"),
     "stochastic, 8bit": dict(stochastic_rounding=True, state_dtype="8bit"),
     "split, bf16 state": dict(master_weights="split", state_dtype=torch.bfloat16),
     "split, 8bit": dict(master_weights="split", state_dtype="8bit"),
     "master, 8bit": dict(master_weights="float32", state_dtype="8bit"),
+    "split24, 8bit": dict(master_weights="split24", state_dtype="8bit"),
+    "split24, 4bit": dict(master_weights="split24", state_dtype="4bit"),
+    "stochastic, 4bit": dict(stochastic_rounding=True, state_dtype="4bit"),
 }
 
 
