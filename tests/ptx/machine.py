@@ -212,7 +212,7 @@ class _Machine:
             self.put(target, self.value(source, kind))
 
     def matrices(self, count: int, where: str, what: str, loaded: bool) -> None:
-        """ldmatrix and stmatrix: lane 8 m + r has the address of row r of matrix m, 16 bytes; each has 4 bytes of every matrix, in order."""
+        """ldmatrix and stmatrix: lane 8 m + r has the address of row r of matrix m, 16 bytes; each has 4 bytes of every matrix."""
         warps, active, registers = self.warps()[0], self.active, re.findall(r"%\w+", what)
         if len(registers) != count:
             raise Fault("unknown form of access")
