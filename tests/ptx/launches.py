@@ -20,7 +20,7 @@ from fusedrms.tools.variants import variant
 from .machine import run
 from .memory import Memory
 from .options import hyperparameters
-from .stored import TOP, in_words, narrow, nearest
+from .stored import TOP, in_words, narrow, nearest, random_bits
 
 NUMELS = (1, 63, 64, 65, 0, 70, 1000, 1541, 4 * 1024 + 3)
 CHUNK = 2048  # elements, of the default configuration: several to the largest tensor
@@ -159,6 +159,11 @@ class Launch:
             if self.kind == "random" and "grad_avg" in rows and "square_avg" in rows:
                 mean, square = self.memory[rows["grad_avg"]][t], self.memory[rows["square_avg"]][t]
                 square += mean.astype(square.dtype) ** 2
+
+    def noise(self, tensor: int, value: int) -> np.ndarray:
+        """The random bits of a tensor's elements for a value but the gradient."""
+        *words, steps = self.random_key[tensor].tolist()
+        return random_bits(words, steps, self.shard_offset[tensor] + np.arange(self.numels[tensor]), value - 1)
 
     # runs
 

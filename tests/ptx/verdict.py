@@ -8,7 +8,7 @@ from fusedrms.kernels.tables import UNSCALE
 from .expected import step
 from .intervals import WIDE, Interval, Unit
 from .launches import LEAST, Launch
-from .stored import TOP, code, decoded, from_words, joined, master24, nearest, random_bits, stochastic, to_float32, wide
+from .stored import TOP, code, decoded, from_words, joined, master24, nearest, stochastic, to_float32, wide
 
 
 def check(made: Launch, after: list[list[np.ndarray]], approximate: bool = True) -> None:
@@ -79,7 +79,7 @@ def _holds(made: Launch, interval: Interval, value: int, now: list[np.ndarray], 
     if dtypes == ("float64",):
         return sure, (interval.low <= now[0]) & (now[0] <= interval.high)
     ends = [np.broadcast_to(to_float32(end, up), n) for end, up in ((interval.low, False), (interval.high, True))]
-    noise = random_bits(made.random_key[t, :2], int(made.random_key[t, 2]), made.shard_offset[t] + np.arange(n), value - 1)
+    noise = made.noise(t, value)
     if value in made.storage.quantized:
         return _codes_hold(interval, sure, _codes(now[0], n, dtypes[0]), now[1], noise, dtypes[0])
     if len(dtypes) == 2:
