@@ -12,8 +12,8 @@ from fusedrms.kernels.cpu import agreement as cpu_agreement
 from fusedrms.kernels.cpu import norm as cpu_norm
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.cpu import threads as cpu_threads
-from fusedrms.kernels.quant import GROUP
-from fusedrms.kernels.storage import FLAGS, ITEMSIZE, Storage
+from fusedrms.kernels.quant import GROUP, PER_WORD
+from fusedrms.kernels.storage import FLAGS, ITEMSIZE, QUANTIZED, TOP, WORDS, Storage
 from fusedrms.kernels.tables import FIRST_NORM, SKIP, UNIT, AgreementTables, NormTables, Tables
 
 from .memory import Fault, array_at, memory
@@ -33,6 +33,7 @@ def launched(kernel: Any, signature: dict[str, str], n_programs: int, handle: in
     state.launched.append((kernel.__name__, device, handle))
 
 
+CODES = {word: code for code, word in WORDS.items()}
 NAMES = {"i32": "int32", "i64": "int64", "fp32": "float32", "fp64": "float64", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -67,16 +68,19 @@ class _Tables:
 def _storage(a: Arguments) -> Storage:
     """Of the step, or as much of it as another kernel is compiled for."""
     ends = [*a["ROWS"][1:], len(a["DTYPES"])]
-    rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True))
-    return Storage(rows, **dict(zip(FLAGS, a["FLAGS"], strict=True)), straddles=a.get("STRADDLES", False))
+    rows = [tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True)]
+    for v, format in enumerate(a["FORMATS"]):
+        if format == QUANTIZED:
+            rows[v] = (CODES.get(rows[v][0], rows[v][0]), *rows[v][1:])
+    return Storage(tuple(rows), **dict(zip(FLAGS, a["FLAGS"], strict=True)), straddles=a.get("STRADDLES", False))
 
 
 def _check_rows(a: Arguments, at: _Tables, storage: Storage, tables: Tables | AgreementTables) -> None:
     """Fault unless all that the rows of addresses point at is there."""
     for first, dtypes in zip(a["ROWS"], storage.dtypes, strict=True):
         for k, dtype in enumerate(dtypes):
-            per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
-            row = tables.addresses[first + k]
+            per = GROUP if k and dtypes[0] in TOP else PER_WORD if dtype in WORDS else 1
+            row, dtype = tables.addresses[first + k], WORDS.get(dtype, dtype)
             at.row(f"row {first + k}", row, tables, size=a["chunk_size"], dtype=dtype, align=a["ALIGN"], per=per)
 
 
