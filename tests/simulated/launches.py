@@ -54,12 +54,12 @@ class _Tables:
         memory.checked(f"{name}_ptr", pointer, count * dtype.itemsize, self.device)
         return array_at(pointer, count, dtype).reshape(shape)
 
-    def row(self, what: str, addresses: np.ndarray, tables: Any, size: int, dtype: str, align: int, per: int = 1) -> None:
-        """Fault unless the elements of each chunk are there, one for every `per` of the tensor's."""
+    def row(self, what: str, addresses: np.ndarray, tables: Any, size: int, each: int, align: int, per: int = 1) -> None:
+        """Fault unless the numbers of each chunk are there, of `each` bytes, one for every `per` elements of the tensor."""
         for tensor in np.unique(tables.chunk_tensor):
             starts, address = tables.chunk_start[tables.chunk_tensor == tensor], int(addresses[tensor])
             first, last = int(starts.min()) // per, -(-min(int(starts.max()) + size, int(tables.numels[tensor])) // per)
-            name, each = f"{what} of tensor {tensor}", ITEMSIZE[dtype]
+            name = f"{what} of tensor {tensor}"
             memory.checked(name, address + first * each, (last - first) * each, self.device)
             if address % align:
                 raise Fault(f"{name} at {address:#x}: no multiple of {align}")
@@ -80,8 +80,8 @@ def _check_rows(a: Arguments, at: _Tables, storage: Storage, tables: Tables | Ag
     for first, dtypes in zip(a["ROWS"], storage.dtypes, strict=True):
         for k, dtype in enumerate(dtypes):
             per = GROUP if k and dtypes[0] in TOP else PER_WORD if dtype in WORDS else 1
-            row, dtype = tables.addresses[first + k], WORDS.get(dtype, dtype)
-            at.row(f"row {first + k}", row, tables, size=a["chunk_size"], dtype=dtype, align=a["ALIGN"], per=per)
+            each = int(ITEMSIZE[dtype] * (PER_WORD if dtype in WORDS else 1))
+            at.row(f"row {first + k}", tables.addresses[first + k], tables, size=a["chunk_size"], each=each, align=a["ALIGN"], per=per)
 
 
 def step(a: Arguments, at: _Tables, n_programs: int) -> None:
@@ -151,7 +151,7 @@ def squares(a: Arguments, at: _Tables, n_programs: int) -> None:
         first_sum=first,
         scalars=at("scalars", FIRST_NORM),
     )
-    at.row("gradient", tables.addresses[0], tables, a["CHUNK"], dtype, a["ALIGN"])
+    at.row("gradient", tables.addresses[0], tables, a["CHUNK"], int(ITEMSIZE[dtype]), a["ALIGN"])
     written = first[tables.chunk_tensor] + tables.chunk_start // a["CHUNK"]
     cpu_norm.prepare_squares(dtype, tables)(at("sums", 1 + int(written.max())))
 
