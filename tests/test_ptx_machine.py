@@ -108,6 +108,9 @@ def test_floats(opcode, columns, expected):
         ("mul.lo.s32", [[-3, 2**31 - 1], [5, 2]], [-15, -2]),
         ("min.s32", [[-1, 5], [1, 4]], [-1, 4]),
         ("min.u32", [[-1, 5], [1, 4]], [1, 4]),
+        ("add.s16x2", [[0x0001FFFF, 0x7FFF8000], [0x00010001, 0x00018000]], [0x00020000, 0x80000000]),
+        ("min.s16x2", [[0x0001FFFF, 0x7FFF8000], [0xFFFF0000, 0x00017FFF]], [0xFFFFFFFF, 0x00018000]),
+        ("max.u16x2", [[0x0001FFFF], [0xFFFF0000]], [0xFFFFFFFF]),
         (
             "cvt.rn.bf16x2.f32",
             [floats([1, NAN, 3.4e38]).view(np.int32), floats([1.00390625, 1.01171875, -0.0]).view(np.int32)],
