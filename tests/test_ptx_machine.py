@@ -108,6 +108,9 @@ def test_floats(opcode, columns, expected):
         ("mul.lo.s32", [[-3, 2**31 - 1], [5, 2]], [-15, -2]),
         ("min.s32", [[-1, 5], [1, 4]], [-1, 4]),
         ("min.u32", [[-1, 5], [1, 4]], [1, 4]),
+        ("add.s16x2", [[0x0001FFFF, 0x7FFF8000], [0x00010001, 0x00018000]], [0x00020000, 0x80000000]),
+        ("min.s16x2", [[0x0001FFFF, 0x7FFF8000], [0xFFFF0000, 0x00017FFF]], [0xFFFFFFFF, 0x00018000]),
+        ("max.u16x2", [[0x0001FFFF], [0xFFFF0000]], [0xFFFFFFFF]),
         (
             "cvt.rn.bf16x2.f32",
             [floats([1, NAN, 3.4e38]).view(np.int32), floats([1.00390625, 1.01171875, -0.0]).view(np.int32)],
@@ -216,3 +219,22 @@ def test_races_between_blocks():
 	st.global.b32 [ %rd3 + 0 ], { %r10 };"""
     with pytest.raises(Fault, match="write races with a read"):
         launched(body, np.zeros(1, np.int32), np.zeros(64, np.int32), grid=2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_matrices(count):
+    """As stmatrix stores them, row by row where lanes say, and as ldmatrix gets them back."""
+    registers = [f"%r{20 + m}" for m in range(count)]
+    listed = "{" + ", ".join(registers) + "}"
+    body = [f"mad.lo.s32 {register}, %r1, 1, {1000 * m};" for m, register in enumerate(registers)]
+    body += ["xor.b32 %r10, %r1, 3;", "shl.b32 %r10, %r10, 4;"]  # the rows of each four the other way round
+    body += [f"stmatrix.sync.aligned.m8n8.x{count}.shared.b16 [%r10], {listed};", "bar.sync 0;"]
+    if count > 1:
+        body += [f"ldmatrix.sync.aligned.m8n8.x{count}.shared.b16 {{%r30, %r31{', %r32, %r33' * (count == 4)}}}, [%r10];"]
+        body += ["mad.wide.u32 %rd3, %r1, 4, %rd2;", "st.global.b32 [ %rd3 + 512 ], { %r31 };"]
+    body += [f"setp.lt.u32 %p1, %r1, {8 * count};", "shl.b32 %r11, %r1, 4;", "mad.wide.u32 %rd4, %r1, 16, %rd2;"]
+    body += ["@%p1 ld.shared.v4.b32 {%r40, %r41, %r42, %r43}, [%r11];", "@%p1 st.global.v4.b32 [ %rd4 + 0 ], {%r40, %r41, %r42, %r43};"]
+    found = launched("\n".join(body), np.zeros(1, np.int32), np.zeros(256, np.int32), shared=512)
+    matrices = (1000 * np.arange(count)[:, None] + np.arange(32)).reshape(8 * count, 4)
+    assert np.array_equal(found[: 32 * count].reshape(-1, 4), matrices[np.arange(8 * count) ^ 3])
+    assert count == 1 or np.array_equal(found[128:160], 1000 + np.arange(32))

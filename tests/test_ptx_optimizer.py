@@ -17,6 +17,7 @@ from ptx import real
 from ptx.memory import Fault
 
 LEAN = dict(master_weights="split", state_dtype="8bit")
+LEANER = dict(master_weights="split24", state_dtype="4bit")
 
 
 def model() -> torch.nn.ModuleDict:
@@ -36,15 +37,15 @@ def loss(parts: torch.nn.ModuleDict) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(parts["out"](hidden), torch.randint(7, (16,)))
 
 
-def groups(parts: torch.nn.ModuleDict) -> list[dict]:
+def groups(parts: torch.nn.ModuleDict, lean: dict) -> list[dict]:
     rest = [param for name in ("conv", "norm", "out") for param in parts[name].parameters()]
-    return [dict(params=list(parts["embedding"].parameters()), **LEAN), dict(params=rest, weight_decay=1e-2)]
+    return [dict(params=list(parts["embedding"].parameters()), **lean), dict(params=rest, weight_decay=1e-2)]
 
 
 CASES = {
-    "plain": (FusedRMSProp, {}),
-    "centered, momentum, clipped": (FusedRMSProp, dict(centered=True, momentum=0.9, eps=1e-4, clip_grad_norm=0.1)),
-    "SMORMS3, clipped": (FusedSMORMS3, dict(clip_grad_norm=0.1)),
+    "plain": (FusedRMSProp, {}, LEAN),
+    "centered, momentum, clipped": (FusedRMSProp, dict(centered=True, momentum=0.9, eps=1e-4, clip_grad_norm=0.1), LEANER),
+    "SMORMS3, clipped": (FusedSMORMS3, dict(clip_grad_norm=0.1), LEAN),
 }
 
 
@@ -52,10 +53,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_five_steps(monkeypatch, case, target):
     """Each beside one of the CPU driver from the same values: the same averages bit for bit, the same parameters to rounding."""
-    cls, options = CASES[case]
+    cls, options, lean = CASES[case]
     ours = model()
     theirs = copy.deepcopy(ours)
-    gpu, cpu = cls(groups(ours), 1e-3, **options), cls(groups(theirs), 1e-3, **options)
+    gpu, cpu = cls(groups(ours, lean), 1e-3, **options), cls(groups(theirs, lean), 1e-3, **options)
 
     def tensors():
         kept = [tensor for state in gpu.state.values() for tensor in state.values()]
@@ -79,7 +80,7 @@ def test_five_steps(monkeypatch, case, target):
             a, b = gpu.state[parameter], cpu.state[other]
             assert a.keys() == b.keys()
             for name in a.keys() & {"square_avg", "grad_avg", "step"}:
-                assert torch.equal(a[name], b[name]) or a[name].dtype in (torch.uint8, torch.int8), name
+                assert torch.equal(a[name], b[name]) or not (a[name].is_floating_point() or name == "step"), name
     n_norms = 5 if "clip_grad_norm" in options else 0
     assert sorted(launched) == sorted(["step_kernel"] * 10 + ["squares_kernel"] * 2 * n_norms + ["norms_kernel"] * n_norms)
 

@@ -17,7 +17,7 @@ from sample import exhaustive
 TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100")
 MEASURED = [
     ("rmsprop", "float32", TARGETS[0]),
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit+ema", TARGETS[len(TARGETS) // 2]),
+    ("rmsprop_centered_momentum", "bfloat16+split24+4bit+ema", TARGETS[len(TARGETS) // 2]),
     ("smorms3", "float64", TARGETS[-1]),
 ]
 OTHERS = zip(
@@ -87,7 +87,7 @@ def test_statistics_of_a_step_left_out():
 
 @pytest.mark.skipif(lang.interpreted(), reason="about the compiled kernels")
 @pytest.mark.parametrize("target", ["sm_90", *(exhaustive(target) for target in ("sm_80", "sm_100"))])
-@pytest.mark.parametrize(("rule", "mode"), CAUTIOUS)
+@pytest.mark.parametrize(("rule", "mode"), [*CAUTIOUS, exhaustive("rmsprop", "bfloat16+split24+4bit")])
 def test_counts(rule, mode, target):
     """As many as the CPU counts, however it is cut to pieces."""
     for kind in ("random", "edge"):

@@ -69,7 +69,7 @@ def broken(made, pattern, replacement, aligned=True):
     return made.on_gpu(aligned=aligned, ptx=other)
 
 
-@pytest.mark.parametrize("mode", ["float32+8bit", "bfloat16+split+8bit"])
+@pytest.mark.parametrize("mode", ["float32+8bit", "bfloat16+split+8bit", "bfloat16+split24+4bit"])
 def test_without_barriers(mode):
     """Where threads exchange values, as at addresses that are not aligned."""
     with pytest.raises(Fault, match=r"race|never written|same bytes"):

@@ -20,7 +20,7 @@ from fusedrms.tools.variants import variant
 from .machine import run
 from .memory import Memory
 from .options import hyperparameters
-from .stored import narrow, nearest
+from .stored import TOP, in_words, narrow, nearest, random_bits
 
 NUMELS = (1, 63, 64, 65, 0, 70, 1000, 1541, 4 * 1024 + 3)
 CHUNK = 2048  # elements, of the default configuration: several to the largest tensor
@@ -36,6 +36,7 @@ class Row(NamedTuple):
     which: int  # of its two rows
     dtype: str
     name: str
+    per: int  # elements that share one of its numbers
 
 
 class Launch:
@@ -73,7 +74,7 @@ class Launch:
         if self.storage.variance:
             names[2] = "variance"
         self.rows = [
-            Row(v, w, dtype, names[v] + ("" if w == 0 else "_2"))
+            Row(v, w, dtype, names[v] + ("" if w == 0 else "_2"), 4 if "int4" in dtype else GROUP if w and rows[0] in TOP else 1)
             for v, rows in enumerate(self.storage.dtypes)
             for w, dtype in enumerate(rows)
         ]
@@ -87,7 +88,7 @@ class Launch:
         words[:, 2] = self.rng.integers(1, 2**24, n)
         self.random_key = words.view(np.int32)
         self.shard_offset = self.rng.integers(0, 2**20, n) * 1024 * 16 + (2**32 if kind == "random" else 0)
-        self.shard_offset[0] = 7
+        self.shard_offset[0] = 8
         if straddles:
             self.shard_offset = 2**32 - self.rng.integers(1, np.maximum(self.numels, 2))
         self.boosts = np.resize([1.0, 2.0, 1000.0], n if self.storage.cautious else 0)
@@ -107,13 +108,14 @@ class Launch:
                 scale[pick < 0.05] = rng.choice(np.array([3e38, 1e30, 2.0**-90, np.inf, np.nan], np.float32), (pick < 0.05).sum())
             return scale
         if coded:
-            limits = (0, 256) if row.dtype == "uint8" else (-127, 128)
-            codes = rng.integers(*limits, n).astype(row.dtype)
-            codes[:: GROUP // 2] = limits[1] - 1  # so that the scale is what it was
+            top = TOP[row.dtype]
+            codes = rng.integers(0 if row.dtype[0] == "u" else -top, top + 1, n)
+            codes[:: GROUP // 2] = top  # so that the scale is what it was
             codes[rng.random(n) < (1 if row.name == "grad_avg" and self.kind == "exact" else 0.1)] = 0
-            return codes
-        if row.dtype == "int16":
-            return rng.integers(-(2**15), 2**15, n).astype(np.int16)
+            return in_words(codes, row.dtype)
+        if row.dtype in ("int16", "int8"):
+            limits = np.iinfo(row.dtype)
+            return rng.integers(limits.min, limits.max + 1, n).astype(row.dtype)
         values = some(rng, n, -(2**24), -34, -20)
         if self.kind == "exact" and (row.name == "grad" or (row.name == "grad_avg" and (self.storage.variance or self.rule == "smorms3"))):
             values[:] = 0
@@ -157,6 +159,11 @@ class Launch:
             if self.kind == "random" and "grad_avg" in rows and "square_avg" in rows:
                 mean, square = self.memory[rows["grad_avg"]][t], self.memory[rows["square_avg"]][t]
                 square += mean.astype(square.dtype) ** 2
+
+    def noise(self, tensor: int, value: int) -> np.ndarray:
+        """The random bits of a tensor's elements for a value but the gradient."""
+        *words, steps = self.random_key[tensor].tolist()
+        return random_bits(words, steps, self.shard_offset[tensor] + np.arange(self.numels[tensor]), value - 1)
 
     # runs
 

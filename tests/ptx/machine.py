@@ -176,8 +176,8 @@ class _Machine:
             values = self.value(operands[1], "b32").reshape(self.warps())
             lanes = np.arange(WARP) ^ int(operands[2])
             self.put(operands[0], values[:, lanes].ravel())
-        elif found := re.fullmatch(r"ldmatrix\.sync\.aligned\.m8n8\.x([124])\.shared\.b16", opcode):
-            self.load_matrices(int(found[1]), *operands)
+        elif found := re.fullmatch(r"(ld|st)matrix\.sync\.aligned\.m8n8\.x([124])\.shared\.b16", opcode):
+            self.matrices(int(found[2]), *(operands[::-1] if found[1] == "ld" else operands), loaded=found[1] == "ld")
         elif found := re.fullmatch(r"redux\.sync\.((?:max|min)\.(?:[su]32|f32)|add\.[su]32)", opcode):
             if (self.value(operands[2], "u32") != 0xFFFFFFFF).any():
                 raise Fault("not all threads of a warp take part")
@@ -211,15 +211,18 @@ class _Machine:
         else:
             self.put(target, self.value(source, kind))
 
-    def load_matrices(self, count: int, targets: str, where: str) -> None:
-        """Lane 8 m + r has the address of row r of matrix m, 16 bytes; each gets 4 bytes of every matrix, from row lane // 4."""
-        warps, active = self.warps()[0], self.active
-        lane = np.arange(WARP)
+    def matrices(self, count: int, where: str, what: str, loaded: bool) -> None:
+        """ldmatrix and stmatrix: lane 8 m + r has the address of row r of matrix m, 16 bytes; each has 4 bytes of every matrix."""
+        warps, active, registers = self.warps()[0], self.active, re.findall(r"%\w+", what)
+        if len(registers) != count:
+            raise Fault("unknown form of access")
+        stored = None if loaded else np.stack([self.value(register, "b32").reshape(warps, WARP) for register in registers], axis=1)
         self.active = active[active % WARP < 8 * count]  # the addresses of the others are not looked at
-        rows = self.touch("shared", self.address(where, "shared"), 16).view(np.uint32).reshape(warps, 8 * count, 4)
+        rows = self.touch("shared", self.address(where, "shared"), 16, None if loaded else stored.view(np.uint8).reshape(-1, 16))
         self.active = active
-        for m, register in enumerate(re.findall(r"%\w+", targets)):
-            self.put(register, rows[:, 8 * m + lane // 4, lane % 4].ravel())
+        if loaded:
+            for register, words in zip(registers, rows.view(np.uint32).reshape(warps, count, WARP).swapaxes(0, 1), strict=True):
+                self.put(register, words.ravel())
 
     def access(self, name: str, rest: list[str], operands: list[str]) -> None:
         """ld and st."""

@@ -12,8 +12,8 @@ from fusedrms.kernels.cpu import agreement as cpu_agreement
 from fusedrms.kernels.cpu import norm as cpu_norm
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.cpu import threads as cpu_threads
-from fusedrms.kernels.quant import GROUP
-from fusedrms.kernels.storage import FLAGS, ITEMSIZE, Storage
+from fusedrms.kernels.quant import GROUP, PER_WORD
+from fusedrms.kernels.storage import FLAGS, ITEMSIZE, QUANTIZED, TOP, WORDS, Storage
 from fusedrms.kernels.tables import FIRST_NORM, SKIP, UNIT, AgreementTables, NormTables, Tables
 
 from .memory import Fault, array_at, memory
@@ -33,6 +33,7 @@ def launched(kernel: Any, signature: dict[str, str], n_programs: int, handle: in
     state.launched.append((kernel.__name__, device, handle))
 
 
+CODES = {word: code for code, word in WORDS.items()}
 NAMES = {"i32": "int32", "i64": "int64", "fp32": "float32", "fp64": "float64", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -53,12 +54,12 @@ class _Tables:
         memory.checked(f"{name}_ptr", pointer, count * dtype.itemsize, self.device)
         return array_at(pointer, count, dtype).reshape(shape)
 
-    def row(self, what: str, addresses: np.ndarray, tables: Any, size: int, dtype: str, align: int, per: int = 1) -> None:
-        """Fault unless the elements of each chunk are there, one for every `per` of the tensor's."""
+    def row(self, what: str, addresses: np.ndarray, tables: Any, size: int, each: int, align: int, per: int = 1) -> None:
+        """Fault unless the numbers of each chunk are there, of `each` bytes, one for every `per` elements of the tensor."""
         for tensor in np.unique(tables.chunk_tensor):
             starts, address = tables.chunk_start[tables.chunk_tensor == tensor], int(addresses[tensor])
             first, last = int(starts.min()) // per, -(-min(int(starts.max()) + size, int(tables.numels[tensor])) // per)
-            name, each = f"{what} of tensor {tensor}", ITEMSIZE[dtype]
+            name = f"{what} of tensor {tensor}"
             memory.checked(name, address + first * each, (last - first) * each, self.device)
             if address % align:
                 raise Fault(f"{name} at {address:#x}: no multiple of {align}")
@@ -67,17 +68,20 @@ class _Tables:
 def _storage(a: Arguments) -> Storage:
     """Of the step, or as much of it as another kernel is compiled for."""
     ends = [*a["ROWS"][1:], len(a["DTYPES"])]
-    rows = tuple(tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True))
-    return Storage(rows, **dict(zip(FLAGS, a["FLAGS"], strict=True)), straddles=a.get("STRADDLES", False))
+    rows = [tuple(map(_name, a["DTYPES"][first:last])) for first, last in zip(a["ROWS"], ends, strict=True)]
+    for v, format in enumerate(a["FORMATS"]):
+        if format == QUANTIZED:
+            rows[v] = (CODES.get(rows[v][0], rows[v][0]), *rows[v][1:])
+    return Storage(tuple(rows), **dict(zip(FLAGS, a["FLAGS"], strict=True)), straddles=a.get("STRADDLES", False))
 
 
 def _check_rows(a: Arguments, at: _Tables, storage: Storage, tables: Tables | AgreementTables) -> None:
     """Fault unless all that the rows of addresses point at is there."""
     for first, dtypes in zip(a["ROWS"], storage.dtypes, strict=True):
         for k, dtype in enumerate(dtypes):
-            per = GROUP if k and dtypes[0] in ("int8", "uint8") else 1
-            row = tables.addresses[first + k]
-            at.row(f"row {first + k}", row, tables, size=a["chunk_size"], dtype=dtype, align=a["ALIGN"], per=per)
+            per = GROUP if k and dtypes[0] in TOP else PER_WORD if dtype in WORDS else 1
+            each = int(ITEMSIZE[dtype] * (PER_WORD if dtype in WORDS else 1))
+            at.row(f"row {first + k}", tables.addresses[first + k], tables, size=a["chunk_size"], each=each, align=a["ALIGN"], per=per)
 
 
 def step(a: Arguments, at: _Tables, n_programs: int) -> None:
@@ -147,7 +151,7 @@ def squares(a: Arguments, at: _Tables, n_programs: int) -> None:
         first_sum=first,
         scalars=at("scalars", FIRST_NORM),
     )
-    at.row("gradient", tables.addresses[0], tables, a["CHUNK"], dtype, a["ALIGN"])
+    at.row("gradient", tables.addresses[0], tables, a["CHUNK"], int(ITEMSIZE[dtype]), a["ALIGN"])
     written = first[tables.chunk_tensor] + tables.chunk_start // a["CHUNK"]
     cpu_norm.prepare_squares(dtype, tables)(at("sums", 1 + int(written.max())))
 
