@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from bench.common.store import Row
 from bench.common.text import figure, size, table
+from fusedrms.tools import memory
 from fusedrms.tools.roofline import GPU, known, limit
 
 RULE, USUAL = "rmsprop", "h200"
-SHOWN = ("float32", "bfloat16+master", "bfloat16+split", "bfloat16+split+8bit", "bfloat16+stochastic+8bit")
+SHOWN = memory.USUAL
 COUNTS = (8, 64, 256, 1024)  # GPUs
 GPUS = known()
 GB = 1e9

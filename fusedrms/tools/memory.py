@@ -19,7 +19,16 @@ from .roofline import known
 from .variants import LISTED, MODES, RULES, check, words
 
 RULE, GPU = "rmsprop", "h200"
-USUAL = ("float32", "bfloat16+master", "bfloat16+split", "bfloat16+split+8bit", "bfloat16+stochastic+8bit")
+USUAL = (
+    "float32",
+    "bfloat16+master",
+    "bfloat16+split",
+    "bfloat16+split+8bit",
+    "bfloat16+split24+8bit",
+    "bfloat16+split24+4bit",
+    "bfloat16+stochastic+8bit",
+    "bfloat16+stochastic+4bit",
+)
 MOST = 1e18  # parameters whose bytes torch counts
 GB = 1e9
 
