@@ -44,7 +44,7 @@ NAMES = (
     *("stale", "inplace", "ptx", "ptx_machine", "ptx_triton", "ptx_optimizer"),
 )
 FILES = [f"tests/test_{name}.py" for name in NAMES]
-INTERPRETED = ["tests/test_rounding.py", "tests/test_quantize.py", "tests/test_ptx.py"]
+INTERPRETED = ["tests/test_rounding.py", "tests/test_quantize.py", "tests/test_ptx.py", "tests/test_ptx_bits.py"]
 ONE_RULE = "not test_codegen.py or rmsprop-"
 
 
