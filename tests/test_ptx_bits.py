@@ -16,7 +16,6 @@ from sample import exhaustive
 TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100")
 
 
-@pytest.mark.xfail(strict=True, reason="the word is half a hash: neighbours are correlated, for some keys by a tenth")
 @pytest.mark.parametrize("seed", [8, 22])
 def test_random_bits_are_independent(seed):
     """Of the four elements that share a word, of the four streams, of words that lie near: beyond chance no two are correlated.
@@ -80,26 +79,26 @@ def digest(rows) -> str:
 DIGESTS = {
     ("rmsprop", "float32"): ("cba2ae01ccdf", "b49e75c70621"),
     ("rmsprop", "float64"): ("f976b2aef6ec", "f976b2aef6ec"),
-    ("rmsprop", "bfloat16+stochastic"): ("b45b1b9add0d", "b45b1b9add0d"),
-    ("rmsprop", "bfloat16+split+8bit"): ("9d12386c0550", "16abd98b007c"),
+    ("rmsprop", "bfloat16+stochastic"): ("15fef1fc37e8", "15fef1fc37e8"),
+    ("rmsprop", "bfloat16+split+8bit"): ("f711f4e812af", "891dcf25ff46"),
     ("rmsprop_momentum", "float32"): ("72f42c410146", "d01cada67bc5"),
     ("rmsprop_momentum", "float64"): ("055c792eca38", "055c792eca38"),
-    ("rmsprop_momentum", "bfloat16+stochastic"): ("a60f49cd3c00", "4ef231f13422"),
-    ("rmsprop_momentum", "bfloat16+split+8bit"): ("f0d1c21866ce", "e093d4d62047"),
+    ("rmsprop_momentum", "bfloat16+stochastic"): ("ca27810e4b82", "96944b2b2728"),
+    ("rmsprop_momentum", "bfloat16+split+8bit"): ("03de945bfae6", "082ccd03906b"),
     ("rmsprop_centered", "float32"): ("a6a776b1f1bb", "426b77e176be"),
     ("rmsprop_centered", "float64"): ("41513753398d", "41513753398d"),
-    ("rmsprop_centered", "bfloat16+stochastic"): ("bbfdd17c6825", "00ffc27c8f52"),
-    ("rmsprop_centered", "bfloat16+split+8bit"): ("38099332fdd0", "54f1eb7d2544"),
+    ("rmsprop_centered", "bfloat16+stochastic"): ("893659485581", "dfe0e8379dd8"),
+    ("rmsprop_centered", "bfloat16+split+8bit"): ("d62e398a5224", "55ebec0ae1ff"),
     ("rmsprop_centered_momentum", "float32"): ("4d15bda6d14c", "12cd87d5c9c8"),
     ("rmsprop_centered_momentum", "float64"): ("640c05d671f2", "640c05d671f2"),
-    ("rmsprop_centered_momentum", "bfloat16+stochastic"): ("bd1d626758cd", "ae6d04898eb5"),
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): ("e87f282e99d9", "d52c4b4fe0c4"),
-    ("rmsprop_centered_momentum", "bfloat16+split24+4bit"): ("ed2a40cc5947", "6d13831436ea"),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic"): ("e9fb9e13e20d", "b1a6dea1c468"),
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): ("ab9685eb7bad", "c2b31ef9b577"),
+    ("rmsprop_centered_momentum", "bfloat16+split24+4bit"): ("1d1b22850773", "0e2171209e19"),
     ("smorms3", "float32"): ("c8b1b7202287", "b4022e896377"),
     ("smorms3", "float64"): ("7d5701fd715b", "7d5701fd715b"),
-    ("smorms3", "bfloat16+stochastic"): ("7e3d469ee74d", "047e3ff710aa"),
-    ("smorms3", "bfloat16+split+8bit"): ("3952f1649150", "512abd8c5b21"),
-    ("smorms3", "bfloat16+stochastic+4bit"): ("bc640e342a22", "8a78cdc3d9ff"),
+    ("smorms3", "bfloat16+stochastic"): ("d7dbd84cfd7f", "7192b8475fe5"),
+    ("smorms3", "bfloat16+split+8bit"): ("e7a22ae013a3", "5c28735cef57"),
+    ("smorms3", "bfloat16+stochastic+4bit"): ("535882793722", "db735515916d"),
 }
 
 

@@ -54,20 +54,18 @@ def random_bits(words, steps: int, place: np.ndarray, stream: int) -> np.ndarray
     """
     mask = np.uint64(0xFFFFFFFF)
 
-    def mixed(x, key):
+    def hashed(x, key):
         x = x ^ x >> np.uint64(16)
         x = x * np.uint64(0x7FEB352D) & mask
-        return x ^ x >> np.uint64(15) ^ key
-
-    def hashed(x, key):
-        x = mixed(x, key) * np.uint64(0x846CA68B) & mask
+        x = x ^ x >> np.uint64(15) ^ key
+        x = x * np.uint64(0x846CA68B) & mask
         return x ^ x >> np.uint64(16)
 
     place = place.astype(np.uint64)
     four, which = place >> np.uint64(2) << np.uint64(2), (place & np.uint64(3)).astype(int)
     keys = [hashed(np.uint64(int(word) & 0xFFFFFFFF) ^ np.uint64(steps), place >> np.uint64(32)) for word in words]
     powers = np.array([pow(0x55BE25C5, 4 * stream + n, 2**32) for n in range(1, 5)], np.uint64)
-    return ((mixed(four & mask ^ keys[0], keys[1]) * powers[which] & mask) >> np.uint64(16)).astype(np.uint32)
+    return ((hashed(four & mask ^ keys[0], keys[1]) * powers[which] & mask) >> np.uint64(16)).astype(np.uint32)
 
 
 def to_float32(values: np.ndarray, up: bool) -> np.ndarray:
