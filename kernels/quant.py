@@ -75,7 +75,8 @@ def quantize_magnitude(size, per_square, random, top, keep: tl.constexpr):
 
 @jit
 def quantize(value, per_square, random, top, signed: tl.constexpr):
-    """The code, as int32; what is not 0 stays so where states are never negative: gradients are divided by it."""
+    """The code, as int32; what is not 0 stays so where states are never negative, for gradients are divided by it: down to 2**-140 of the
+    scale, below which its square underflows."""
     if signed:
         code = quantize_magnitude(tl.abs(value), per_square, random, top, False)
         return tl.where(value < 0.0, -code, code)

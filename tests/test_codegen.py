@@ -91,15 +91,15 @@ REGISTERS_ELSEWHERE = {("rmsprop_momentum", "bfloat16+split+8bit", "sm_80"): 123
 PROMISED = {
     "float32": (20.0, 27),
     "bfloat16": (14.0, 31),
-    "bfloat16+stochastic": (14.0, 47),
+    "bfloat16+stochastic": (14.0, 38),
     "bfloat16+split": (18.0, 41),
     "bfloat16+master": (22.0, 45),  # the parameter is read too, to see whether something else has changed it
     "bfloat16+split24": (16.0, 45),
     "bfloat16+split+8bit": (12.2, 47),
-    "bfloat16+split24+8bit": (10.2, 51),
-    "bfloat16+split24+4bit": (9.2, 53),
-    "bfloat16+stochastic+8bit": (8.2, 43),
-    "bfloat16+stochastic+4bit": (7.2, 45),
+    "bfloat16+split24+8bit": (10.2, 52),
+    "bfloat16+split24+4bit": (9.2, 54),
+    "bfloat16+stochastic+8bit": (8.2, 44),
+    "bfloat16+stochastic+4bit": (7.2, 46),
     "float16+stochastic": (14.0, 59),
     "float64": (40.0, 88),
 }

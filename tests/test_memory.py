@@ -35,7 +35,8 @@ def test_it_is_what_will_be_made(rule, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "most"), [("split24+4bit", 3.6), ("stochastic+4bit", 2.6), ("split24+8bit", 4.1), ("stochastic+8bit", 3.1), ("split+8bit", 5.1)]
+    ("mode", "most"),
+    [("split24+4bit", 3.6), ("stochastic+4bit", 2.6), ("split24+8bit", 4.1), ("stochastic+8bit", 3.1), ("split+8bit", 5.1)],
 )
 def test_the_leanest(mode, most):
     """Bytes a parameter without its gradient, as README.md has them."""

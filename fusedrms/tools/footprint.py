@@ -12,6 +12,7 @@ import torch
 
 from ..engine.state.precision import MASTER
 from ..engine.state.usage import Memory
+from ..kernels.quant import GROUP
 from ..rmsprop import FusedRMSProp
 from .models import Shape, Shapes
 from .variants import RULES, make, parse_mode
@@ -115,4 +116,5 @@ def row(way: Way, shapes: Shapes, n_gpus: int, memory: float) -> Row:
     """Of a model's shapes; those of a model that is known by its size alone are one vector."""
     held = [way.of(shard(shape, n_gpus)).scaled(n) for shape, n in shapes.items()]
     together, each = Held(*map(sum, zip(*held, strict=True))), way.of((MANY,)).scaled(1 / MANY)
-    return Row(way, together, each, memory - together.total, int(memory / each.total) * n_gpus)
+    fitting = int(memory / each.total) // GROUP * GROUP  # whole groups, of which each has its share of a scale and no more
+    return Row(way, together, each, memory - together.total, fitting * n_gpus)
