@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import re
 
 import pytest
 import torch
@@ -118,6 +119,25 @@ def test_damaged_states(state_dtype):
         with pytest.raises(ValueError, match=f"the {key} of params.0. has"):
             optimizer.step()
         assert torch.equal(params[0], before)
+
+
+@pytest.mark.parametrize("value", [(1,), (0, 1), (), "a", 5, None])
+def test_a_wrong_order_of_dimensions(value):
+    """Of packed codes, which a checkpoint or a copy reads by it."""
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype="4bit"), [(130,)], steps=1)
+    optimizer.state[param]["square_avg_dim_order"] = value
+    for read in (optimizer.state_dict, lambda: copy.deepcopy(optimizer)):
+        with pytest.raises(ValueError, match=rf"the square_avg_dim_order of params\[0\] has the value {re.escape(repr(value))}"):
+            read()
+
+
+@lean
+def test_scales_without_values(state_dtype):
+    optimizer, (param,) = made(RULES["plain"], dict(state_dtype=state_dtype), [(130,)], steps=1)
+    optimizer.state[param]["square_avg_scale"] = torch.ones(3, device="meta")
+    for read in (optimizer.state_dict, lambda: copy.deepcopy(optimizer), optimizer.step):
+        with pytest.raises(ValueError, match=r"the square_avg_scale of params\[0\] is on meta"):
+            read()
 
 
 @pytest.mark.parametrize(("key", "centered"), [("square_avg", False), ("square_avg", True), ("grad_avg", True), ("momentum_buffer", True)])

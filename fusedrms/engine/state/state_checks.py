@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..sharded import is_sharded, locals_of
-from .precision import MASTER, SCALE
+from .precision import DIM_ORDER, MASTER, SCALE
 from .quantized import code_of, is_packed, is_quantized, n_groups, n_words
 
 _ANEW = "load a checkpoint of this model, or start anew with optimizer.state.clear()"
@@ -59,8 +59,20 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) ->
         if key + SCALE not in state:
             what = f"the {key + SCALE} of {name} has no value, which the {value.dtype} codes of {key} need"
             raise ValueError(f"{what}: load them dequantized, as float32; {_ANEW}")
-        if getattr(state.get(key + SCALE), "shape", None) != (n_groups(param),):
-            _refuse_state(name, param, key + SCALE, state.get(key + SCALE), (n_groups(param),))
+        _check_beside_codes(name, param, state, key)
+
+
+def _check_beside_codes(name: str, param: Tensor, state: dict, key: str) -> None:
+    """ValueError unless what stands beside a state's codes can be read with them."""
+    scale, dims = state[key + SCALE], state.get(key + DIM_ORDER)
+    if getattr(scale, "shape", None) != (n_groups(param),):
+        _refuse_state(name, param, key + SCALE, scale, (n_groups(param),))
+    if scale.is_meta and not param.is_meta:
+        raise ValueError(f"the {key + SCALE} of {name} is on {scale.device}, where it has no values; {_ANEW}")
+    is_order = isinstance(dims, tuple | list) and len(dims) == param.dim() and all(dim in dims for dim in range(param.dim()))
+    if key + DIM_ORDER in state and not is_order:
+        what = f"the {key + DIM_ORDER} of {name} has the value {dims!r}, no order of its {param.dim()} dimensions"
+        raise ValueError(f"{what}; {_ANEW}")
 
 
 def check_codes(name: str, param: Tensor, state: dict) -> None:
