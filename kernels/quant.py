@@ -52,7 +52,7 @@ def squared_codes(scale, top):
     scaled = scale * (1.0000019073486328 / (top * top))
     return inverse(
         tl.where(scaled < INFINITY, scaled, 1.0)
-    )  # so that beside an infinite value no other has the code 0, times infinity a NaN
+    )  # so that beside an infinite value none but 0 has the code 0, times infinity a NaN
 
 
 @jit
