@@ -2,7 +2,7 @@
 
     python -m bench.studies.modes [--numel 16777216] [--rounds 15] [--threads 2] [--output bench/results]
 
-One tensor, plain and centered with momentum. Writes modes.json.
+One tensor, plain and centered with momentum, with so many threads and with one. Writes modes.json.
 """
 
 import argparse
@@ -46,9 +46,14 @@ def timed(rule: str, numel: int, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def _table(results: dict) -> list[str]:
-    rows = [results["rules"][rule] for rule in RULES]
-    lines = [(f"`{mode}`", *(text for row in rows for text in (f"{row[mode]['ms']:.1f}", f"{row[mode]['ratio']:.2f}"))) for mode in rows[0]]
-    return table(("mode", *(text for name in RULES.values() for text in (f"ms, {name}", "of float32's"))), lines)
+    many, one = (results[kind] for kind in ("rules", "one_thread"))
+    lines = []
+    for mode in TIMED:
+        rows = ((many[rule][mode], one[rule][mode]) for rule in RULES)
+        cells = ((f"{row['ms']:.1f}", f"{row['ratio']:.2f}", f"{alone['ratio']:.2f}") for row, alone in rows)
+        lines.append((f"`{mode}`", *(text for three in cells for text in three)))
+    headers = ((f"ms, {name}", "of float32's", "with one thread") for name in RULES.values())
+    return table(("mode", *(text for three in headers for text in three)), lines)
 
 
 TABLES: dict[str, Callable[[dict], list[str]]] = {"modes": _table}
@@ -66,10 +71,12 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=_whole, default=default, help="(default: %(default)s)")
     given = parser.parse_args()
     check_output(parser, given.output)
-    torch.set_num_threads(given.threads)
     command = f"{parser.prog} --numel {given.numel} --rounds {given.rounds} --threads {given.threads}"
-    rules = {rule: timed(rule, given.numel, given.rounds) for rule in RULES}
-    results = {**machine(torch.device("cpu"), command), "numel": given.numel, "rules": rules}
+    found = {}
+    for kind, n in dict(one_thread=1, rules=given.threads).items():
+        torch.set_num_threads(n)
+        found[kind] = {rule: timed(rule, given.numel, given.rounds) for rule in RULES}
+    results = {**machine(torch.device("cpu"), command), "numel": given.numel, **found}
     print("\n".join(_table(results)))
     with writing(parser):
         write(given.output / "modes.json", json.dumps(results, indent=1) + "\n")
