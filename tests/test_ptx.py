@@ -24,8 +24,16 @@ TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100
 FEW = [("rmsprop", mode) for mode in MODES if "split24" in mode or "4bit" in mode]
 FEW += [("smorms3", "bfloat16+stochastic+4bit"), ("rmsprop_centered_momentum", "bfloat16+split24+4bit")]
 FEW = [(*case, target) for case, target in zip(FEW, itertools.cycle(TARGETS), strict=False)]
-CASES = itertools.product(TARGETS, RULES, (*MODES, "float16+master", "float32+ema", "bfloat16+split+8bit+ema"))
-CASES = [*((rule, mode, target) for target, rule, mode in CASES if "split24" not in mode and "4bit" not in mode), *FEW]
+MANY = [mode for mode in MODES if "split24" not in mode and "4bit" not in mode]
+MANY = itertools.product(RULES, (*MANY, "float16+master", "float32+ema", "bfloat16+split+8bit+ema"))
+CASES = [  # without codes one target each: of theirs the code hardly differs
+    *(
+        (*case, target)
+        for number, case in enumerate(MANY)
+        for target in (TARGETS if "8bit" in case[1] else TARGETS[number % len(TARGETS) :][:1])
+    ),
+    *FEW,
+]
 SOME = [  # every rule, and every way to store a value
     ("rmsprop", "float32"),
     ("rmsprop_centered_momentum", "bfloat16+split24+4bit"),

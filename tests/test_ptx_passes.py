@@ -17,7 +17,7 @@ from sample import exhaustive
 TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100")
 MEASURED = [
     ("rmsprop", "float32", TARGETS[0]),
-    ("rmsprop_centered_momentum", "bfloat16+split24+4bit+ema", TARGETS[len(TARGETS) // 2]),
+    ("rmsprop_centered", "bfloat16+split24+4bit+ema", TARGETS[len(TARGETS) // 2]),
     ("smorms3", "float64", TARGETS[-1]),
 ]
 OTHERS = zip(
