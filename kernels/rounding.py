@@ -8,7 +8,7 @@ from .lang import interpreted, jit, tl
 BY_BITS = tl.constexpr(interpreted())  # to bfloat16 by integers: the interpreter truncates, and loses subnormal numbers; LLVM casts none
 NAN = tl.constexpr(0x7FC00000)  # bits of a float32
 # Powers of one number: what a random word is multiplied by for each of its elements and streams. The points that two of the products make
-# lie on 49,583 lines or more (the spectral test in two dimensions, of 70,423 at most): they are as good as independent.
+# lie on lines that are 1 / 49,583 apart at most (the spectral test in two dimensions; the best is 1 / 70,423): as good as independent.
 POWERS = tl.constexpr(tuple(pow(0x55BE25C5, n, 2**32) for n in range(1, 17)))
 
 
