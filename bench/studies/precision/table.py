@@ -27,10 +27,13 @@ def against(results: dict, mode: str) -> np.ndarray:
     return np.array(pairs).reshape(len(pairs), len(results["evaluated"]))
 
 
+FEWEST = 3  # seeds whose spread says anything
+
+
 def spread(results: dict) -> np.ndarray | None:
-    """The standard deviation of float32's loss over seeds at each evaluation, in percent of its mean; None of a single seed."""
+    """The standard deviation of float32's loss over seeds at each evaluation, in percent of its mean; None of fewer than FEWEST."""
     base = np.array(list(losses(results, BASELINE).values()))
-    return 100 * base.std(0, ddof=1) / base.mean(0) if len(base) > 1 else None
+    return 100 * base.std(0, ddof=1) / base.mean(0) if len(base) >= FEWEST else None
 
 
 def verdict(percent: float, band: float | None) -> str:
