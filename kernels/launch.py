@@ -51,8 +51,9 @@ def gpu_config(storage: Storage) -> GPUConfig:
     if storage.quantized:  # takes longer to compute than to move
         # Eight elements a thread share its addresses, and find their scale by one step less. Wider rows would go through shared memory, and
         # more states would take more than 64 registers, with which a scheduler holds eight warps; with 72, enough for three, seven.
-        vectors = 2 if len(storage.quantized) == 1 and all(ITEMSIZE[row] <= 2 for row in storage.streams) else 1
-        registers = {1: 64 * (vectors - 1), 2: 64}.get(len(storage.quantized), 72)
+        n = len(storage.quantized)
+        vectors = 2 if n == 1 and all(ITEMSIZE[row] <= 2 for row in storage.streams) else 1
+        registers = 72 if n > 2 else 64 if n * vectors == 2 else 0
         return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, vectors, 0, registers)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 

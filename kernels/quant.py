@@ -50,9 +50,8 @@ def squared_codes(scale, top):
     """What magnitudes are multiplied by to become squares of codes: a little less, so that a code that is exact, whatever its rounding
     errors, is always rounded up."""
     scaled = scale * (1.0000019073486328 / (top * top))
-    return inverse(
-        tl.where(scaled < INFINITY, scaled, 1.0)
-    )  # so that beside an infinite value none but 0 has the code 0, times infinity a NaN
+    # not the inverse of infinity: beside an infinite value none but 0 has the code 0, times infinity a NaN
+    return inverse(tl.where(scaled < INFINITY, scaled, 1.0))
 
 
 @jit

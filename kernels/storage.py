@@ -88,10 +88,15 @@ class Storage(NamedTuple):
         return [v for v, format in enumerate(self.formats) if format == QUANTIZED]
 
     @property
+    def drawn(self) -> list[int]:
+        """Which values are rounded stochastically: states in fewer bits, parameters where `stochastic` says so, masters of 24 bits."""
+        lean = [v for v, (dtype, *_) in enumerate(self.dtypes) if v > 1 and dtype not in ("float32", "float64")]
+        return [1, *lean] if self.stochastic or "int8" in self.dtypes[1] else lean
+
+    @property
     def random(self) -> bool:
         """Whether anything is rounded stochastically."""
-        lean = any(dtype not in ("float32", "float64") for dtype, *_ in self.dtypes[2:])
-        return self.stochastic or lean or "int8" in self.dtypes[1]
+        return bool(self.drawn)
 
     @property
     def streams(self) -> list[str]:

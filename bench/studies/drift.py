@@ -7,7 +7,6 @@ are of normal gradients, whose spread differs from one parameter to the next: by
 average and each. Writes drift.json.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -21,10 +20,13 @@ from bench.common.arguments import check_output, make_parser, writing
 from bench.common.machine import machine
 from bench.common.text import figure, table
 from fusedrms import FusedRMSProp, export_master
-from fusedrms.engine.state.masters import split
+from fusedrms.engine.state.masters import master_of, split
+from fusedrms.engine.state.precision import MASTER
+from fusedrms.tools.arguments import whole
 from fusedrms.tools.files import write
 
 N = 2**14  # elements
+FEWEST = 40  # steps
 SHARES = (2.0**-12, 2.0**-15, 2.0**-17, 2.0**-20)  # of a parameter, that a step takes
 NEAREST = "24 bits, to nearest"
 MASTERS: dict[str, dict[str, Any]] = {
@@ -44,8 +46,10 @@ STATES: dict[str, dict[str, Any]] = {
 
 def _without_bits(master: Tensor) -> Tensor:
     """A float32 as the 24 bits nearest to it."""
-    upper, lower = split(master, torch.int8)
-    return ((upper.view(torch.int16).int() << 16) + (lower.int() << 8)).view(torch.float32)
+    param, remainder = split(master, torch.int8)
+    rounded = master_of(param, {MASTER: remainder})
+    assert rounded is not None
+    return rounded
 
 
 def shrunk(mode: str, share: float, steps: int) -> dict[str, float]:
@@ -77,7 +81,7 @@ def averaged(options: dict[str, Any], alpha: float, steps: int) -> dict[str, flo
         params[0].grad = params[1].grad = spread * torch.randn(N, generator=generator)
         wide.step()
         lean.step()
-        if step >= steps // 2 and step % max(1, steps // 40) == 0:
+        if step >= steps // 2 and step % max(1, steps // FEWEST) == 0:
             roots = [optimizer.state_dict()["state"][0]["square_avg"].double().sqrt() for optimizer in (wide, lean)]
             off.append(roots[1] / roots[0] - 1)
     errors = torch.stack(off)
@@ -99,16 +103,12 @@ def _averages(results: dict) -> list[str]:
 TABLES: dict[str, Callable[[dict], list[str]]] = {"masters": _masters, "averages": _averages}
 
 
-def _steps(text: str) -> int:
-    if not text.isdecimal() or int(text) < 40:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 40, such as 10000")
-    return int(text)
-
-
 def main() -> int:
     parser = make_parser("bench.studies.drift", __doc__, output=True)
-    parser.add_argument("--steps", type=_steps, default=10_000, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=whole, default=10_000, help="(default: %(default)s)")
     given = parser.parse_args()
+    if given.steps < FEWEST:
+        parser.error(f"--steps {given.steps}: must be at least {FEWEST}")
     check_output(parser, given.output)
     results = {
         **machine(torch.device("cpu"), f"{parser.prog} --steps {given.steps}"),

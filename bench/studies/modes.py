@@ -5,7 +5,6 @@
 One tensor, plain and centered with momentum, with so many threads and with one. Writes modes.json.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -17,6 +16,7 @@ import torch
 from bench.common.arguments import check_output, make_parser, writing
 from bench.common.machine import machine
 from bench.common.text import table
+from fusedrms.tools.arguments import whole
 from fusedrms.tools.files import write
 from fusedrms.tools.variants import MODES, make, parse_mode
 
@@ -59,16 +59,10 @@ def _table(results: dict) -> list[str]:
 TABLES: dict[str, Callable[[dict], list[str]]] = {"modes": _table}
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1, such as 15")
-    return int(text)
-
-
 def main() -> int:
     parser = make_parser("bench.studies.modes", __doc__, output=True)
     for name, default in dict(numel=2**24, rounds=15, threads=2).items():
-        parser.add_argument(f"--{name}", type=_whole, default=default, help="(default: %(default)s)")
+        parser.add_argument(f"--{name}", type=whole, default=default, help="(default: %(default)s)")
     given = parser.parse_args()
     check_output(parser, given.output)
     command = f"{parser.prog} --numel {given.numel} --rounds {given.rounds} --threads {given.threads}"

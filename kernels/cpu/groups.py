@@ -42,7 +42,7 @@ def scratch_of(typing_context, variant):
     """The address of scratch, where a line of memory begins: of what lies in two, parts cannot be read before it is in the cache."""
 
     def build(context, builder, signature, args):
-        size = _random_of(variant, len(variant.drawn)) // 4 if variant.storage.quantized else 1
+        size = _random_of(variant, len(variant.storage.drawn)) // 4 if variant.storage.quantized else 1
         memory = cgutils.alloca_once(builder, FLOAT, size=size + LINE // 4)
         return builder.and_(builder.add(builder.ptrtoint(memory, WORD), WORD(LINE - 1)), WORD(-LINE))
 
@@ -73,13 +73,11 @@ class _Group:
 
     def _random(self, v: int, index, dtype: str, stored: Value | None = None) -> Value:
         """Random bits of a value: element `index` of them, if they are of a dtype."""
-        numbers = range(len(self.variant.drawn))
-        offset = _random_of(self.variant, self.variant.drawn.index(v))
-        pointer = self.builder.inttoptr(self.builder.add(self.scratch, WORD(offset)), TYPES[dtype].as_pointer())
-        pointer = self.builder.gep(pointer, [index])
+        drawn = self.variant.storage.drawn
+        address = self.builder.add(self.scratch, WORD(_random_of(self.variant, drawn.index(v))))
+        pointer = self.builder.gep(self.builder.inttoptr(address, TYPES[dtype].as_pointer()), [index])
         access = self.builder.load(pointer, align=1) if stored is None else self.builder.store(stored.value, pointer, align=1)
-        names = [*self.rows(index).names, *(f"random bits {number}" for number in numbers)]
-        apart(self.builder, access, f"random bits {self.variant.drawn.index(v)}", names)
+        apart(self.builder, access, f"random bits of {v}", [*self.rows(index).names, *(f"random bits of {other}" for other in drawn)])
         return stored or Value(self.builder, access, dtype)
 
     def _code(self, v: int, index, stored: Value | None = None) -> Value:
@@ -134,7 +132,7 @@ class _Group:
         with cgutils.for_range(builder, WORD(DRAWN // 4)) as loop:
             index = (first & 0xFFFFFFFC) + Value(builder, loop.index, "int64").to("uint32") * 4
             word = traced(rounding.random_word)(index, words)
-            for v in self.variant.drawn:
+            for v in self.variant.storage.drawn:
                 shares = [traced(rounding.share)(word, Value(builder, _INT(place), "uint32"), v - 1) for place in range(4)]
                 for pair in range(2):
                     at = builder.add(builder.mul(loop.index, WORD(2)), WORD(pair))

@@ -38,7 +38,6 @@ class Variant(nt.Opaque):
         rows: the first row of addresses of grad, param, state 0, ..., and their number.
         unpacked: which values wait in scratch.
         in_words: which have codes of 4 bits.
-        drawn: which are rounded stochastically.
     """
 
     def __init__(self, rule: str, storage: Storage, compute: nt.Float):
@@ -48,13 +47,6 @@ class Variant(nt.Opaque):
         values = range(1, len(storage.dtypes)) if storage.quantized else ()  # the gradient is only read
         self.unpacked = [v for v in values if storage.dtypes[v] != ("float32",)]
         self.in_words = [v for v in storage.quantized if storage.dtypes[v][0] in WORDS]
-        self.drawn = [v for v in range(1, len(storage.dtypes)) if self._is_drawn(v)]
-
-    def _is_drawn(self, v: int) -> bool:
-        dtypes, format = self.storage.dtypes[v], self.storage.formats[v]
-        if format == PLAIN:
-            return dtypes[0] in ("bfloat16", "float16") and (v > 1 or self.storage.stochastic)
-        return format == QUANTIZED or dtypes[1] == "int8"
 
     def top(self, v: int) -> float:
         """The largest code of a quantized value."""
@@ -144,7 +136,7 @@ class Rows:
     def pack(self, number: int, value: Value, random) -> None:
         """random: a function of a stream; not of codes."""
         format, dtype = self.variant.storage.formats[number], self.variant.storage.dtypes[number][0]
-        drawn = [random(number - 1)] if number in self.variant.drawn else []
+        drawn = [random(number - 1)] if number in self.variant.storage.drawn else []
         if format == PLAIN:
             self.store(number, 0, traced(rounding.round_stochastically if drawn else rounding.round_to_nearest)(value, *drawn, dtype))
         elif format == SPLIT:

@@ -11,7 +11,7 @@ from llvmlite import ir
 from ..lang import constant, is_rule
 
 _FLOATS = {"float64": ir.DoubleType(), "float32": ir.FloatType(), "float16": ir.HalfType()}
-_INTS = {"bool": 1, "uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "bfloat16": 16, "uint32": 32, "int32": 32, "uint64": 64, "int64": 64}
+_INTS = {"bool": 1, "uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "bfloat16": 16, "uint32": 32, "int32": 32, "int64": 64}
 TYPES: dict[str, ir.Type] = {**_FLOATS, **{name: ir.IntType(bits) for name, bits in _INTS.items()}}
 
 
