@@ -87,7 +87,7 @@ def test_statistics_of_a_step_left_out():
 
 @pytest.mark.skipif(lang.interpreted(), reason="about the compiled kernels")
 @pytest.mark.parametrize("target", ["sm_90", *(exhaustive(target) for target in ("sm_80", "sm_100"))])
-@pytest.mark.parametrize(("rule", "mode"), [*CAUTIOUS, exhaustive("rmsprop", "bfloat16+split24+4bit")])
+@pytest.mark.parametrize(("rule", "mode"), [*CAUTIOUS, exhaustive("rmsprop_momentum", "bfloat16+split24+4bit")])
 def test_counts(rule, mode, target):
     """As many as the CPU counts, however it is cut to pieces."""
     for kind in ("random", "edge"):
