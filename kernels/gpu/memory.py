@@ -3,6 +3,8 @@
 A value lies in one row of addresses or in two, by its format (storage.py). `ptrs` are those of one value, at its first element.
 """
 
+import triton
+
 from .. import quant, storage
 from ..lang import jit, tl
 from ..quant import part_in_word, part_of_scale, quantize, squared_codes
@@ -21,6 +23,7 @@ from ..rounding import (
 
 GROUP, PER_WORD, LEAST_SCALE = map(tl.constexpr, (quant.GROUP, quant.PER_WORD, quant.LEAST_SCALE))
 PLAIN, MASTER, SPLIT, QUANTIZED = map(tl.constexpr, (storage.PLAIN, storage.MASTER, storage.SPLIT, storage.QUANTIZED))
+LARGEST = {storage.WORDS.get(codes, codes): top for codes, top in storage.TOP.items()}  # by the dtype that is read and written
 
 
 @jit
@@ -29,24 +32,22 @@ def row_pointer(addresses_ptr, row: tl.constexpr, tensor, n_tensors, dtype: tl.c
     return tl.multiple_of(ptr, ALIGN)  # on the pointer: the cast drops a hint on the integer
 
 
-@jit
+# Not jit functions: what these return is a tensor to Triton before 3.7, and chooses nothing while it compiles.
+@triton.constexpr_function
 def in_bytes(ptr):
     """Whether codes have 8 bits; where they have 4, they are in words of 16, signed ones if the codes are."""
-    return ptr.dtype.element_ty == tl.uint8 or ptr.dtype.element_ty == tl.int8
+    return ptr.dtype.element_ty.primitive_bitwidth == 8
 
 
-@jit
+@triton.constexpr_function
 def is_signed(ptr):
-    return ptr.dtype.element_ty == tl.int16 or ptr.dtype.element_ty == tl.int8
+    return ptr.dtype.element_ty.is_int_signed()
 
 
-@jit
+@triton.constexpr_function
 def top_of(ptr):
     """The largest code."""
-    if in_bytes(ptr):
-        return 127.0 if is_signed(ptr) else 255.0
-    else:
-        return 7.0 if is_signed(ptr) else 15.0
+    return float(LARGEST[str(ptr.dtype.element_ty)])
 
 
 @jit
