@@ -50,10 +50,12 @@ def gpu_config(storage: Storage) -> GPUConfig:
     """What a launch of many elements takes on a GPU that nobody has tuned."""
     if storage.quantized:  # takes longer to compute than to move
         # Eight elements a thread share its addresses, and find their scale by one step less. Wider rows would go through shared memory, and
-        # more states would take more than 64 registers, with which a scheduler holds eight warps; with 72, enough for three, seven.
-        n = len(storage.quantized)
+        # more states would take more than 64 registers, with which a scheduler holds eight warps. Eight rows and more, and codes in words,
+        # come down to 64 without spills; where compilers take fewer by themselves, a limit makes them take 64, and spill.
+        n, n_rows = len(storage.quantized), sum(map(len, storage.dtypes))
         vectors = 2 if n == 1 and all(ITEMSIZE[row] <= 2 for row in storage.streams) else 1
-        registers = 72 if n > 2 else 64 if n * vectors == 2 else 0
+        words = not WORDS.keys().isdisjoint(storage.streams)
+        registers = 64 if n_rows > 7 or (words and n * vectors > 1) else 0
         return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, vectors, 0, registers)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 

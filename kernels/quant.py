@@ -9,7 +9,6 @@ from .lang import jit, tl
 
 GROUP = 64  # elements
 PER_WORD = 4  # codes of 4 bits
-INFINITY = tl.constexpr(float("inf"))
 LEAST_SCALE = 0x0D800000  # bits of 2**-100, as float32: a group of zeros has one too; no code's value comes near the subnormal numbers
 
 
@@ -37,7 +36,7 @@ def part_in_word(word, place, top, signed: tl.constexpr):
 
 @jit
 def inverse(x):
-    """1 / x, to 2 units in the last place, of x from 2**-120 to 2**125, by sums and products alone."""
+    """1 / x, to 2 units in the last place, of x from 2**-120 to 2**125, by sums and products alone; of infinity, minus infinity."""
     negative = x * -1.0  # -x is 0 - x to Triton, an instruction more
     r = (0x7EF311C3 - x.to(tl.uint32, bitcast=True)).to(tl.float32, bitcast=True)  # off by a twentieth of itself
     error = tl.fma(negative, r, 1.0)
@@ -49,20 +48,18 @@ def inverse(x):
 def squared_codes(scale, top):
     """What magnitudes are multiplied by to become squares of codes: a little less, so that a code that is exact, whatever its rounding
     errors, is always rounded up."""
-    scaled = scale * (1.0000019073486328 / (top * top))
-    # not the inverse of infinity: beside an infinite value none but 0 has the code 0, times infinity a NaN
-    return inverse(tl.where(scaled < INFINITY, scaled, 1.0))
+    return inverse(scale * (1.0000019073486328 / (top * top)))
 
 
 @jit
-def quantize_magnitude(size, per_square, random, top, keep: tl.constexpr):
-    """The code of a magnitude, as int32: rounded up or down with the probabilities that make the mean of its value exact.
+def quantize_magnitude(value, per_square, random, top, keep: tl.constexpr):
+    """The code of a value's magnitude, as int32: rounded up or down with the probabilities that make the mean of its value exact.
 
     But to the step where it is within 2**-12 of one: the scale, and what was just dequantized, keep their codes; and, with `keep`, up to 1
     where it is less. per_square: of squared_codes(); random: 16 random bits, as uint32.
     """
-    square = size * per_square
-    square = tl.where(square < top * top, square, top * top)
+    square = tl.abs(value * per_square)
+    square = tl.where(square < top * top, square, top * top)  # of a NaN too: where the scale is infinite, all codes are the largest
     whole = tl.sqrt(square).to(tl.int32)  # one too many or too few next to a step is no matter: both lead to it
     low = whole.to(tl.float32)
     # twice low + 0.5, in 2**16ths less 2**-11 of it: exact
@@ -77,7 +74,7 @@ def quantize(value, per_square, random, top, signed: tl.constexpr):
     """The code, as int32; what is not 0 stays so where states are never negative, for gradients are divided by it: down to 2**-140 of the
     scale, below which its square underflows."""
     if signed:
-        code = quantize_magnitude(tl.abs(value), per_square, random, top, False)
+        code = quantize_magnitude(value, per_square, random, top, False)
         return tl.where(value < 0.0, -code, code)
     else:
         return quantize_magnitude(value, per_square, random, top, True)

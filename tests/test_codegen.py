@@ -30,54 +30,37 @@ NAMES = ("A100 80GB SXM", "H100 SXM", "H200", "B200", "MI300X")
 # 3.5 to 3.9; None: memory does. Codes of two states and more are decoded and encoded at 25 to 30 instructions each, for 1 or 2 bytes that
 # memory moves; a B200 moves a byte in the time of 5 instructions (H100: 10, H200: 7), so there the leanest modes of one state are here too.
 ARITHMETIC = {
-    ("rmsprop_centered", "float32+4bit"): (None, None, None, 80, None),
-    ("rmsprop_centered_momentum", "float32+4bit"): (None, None, None, 106, None),
-    ("rmsprop_momentum", "bfloat16+8bit"): (None, None, 76, 64, None),
-    ("rmsprop_centered", "bfloat16+8bit"): (None, None, 81, 69, None),
-    ("rmsprop_centered_momentum", "bfloat16+8bit"): (None, None, 109, 92, 105),
-    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (None, None, 82, 69, None),
-    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (None, None, 86, 74, None),
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (None, None, 114, 98, 105),
+    ("rmsprop_centered", "float32+4bit"): (None, None, None, 78, None),
+    ("rmsprop_centered_momentum", "float32+4bit"): (None, None, None, 104, None),
+    ("rmsprop_momentum", "bfloat16+8bit"): (None, None, 73, 62, None),
+    ("rmsprop_centered", "bfloat16+8bit"): (None, None, 79, 67, None),
+    ("rmsprop_centered_momentum", "bfloat16+8bit"): (None, None, 108, 91, 104),
+    ("rmsprop_momentum", "bfloat16+stochastic+8bit"): (None, None, 78, 67, None),
+    ("rmsprop_centered", "bfloat16+stochastic+8bit"): (None, None, 84, 72, None),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit"): (None, None, 113, 97, 104),
     ("rmsprop", "bfloat16+stochastic+4bit"): (None, None, None, 45, None),
-    ("rmsprop_momentum", "bfloat16+stochastic+4bit"): (86, None, 85, 79, 73),
-    ("rmsprop_centered", "bfloat16+stochastic+4bit"): (91, 90, 90, 84, 77),
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit"): (122, 121, 121, 111, 107),
-    ("smorms3", "bfloat16+stochastic+4bit"): (None, None, None, 105, None),
-    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, None, 73, None),
-    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, None, 77, None),
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (None, None, None, 103, None),
-    ("rmsprop_momentum", "bfloat16+split24+8bit"): (None, None, 91, 78, None),
-    ("rmsprop_centered", "bfloat16+split24+8bit"): (None, None, 95, 83, None),
-    ("rmsprop_centered_momentum", "bfloat16+split24+8bit"): (None, None, 124, 107, None),
+    ("rmsprop_momentum", "bfloat16+stochastic+4bit"): (83, None, 81, 77, 73),
+    ("rmsprop_centered", "bfloat16+stochastic+4bit"): (88, 87, 87, 82, 77),
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit"): (119, 118, 118, 109, 107),
+    ("smorms3", "bfloat16+stochastic+4bit"): (None, None, None, 102, None),
+    ("rmsprop_momentum", "bfloat16+split+8bit"): (None, None, None, 70, None),
+    ("rmsprop_centered", "bfloat16+split+8bit"): (None, None, None, 75, None),
+    ("rmsprop_centered_momentum", "bfloat16+split+8bit"): (None, None, None, 100, None),
+    ("rmsprop_momentum", "bfloat16+split24+8bit"): (None, None, 88, 77, None),
+    ("rmsprop_centered", "bfloat16+split24+8bit"): (None, None, 93, 81, None),
+    ("rmsprop_centered_momentum", "bfloat16+split24+8bit"): (None, None, 122, 106, None),
     ("rmsprop", "bfloat16+split24+4bit"): (None, None, None, 52, None),
-    ("rmsprop_momentum", "bfloat16+split24+4bit"): (None, None, 94, 88, None),
-    ("rmsprop_centered", "bfloat16+split24+4bit"): (None, None, 99, 93, None),
-    ("rmsprop_centered_momentum", "bfloat16+split24+4bit"): (132, 130, 130, 120, 113),
-    ("smorms3", "bfloat16+split24+4bit"): (None, None, None, 112, None),
+    ("rmsprop_momentum", "bfloat16+split24+4bit"): (None, None, 91, 86, None),
+    ("rmsprop_centered", "bfloat16+split24+4bit"): (None, None, 96, 92, None),
+    ("rmsprop_centered_momentum", "bfloat16+split24+4bit"): (128, 128, 128, 118, 113),
+    ("smorms3", "bfloat16+split24+4bit"): (None, None, None, 111, None),
 }
 # at most: bytes of addresses that ptxas rather reads again, outside of the loop, than keeps in a register; and on AMD's GPUs scalar
 # registers that are kept in lanes of a vector register, which touches no memory
 SPILLS = {
-    ("rmsprop_centered_momentum", "float32+8bit", "gfx942"): 6,
-    ("rmsprop_momentum", "float32+4bit", "gfx942"): 5,
-    ("rmsprop_centered", "float32+4bit", "gfx942"): 5,
-    ("rmsprop_centered_momentum", "float32+4bit", "gfx942"): 29,
-    ("rmsprop", "bfloat16+8bit", "sm_100"): 8,
-    ("rmsprop_centered", "bfloat16+8bit", "sm_100"): 8,
-    ("rmsprop_centered_momentum", "bfloat16+8bit", "sm_100"): 8,
-    ("rmsprop_centered_momentum", "bfloat16+8bit", "gfx942"): 8,
-    ("smorms3", "bfloat16+8bit", "sm_100"): 8,
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+8bit", "gfx942"): 10,
-    ("rmsprop_momentum", "bfloat16+stochastic+4bit", "gfx942"): 8,
-    ("rmsprop_centered", "bfloat16+stochastic+4bit", "gfx942"): 8,
-    ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit", "gfx942"): 32,
-    ("rmsprop_centered_momentum", "bfloat16+split+8bit", "gfx942"): 22,
-    ("rmsprop_centered_momentum", "bfloat16+split24+8bit", "gfx942"): 10,
-    ("rmsprop_momentum", "bfloat16+split24+4bit", "gfx942"): 12,
-    ("rmsprop_centered", "bfloat16+split24+4bit", "gfx942"): 12,
-    ("rmsprop_centered_momentum", "bfloat16+split24+4bit", "gfx942"): 25,
-    ("smorms3", "bfloat16+split24+4bit", "gfx942"): 1,
-    ("rmsprop_centered_momentum", "bfloat16+master+8bit", "gfx942"): 13,
+    ("rmsprop_centered_momentum", "float32+4bit", "gfx942"): 7,
+    ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit", "gfx942"): 9,
+    ("rmsprop", "bfloat16+split24+4bit", "sm_80"): 8,
 }
 # what other Tritons from 3.5 to 3.9 make of a few kernels: spills as above, and registers
 SPILLS_ELSEWHERE = {
@@ -97,11 +80,11 @@ PROMISED = {
     "bfloat16+split": (18.0, 41),
     "bfloat16+master": (22.0, 45),  # the parameter is read too, to see whether something else has changed it
     "bfloat16+split24": (16.0, 45),
-    "bfloat16+split+8bit": (12.2, 47),
-    "bfloat16+split24+8bit": (10.2, 52),
-    "bfloat16+split24+4bit": (9.2, 54),
-    "bfloat16+stochastic+8bit": (8.2, 44),
-    "bfloat16+stochastic+4bit": (7.2, 46),
+    "bfloat16+split+8bit": (12.2, 46),
+    "bfloat16+split24+8bit": (10.2, 51),
+    "bfloat16+split24+4bit": (9.2, 53),
+    "bfloat16+stochastic+8bit": (8.2, 43),
+    "bfloat16+stochastic+4bit": (7.2, 45),
     "float16+stochastic": (14.0, 59),
     "float64": (40.0, 88),
 }
@@ -127,8 +110,7 @@ def registers(rule, storage, target, aligned=True):
     """
     more = 0 if THIS_TRITON else 16
     if storage.quantized:
-        most = 72 if len(storage.quantized) == 3 else 64
-        return more + (112 if target == "gfx942" else most)
+        return more + (112 if target == "gfx942" else 64 if aligned else 72)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
     return more + (80 if many or not aligned or target == "gfx942" else 72)
 

@@ -79,7 +79,7 @@ def test_without_barriers(mode):
 def test_masks():
     """`<` becomes `<=` in the last block."""
     with pytest.raises(Fault, match="out of bounds"):
-        broken(Launch("rmsprop", "float32", "random"), r"setp.lt.s32 (\t%p1\d, %r\d+, %r\d+;)", r"setp.le.s32 \1")
+        broken(Launch("rmsprop", "float32", "random"), r"setp.lt.u32 (\t%p1\d, %r\d+, %r\d+;)", r"setp.le.u32 \1")
 
 
 def test_addresses_that_are_not_aligned():

@@ -97,6 +97,24 @@ def test_what_is_not_finite_spreads_to_its_group_alone(state_dtype):
 
 
 @lean
+@pytest.mark.parametrize("rule", ["plain", "centered"])
+def test_beside_an_infinite_gradient_nothing_moves(rule, state_dtype):
+    """Nor becomes NaN, of averages that are 0 either: 0 times infinity is one."""
+    optimizer, (param,) = made(RULES[rule], dict(state_dtype=state_dtype), [(GROUP,)], dtype=F32)
+    others = torch.arange(GROUP) != 3
+    grad = torch.linspace(-1, 1, GROUP).pow(9)
+    grad[10:20] = 0.0
+    set_grad(param, torch.where(others, grad, torch.inf))
+    optimizer.step()
+    before = param.detach().clone()
+    for _ in range(3):
+        set_grad(param, grad)
+        optimizer.step()
+    assert param[3].isnan()
+    assert torch.equal(param[others], before[others])
+
+
+@lean
 def test_damaged_states(state_dtype):
     optimizer, params = made(RULES["plain"], dict(state_dtype=state_dtype), [(130,)], steps=1)
     whole = dict(optimizer.state[params[0]])

@@ -110,8 +110,7 @@ def from_groups(x):
 def load_parts(ptr, first, limit, BLOCK: tl.constexpr):
     """Of their scales, what codes stand for."""
     if in_bytes(ptr):
-        # at the block, and then in it: addresses take an instruction less, which elsewhere would take registers
-        return part_of_scale(load_below(ptr + first, tl.arange(0, BLOCK), None if limit is None else limit - first), top_of(ptr))
+        return part_of_scale(load_below(ptr, first + tl.arange(0, BLOCK), limit), top_of(ptr))
     else:
         words = (first // PER_WORD + tl.arange(0, BLOCK // PER_WORD))[:, None]
         word = load_below(ptr, words, limit, PER_WORD).to(tl.uint16, bitcast=True).to(tl.uint32)

@@ -137,11 +137,15 @@ def update_blocks(
     LEVELS: tl.constexpr,
     RULE: tl.constexpr,
     FLAGS: tl.constexpr,
+    INDEXED: tl.constexpr,
 ):
-    """Whole blocks, from element `first` on; returns the first element that is in none."""
+    """Whole blocks, from element `first` on; returns the first element that is in none.
+
+    INDEXED: every address is computed from `first`, in fewer instructions and registers where rows are many and narrow.
+    """
     while first < end:  # not range(first, end): Triton 3.6's interpreter fails on it with NumPy 2.4
         update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
-        first += BLOCK
+        first = tl.minimum(first + BLOCK, end) if INDEXED else first + BLOCK  # of a plain sum LLVM makes an address for each row
     return first
 
 
@@ -162,13 +166,14 @@ def update_chunk(
 ):
     """Elements below `limit`; row, unscale: what numbers were made of."""
     unmasked = limit // BLOCK * BLOCK
-    first = tl.full((), 0, tl.int32)
+    first = tl.full((), 0, tl.uint32)
+    INDEXED: tl.constexpr = NEUTRAL is not None
     if NEUTRAL is not None:
         plain = tl.where(is_neutral(row, NEUTRAL) & (unscale == 1.0), unmasked, 0)
         one = tl.full((), 1.0, numbers.norm.dtype)
         fewer = numbers_of(with_neutral(row, NEUTRAL), one, numbers.norm, numbers.boost, len(NEUTRAL) - len(numbers.args))
-        first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
-    update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
+        first = update_blocks(chunk, fewer, first, plain, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS, INDEXED)
+    update_blocks(chunk, numbers, first, unmasked, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS, INDEXED)
     if unmasked < limit:
         update_block(chunk, numbers, unmasked, limit, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
 
@@ -226,6 +231,6 @@ def step_kernel(
         sums = row_of(unit_sums_ptr, first_unit_ptr, tensor, start, BLOCK, columns) if FLAGS[MEASURED] else unit_sums_ptr
         chunk = Chunk(ptrs=ptrs, offset=offset, keys=keys, sums=sums)
 
-        limit = tl.minimum(remaining, chunk_size).to(tl.int32)
+        limit = tl.minimum(remaining, chunk_size).to(tl.uint32)
         update_chunk(chunk, numbers, row, unscale, limit, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS, NEUTRAL)
         index += tl.num_programs(0) if PERSISTENT else 1
