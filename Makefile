@@ -86,7 +86,7 @@ gpu:  ## all that a GPU must show, in nine minutes, with $(PYTHON) as it is and 
 gpu-rehearsal: FOLDER := runs/gpu-rehearsal-$(shell date +%Y-%m-%d_%H-%M-%S)
 gpu-rehearsal: export SIMULATED_WITHOUT := platformdirs,expecttest
 gpu-rehearsal: install  ## the same in small on a simulated GPU, without the packages that a machine with a GPU may lack
-	$(MAKE) gpu PYTHON="$(BIN)/python tests/simulated" DEVICE=simulated OUT=$(FOLDER) ARGS="--quick --patience 5 $(ARGS)"
+	$(MAKE) gpu PYTHON="$(BIN)/python tests/simulated" DEVICE=simulated OUT=$(FOLDER) ARGS="--quick --patience 10 $(ARGS)"
 
 sanitize:  ## every rule and precision mode under compute-sanitizer, with $(PYTHON) as it is; TOOLS=racecheck
 	@command -v $(firstword $(SANITIZER)) >/dev/null || { \
