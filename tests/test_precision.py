@@ -165,15 +165,18 @@ def made(**losses: list[float | None]) -> dict:
 
 
 def test_table():
-    """Differences are taken seed by seed; their mean counts where it is beyond the spread of float32's losses."""
+    """Differences are taken seed by seed; their mean counts where it is beyond Student's t of their spread."""
     base = [2.0, 2.02, 2.04]
     found = made(
-        float32=base, split=[loss * 1.009 for loss in base], split24=[loss * 0.98 for loss in base], **{"plain bfloat16": [2, None, 2]}
+        float32=base,
+        split=[loss * more for loss, more in zip(base, (1.0, 1.01, 1.02), strict=True)],
+        split24=[loss * less for loss, less in zip(base, (0.975, 0.98, 0.985), strict=True)],
+        **{"plain bfloat16": [2, None, 2]},
     )
     float32, split, split24, plain = (line.strip("| ").split(" | ") for line in table.TABLES["precision"](found)[2:])
-    assert float32 == ["float32", "8.00", "2.0200 ± 0.0200", "", "", "3", "± 0.99%"]
-    assert split[3:] == ["+0.90%", "+0.90% to +0.90%", "3", "equal"]
-    assert split24[3:] == ["-2.00%", "-2.00% to -2.00%", "3", "better"]
+    assert float32 == ["float32", "8.00", "2.0200 ± 0.0200", "", "", "3"]
+    assert split[3:] == ["+1.00% ± 2.48%", "+0.00% to +2.00%", "3", "no"]  # t is 4.303 with 95% and 2 degrees of freedom
+    assert split24[3:] == ["-2.00% ± 1.24%", "-2.50% to -1.50%", "3", "better"]
     assert plain[2] == "diverged"
     assert table.verdict(1.0, 0.99) == "worse"
     one = table.TABLES["precision"](made(float32=[2.0], split=[2.2]))

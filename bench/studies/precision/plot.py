@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.studies.precision.modes import BASELINE, USUAL
-from bench.studies.precision.table import against, losses, modes_of, spread
+from bench.studies.precision.table import against, chance, losses, modes_of
 from fusedrms.tools.files import write
 
 COLORS = dict(zip(USUAL, ("black", *(f"C{n}" for n in range(len(USUAL) - 1))), strict=True))
@@ -16,15 +16,15 @@ COLORS = dict(zip(USUAL, ("black", *(f"C{n}" for n in range(len(USUAL) - 1))), s
 
 def _panels(results: dict, upper: Axes, lower: Axes) -> None:
     steps = results["evaluated"]
-    for mode in modes_of(results):
-        color = COLORS[mode]
+    for place, mode in enumerate(modes_of(results)):
+        color, aside = COLORS[mode], steps[-1] * (1 + 0.015 * place)
         upper.plot(steps, np.mean(list(losses(results, mode).values()), axis=0), color=color)
         shares = against(results, mode)
         if mode != BASELINE and len(shares):
             lower.plot(steps, shares.mean(0), color=color)
-            lower.plot([steps[-1]] * len(shares), shares[:, -1], ".", color=color)
-    if (band := spread(results)) is not None:
-        lower.fill_between(steps, -band, band, color="gray", alpha=0.25, linewidth=0)
+            lower.plot([aside] * len(shares), shares[:, -1], ".", color=color)
+            if (band := chance(shares)) is not None:
+                lower.errorbar(aside, shares[:, -1].mean(), band[-1], color=color, capsize=3)
     seeds = len({run["seed"] for run in results["runs"]})
     upper.set(yscale="log", title=f"{results['title']}, seeds: {seeds}")
     upper.yaxis.set_major_formatter("{x:g}")
@@ -44,7 +44,7 @@ def plot(every: list[dict], path: pathlib.Path) -> None:
     columns[0][1].set(ylabel="% above float32 of the same seed")
     found = [mode for mode in USUAL if any(mode in modes_of(results) for results in every)]
     handles = [columns[0][0].plot([], [], color=COLORS[mode], label=mode)[0] for mode in found]
-    figure.suptitle("Mean of the seeds; dots: each at the end; gray: the spread (standard deviation) of float32's losses", fontsize=11)
+    figure.suptitle("Mean of the seeds; beside the end: each (dots), and 95% confidence of the mean (bars)", fontsize=11)
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110, metadata={"Software": None})  # else it changes with matplotlib's version

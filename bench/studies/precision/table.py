@@ -7,7 +7,7 @@ import numpy as np
 from bench.common.text import table
 from bench.studies.precision.modes import BASELINE, MODES
 
-HEADER = "mode", "bytes a parameter", "held-out loss", "against float32", "least to most", "seeds", "beyond float32's spread"
+HEADER = "mode", "bytes a parameter", "held-out loss", "against float32", "least to most", "seeds", "beyond chance"
 
 
 def modes_of(results: dict) -> list[str]:
@@ -28,39 +28,45 @@ def against(results: dict, mode: str) -> np.ndarray:
 
 
 FEWEST = 3  # seeds whose spread says anything
+CONFIDENCE = 0.95
 
 
-def spread(results: dict) -> np.ndarray | None:
-    """The standard deviation of float32's loss over seeds at each evaluation, in percent of its mean; None of fewer than FEWEST."""
-    base = np.array(list(losses(results, BASELINE).values()))
-    return 100 * base.std(0, ddof=1) / base.mean(0) if len(base) >= FEWEST else None
+def chance(shares: np.ndarray) -> np.ndarray | None:
+    """How far from 0 the mean of so many seeds' differences may be by chance alone, at each evaluation; None of fewer than FEWEST.
+
+    Half of the interval that Student's t gives with CONFIDENCE.
+    """
+    from scipy.stats import t  # of the extra `study`; documents' other tables need none
+
+    n = len(shares)
+    return t.ppf((1 + CONFIDENCE) / 2, n - 1) * shares.std(0, ddof=1) / n**0.5 if n >= FEWEST else None
 
 
 def verdict(percent: float, band: float | None) -> str:
-    """A mode is as good as float32 if the mean of its differences, seed by seed, is within the spread of float32's own losses."""
-    if band is None or np.isnan(percent):
+    """Whether the mean of a mode's differences from float32, seed by seed, is more than chance."""
+    if band is None:
         return ""
-    return "equal" if abs(percent) <= band else "worse" if percent > 0 else "better"
+    return "no" if abs(percent) <= band else "worse" if percent > 0 else "better"
 
 
-def _line(results: dict, mode: str, band: float | None) -> list[str]:
+def _line(results: dict, mode: str) -> list[str]:
     last = np.array([each[-1] for each in losses(results, mode).values()])
     bytes_ = next(run["bytes"] for run in results["runs"] if run["mode"] == mode)
     loss = "diverged" if np.isnan(last).any() else f"{last.mean():.4f}" + (f" ± {last.std(ddof=1):.4f}" if len(last) > 1 else "")
     line = [mode, f"{bytes_:.2f}", loss]
     shares = against(results, mode)[:, -1]
     if mode == BASELINE:
-        return [*line, "", "", str(len(last)), "" if band is None else f"± {band:.2f}%"]
+        return [*line, "", "", str(len(last)), ""]
     if not len(shares) or np.isnan(shares).any():
         return [*line, "", "", str(len(last)), ""]
     bounds = f"{shares.min():+.2f}% to {shares.max():+.2f}%" if len(shares) > 1 else ""
-    return [*line, f"{shares.mean():+.2f}%", bounds, str(len(last)), verdict(shares.mean(), band)]
+    band = chance(shares)
+    difference = f"{shares.mean():+.2f}%" + ("" if band is None else f" ± {band:.2f}%")
+    return [*line, difference, bounds, str(len(last)), verdict(shares.mean(), band)]
 
 
 def _precision(results: dict) -> list[str]:
-    found = spread(results)
-    band = None if found is None else found[-1]
-    return table(HEADER, [_line(results, mode, band) for mode in modes_of(results)])
+    return table(HEADER, [_line(results, mode) for mode in modes_of(results)])
 
 
 TABLES: dict[str, Callable[[dict], list[str]]] = {"precision": _precision}
