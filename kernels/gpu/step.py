@@ -141,7 +141,7 @@ def update_blocks(
 ):
     """Whole blocks, from element `first` on; returns the first element that is in none.
 
-    INDEXED: every address is computed from `first`, in fewer instructions and registers where rows are many and narrow.
+    INDEXED: every address is computed from `first`, which takes fewer instructions and registers of many rows.
     """
     while first < end:  # not range(first, end): Triton 3.6's interpreter fails on it with NumPy 2.4
         update_block(chunk, numbers, first, None, FORMATS, BLOCK, PER_THREAD, LEVELS, RULE, FLAGS)
@@ -167,7 +167,7 @@ def update_chunk(
     """Elements below `limit`; row, unscale: what numbers were made of."""
     unmasked = limit // BLOCK * BLOCK
     first = tl.full((), 0, tl.uint32)
-    INDEXED: tl.constexpr = NEUTRAL is not None
+    INDEXED: tl.constexpr = NEUTRAL is not None  # both are where there are codes
     if NEUTRAL is not None:
         plain = tl.where(is_neutral(row, NEUTRAL) & (unscale == 1.0), unmasked, 0)
         one = tl.full((), 1.0, numbers.norm.dtype)
