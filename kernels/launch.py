@@ -51,11 +51,12 @@ def gpu_config(storage: Storage) -> GPUConfig:
     if storage.quantized:  # takes longer to compute than to move
         # Eight elements a thread share its addresses, and find their scale by one step less. Wider rows would go through shared memory, and
         # more states would take more than 64 registers, with which a scheduler holds eight warps. Eight rows and more, and codes in words,
-        # come down to 64 without spills; where compilers take fewer by themselves, a limit makes them take 64, and spill.
+        # come down to 64 without spills, statistics and whole offsets with few; where compilers take fewer by themselves, a limit makes
+        # them take 64, and spill.
         n, n_rows = len(storage.quantized), sum(map(len, storage.dtypes))
         vectors = 2 if n == 1 and all(ITEMSIZE[row] <= 2 for row in storage.streams) else 1
-        words = not WORDS.keys().isdisjoint(storage.streams)
-        registers = 64 if n_rows > 7 or (words and n * vectors > 1) else 0
+        more = storage.measured or storage.straddles or not WORDS.keys().isdisjoint(storage.streams)
+        registers = 64 if n_rows > 7 or (more and n * vectors > 1) else 0
         return GPUConfig(QUANTIZED_CHUNK, QUANTIZED_THREADS, vectors, 0, registers)
     return GPUConfig(CHUNK, THREADS, 1, 0, 0)
 

@@ -1,4 +1,9 @@
-"""Triton before 3.7, in one thing that it does otherwise: what a jit function returns is a tensor there, even a constant."""
+"""Triton before 3.7, in one thing that it does otherwise: what a jit function returns is a tensor there, even a constant.
+
+And what our constexpr functions, which return constants to every Triton, may read.
+"""
+
+import inspect
 
 import pytest
 import triton
@@ -17,6 +22,7 @@ if lang.interpreted():
 if not hasattr(CodeGenerator, "decide_return_type"):
     pytest.skip("this Triton is as old, or is not known", allow_module_level=True)
 
+from fusedrms.kernels.gpu import memory
 from fusedrms.kernels.gpu.step import step_kernel
 
 SAMPLE = ("float32", "bfloat16+split+8bit", "bfloat16+split24+4bit")
@@ -51,6 +57,15 @@ def older(monkeypatch):
 def test_step(mode):
     storage, target = variant("rmsprop_centered_momentum", f"{mode}+stats+caution+ema").storage, target_of("sm_90")
     build(step_kernel, step_constants("rmsprop_centered_momentum", storage, True, target), target, storage.compute)
+
+
+def test_cache_keys_know_what_is_read():
+    """Of what a constexpr function reads, Triton's keys hold functions and constexprs; a table that had changed would leave old code."""
+    functions = [each for each in vars(memory).values() if isinstance(each, triton.runtime.jit.ConstexprFunction)]
+    assert len(functions) == 3
+    for function in functions:
+        names = inspect.getclosurevars(function.fn).globals
+        assert all(isinstance(value, triton.language.constexpr | triton.runtime.jit.JITCallable) for value in names.values()), names
 
 
 @triton.jit

@@ -10,7 +10,9 @@ import torch
 
 from cases import F32, MODES
 from fusedrms import FusedRMSProp
+from fusedrms.engine.state.quantized import dequantize, quantize
 from fusedrms.kernels.quant import GROUP
+from fusedrms.kernels.storage import TOP
 from mode_tools import RULES, made
 from tools import parameter, random_grads, set_grad, step_and_check
 
@@ -112,6 +114,17 @@ def test_beside_an_infinite_gradient_nothing_moves(rule, state_dtype):
         optimizer.step()
     assert param[3].isnan()
     assert torch.equal(param[others], before[others])
+
+
+@pytest.mark.parametrize("code", TOP)
+def test_quantize_beside_infinity(code):
+    """As the kernels do: every code is the largest, so that none stands for NaN."""
+    values = torch.zeros(3 * GROUP)
+    values[5], values[6] = 2.0, torch.inf
+    codes, scales = quantize(values, code)
+    found = dequantize(codes, scales, code, values)
+    assert found[:GROUP].isposinf().all()
+    assert not found[GROUP:].any()
 
 
 @lean

@@ -23,7 +23,8 @@ from ..rounding import (
 
 GROUP, PER_WORD, LEAST_SCALE = map(tl.constexpr, (quant.GROUP, quant.PER_WORD, quant.LEAST_SCALE))
 PLAIN, MASTER, SPLIT, QUANTIZED = map(tl.constexpr, (storage.PLAIN, storage.MASTER, storage.SPLIT, storage.QUANTIZED))
-LARGEST = {storage.WORDS.get(codes, codes): top for codes, top in storage.TOP.items()}  # by the dtype that is read and written
+# The largest codes, by the dtype that is read and written; a constexpr, for Triton's cache keys hold no other globals.
+LARGEST = tl.constexpr({storage.WORDS.get(codes, codes): float(top) for codes, top in storage.TOP.items()})
 
 
 @jit
@@ -47,7 +48,7 @@ def is_signed(ptr):
 @triton.constexpr_function
 def top_of(ptr):
     """The largest code."""
-    return float(LARGEST[str(ptr.dtype.element_ty)])
+    return LARGEST.value[str(ptr.dtype.element_ty)]
 
 
 @jit

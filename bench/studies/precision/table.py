@@ -42,10 +42,8 @@ def chance(shares: np.ndarray) -> np.ndarray | None:
     return t.ppf((1 + CONFIDENCE) / 2, n - 1) * shares.std(0, ddof=1) / n**0.5 if n >= FEWEST else None
 
 
-def verdict(percent: float, band: float | None) -> str:
+def verdict(percent: float, band: float) -> str:
     """Whether the mean of a mode's differences from float32, seed by seed, is more than chance."""
-    if band is None:
-        return ""
     return "no" if abs(percent) <= band else "worse" if percent > 0 else "better"
 
 
@@ -60,9 +58,10 @@ def _line(results: dict, mode: str) -> list[str]:
     if not len(shares) or np.isnan(shares).any():
         return [*line, "", "", str(len(last)), ""]
     bounds = f"{shares.min():+.2f}% to {shares.max():+.2f}%" if len(shares) > 1 else ""
-    band = chance(shares)
-    difference = f"{shares.mean():+.2f}%" + ("" if band is None else f" ± {band:.2f}%")
-    return [*line, difference, bounds, str(len(last)), verdict(shares.mean(), band)]
+    percent, band = float(shares.mean()), chance(shares)
+    if band is None:
+        return [*line, f"{percent:+.2f}%", bounds, str(len(last)), ""]
+    return [*line, f"{percent:+.2f}% ± {band:.2f}%", bounds, str(len(last)), verdict(percent, float(band))]
 
 
 def _precision(results: dict) -> list[str]:

@@ -88,8 +88,9 @@ def quantize(values: Tensor, code: str) -> tuple[Tensor, Tensor]:
     """
     x, top = flat(values), TOP[code]
     scale = pad(x.abs(), (0, -x.numel() % GROUP)).view(-1, GROUP).amax(1).clamp(LEAST)
-    level = (x.abs() / scale.repeat_interleave(GROUP)[: x.numel()]).sqrt().mul(top).round().nan_to_num(top)
-    level = level.maximum((x != 0).float()) if code in ("uint8", "uint4") else level.copysign(x)
+    shared = scale.repeat_interleave(GROUP)[: x.numel()]
+    level = (x.abs() / shared).sqrt().mul(top).round().nan_to_num(top).masked_fill(shared.isinf(), top)  # 0 times infinity is a NaN
+    level = level.maximum((x != 0).float()) if code in ("uint8", "uint4") else torch.where(x < 0, -level, level)
     if code in ("uint4", "int4"):
         return pack(level), scale
     codes = dense_like(values, dtype=getattr(torch, code))
