@@ -26,10 +26,9 @@ from fusedrms.kernels.gpu.step import step_kernel
 
 THIS_TRITON = triton.__version__.startswith("3.7.")  # other versions' code is a little longer or shorter
 NAMES = ("A100 80GB SXM", "H100 SXM", "H200", "B200", "MI300X")
-# where arithmetic takes longer than memory, and the instructions a parameter that it may not exceed on each of NAMES, by a tenth with other
-# Tritons from 3.5 to 3.9; None: memory does. Codes of two states and more are decoded and encoded at 25 to 30 instructions each, for 1 or 2
-# bytes that memory moves; a B200 moves a byte in the time of 5 instructions (H100: 10, H200: 7), so there the leanest modes of one state
-# are here too.
+# where arithmetic takes longer than memory, and the instructions a parameter that it may not exceed on each of NAMES; None: memory does.
+# Codes of two states and more are decoded and encoded at 25 to 30 instructions each, for 1 or 2 bytes that memory moves; a B200 moves a
+# byte in the time of 5 instructions (H100: 10, H200: 7), so there the leanest modes of one state are here too.
 ARITHMETIC = {
     ("rmsprop_centered", "float32+4bit"): (None, None, None, 78, None),
     ("rmsprop_centered_momentum", "float32+4bit"): (None, None, None, 104, None),
@@ -63,7 +62,7 @@ SPILLS = {
     ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit", "gfx942"): 9,
     ("rmsprop", "bfloat16+split24+4bit", "sm_80"): 8,
 }
-# what other Tritons from 3.5 to 3.9 make of a few kernels: spills as above, and registers
+# what other Tritons from 3.5 to 3.9 make of a few kernels: spills and instructions as above, and registers
 SPILLS_ELSEWHERE = {
     ("rmsprop", "bfloat16+stochastic+4bit", "sm_100"): 8,
     ("rmsprop", "bfloat16+split24+4bit", "sm_90"): 8,
@@ -75,6 +74,7 @@ SPILLS_ELSEWHERE = {
     ("rmsprop_centered_momentum", "bfloat16+master+8bit", "gfx942"): 8,
     ("rmsprop_momentum", "bfloat16+master+8bit", "gfx942"): 2,
 }
+ARITHMETIC_ELSEWHERE = {("rmsprop", "bfloat16+split24+4bit", "sm_100"): 57}
 REGISTERS_ELSEWHERE = {("rmsprop_momentum", "bfloat16+split+8bit", "sm_80"): 123}
 # bytes a parameter and, on sm_90, instructions a parameter that rmsprop may not exceed where a mode exists for its small traffic
 PROMISED = {
@@ -114,7 +114,7 @@ def registers(rule, storage, target, aligned=True):
     """
     more = 0 if THIS_TRITON else 16
     if storage.quantized:
-        return more + (112 if target == "gfx942" else 64 if aligned else 72)
+        return more + (96 if target == "gfx942" else 64 if aligned else 72)
     many = len(storage.streams) > 10 or storage.compute == "float64"  # addresses, or values, of two registers each
     return more + (80 if many or not aligned or target == "gfx942" else 72)
 
@@ -152,7 +152,7 @@ def test_step(rule, mode, target):
                 f"{instructions} instructions; {gpu.name} has time for {found.issuable}: make it fewer, or add it to ARITHMETIC"
             )
         else:
-            assert instructions <= most * (1 if THIS_TRITON else 1.1)
+            assert instructions <= (most if THIS_TRITON else ARITHMETIC_ELSEWHERE.get((rule, mode, target), most))
             near = instructions > 0.95 * found.issuable  # with another Triton it may be beyond
             assert found.by == "arithmetic" or near or not THIS_TRITON, f"{gpu.name} has time for {instructions}: take it out of ARITHMETIC"
     if rule == "rmsprop" and target == "sm_90" and mode in PROMISED:
