@@ -9,9 +9,9 @@ from torch.optim.optimizer import ParamsT
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, is_live, is_positive, number
 from .engine.options.naming import check_keywords
-from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision, with_average
-from .engine.options.skip_above import skip_above
-from .kernels.rules import RMSPropArgs
+from .engine.options.recipe import Recipe, recipe_of
+from .kernels.rule import RULES
+from .kernels.rules import RMSPropNumbers
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0), "floor": (0.0, 1.0)}  # how often inside of the root and outside
 NORM_ON = ("gradient", "update")
@@ -143,6 +143,8 @@ class FusedRMSProp(FusedOptimizer):
     where torch makes NaN. :mod:`fusedrms.presets` has the options of other systems.
     """
 
+    kinds = RULES["rmsprop_centered_momentum"].states
+
     def __init__(
         self,
         params: ParamsT,
@@ -211,40 +213,29 @@ class FusedRMSProp(FusedOptimizer):
             raise ValueError(f"Invalid alpha value: {group['alpha']}; it must be a finite number from 0 to 1, above which averages diverge")
 
     def recipe(self, group: dict) -> Recipe:
-        states = {"square_avg": number(group, "initial_square_avg")}
+        alpha, eps, momentum = (number(group, option) for option in ("alpha", "eps", "momentum"))
         rule = "rmsprop"
-        if group["centered"]:
-            states["grad_avg"] = 0.0
-            rule += "_centered"
-        momentum = number(group, "momentum")
-        if is_positive(momentum):
-            states["momentum_buffer"] = 0.0
-            rule += "_momentum"
-        alpha, eps = number(group, "alpha"), number(group, "eps")
+        rule += "_centered" if group["centered"] else ""
+        rule += "_momentum" if is_positive(momentum) else ""
         rule += "_floor" if group["eps_placement"] == "floor" else ""
         inside, outside = EPS[group["eps_placement"]]
-        return Recipe(
-            rule=rule,
-            states=with_average(group, states),
-            norm_over=norm_over(group),
-            common=common(group, on_update=group["clip_norm_on"] == "update"),
-            args=RMSPropArgs(
-                alpha=alpha,
-                one_minus_alpha=1 - alpha,
-                eps_inside=inside * eps,
-                eps_outside=outside * eps,
-                momentum=momentum,
-                lr_in_momentum=float(group["lr_in_momentum"]),
-                nesterov=float(group["nesterov"]),
-            ),
-            bias_decay=alpha if group["bias_correction"] else None,
-            cautious=bool(group["caution"]),
-            ema_warmup=bool(group["ema_warmup"]),
-            stats=int(group["stats"]),
-            precision=precision(group),
-            skip_nonfinite=group["skip_nonfinite"],
-            model_parallel=model_parallel(group),
-            skip_above=skip_above(group),
+        numbers = RMSPropNumbers(
+            alpha=alpha,
+            one_minus_alpha=1 - alpha,
+            eps_inside=inside * eps,
+            eps_outside=outside * eps,
+            momentum=momentum,
+            lr_in_momentum=float(group["lr_in_momentum"]),
+            nesterov=float(group["nesterov"]),
+            correction=1.0,
+        )
+        return recipe_of(
+            group,
+            rule,
+            numbers,
+            self.kinds,
+            starts=dict(square_avg=number(group, "initial_square_avg")),
+            at_step=(lambda steps: dict(correction=1 / (1 - alpha**steps))) if group["bias_correction"] else None,
         )
 
 

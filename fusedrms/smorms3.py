@@ -8,9 +8,9 @@ from torch.optim.optimizer import ParamsT
 
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, number
-from .engine.options.recipe import Recipe, common, model_parallel, norm_over, precision, with_average
-from .engine.options.skip_above import skip_above
-from .kernels.rules import SMORMS3Args
+from .engine.options.recipe import Recipe, recipe_of
+from .kernels.rule import RULES
+from .kernels.rules import SMORMS3Numbers
 
 
 class FusedSMORMS3(FusedOptimizer):
@@ -46,6 +46,8 @@ class FusedSMORMS3(FusedOptimizer):
     Source: Funk, "RMSprop loses to SMORMS3" (2015); as PuzzleLib and Chainer compute it. A gradient whose square is infinite
     makes no step, where m²/(v + eps) would be NaN.
     """
+
+    kinds = RULES["smorms3"].states
 
     def __init__(
         self,
@@ -85,17 +87,4 @@ class FusedSMORMS3(FusedOptimizer):
         check_at_least_zero(group, eps="epsilon value")
 
     def recipe(self, group: dict) -> Recipe:
-        states = dict(square_avg=0.0, grad_avg=0.0, mem=1.0)
-        return Recipe(
-            rule="smorms3",
-            states=with_average(group, states),
-            norm_over=norm_over(group),
-            common=common(group),
-            args=SMORMS3Args(eps=number(group, "eps")),
-            ema_warmup=bool(group["ema_warmup"]),
-            stats=int(group["stats"]),
-            precision=precision(group),
-            skip_nonfinite=group["skip_nonfinite"],
-            model_parallel=model_parallel(group),
-            skip_above=skip_above(group),
-        )
+        return recipe_of(group, "smorms3", SMORMS3Numbers(eps=number(group, "eps")), self.kinds)

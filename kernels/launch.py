@@ -14,6 +14,7 @@ from .cpu import step as cpu_step
 from .cpu import threads as cpu_threads
 from .kernel import OPTIONS, Kernel
 from .quant import GROUP
+from .rule import RULES
 from .storage import ITEMSIZE, WORDS, Storage
 from .tables import AgreementTables, NormTables, Tables
 
@@ -118,9 +119,9 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
     """
     limit = dict(maxnreg=config.registers) if config.registers and warp_size == 32 else {}
     return dict(
-        RULE=getattr(rules, rule),
+        RULE=RULES[rule].function,
         N_COMMON=len(rules.Common._fields),
-        N_ARGS=len(rules.ARGS[rule]._fields),
+        N_ARGS=len(RULES[rule].numbers),
         NEUTRAL=rules.neutral(rule) if storage.quantized else None,  # elsewhere memory takes longer than all arithmetic
         FORMATS=storage.formats,
         ROWS=tuple(itertools.accumulate(map(len, storage.dtypes[:-1]), initial=0)),
@@ -177,7 +178,7 @@ def prepare(rule: str, storage: Storage, aligned: bool, tables: Tables, config: 
     """What updates every tensor of a bucket: one launch, on the tables' device and its current stream.
 
     Args:
-        rule: a function of rules.py.
+        rule: the name of a rule.
         storage: what the rows of addresses point at.
         aligned: every address is a multiple of 16 bytes.
         tables: NumPy arrays for the Numba driver, tensors for the Triton one; their contents may change between launches.

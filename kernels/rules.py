@@ -1,8 +1,8 @@
 """The update rules: registers in, registers out.
 
-A rule is `(grad, state, lr, correction, args) -> (update, state)` on values of the compute type (float32; float64 for float64
-parameters): `state` and `args` are tuples, `update` is what the parameter loses; a rule begins by naming their values. Triton compiles
-it for GPUs, Numba the same source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu/language.py` has of `tl`.
+A rule is `(grad, param, state, lr, n) -> (update, state)` on values of the compute type (float32; float64 for float64 parameters):
+`state` and `n`, its numbers, are tuples, `update` is what the parameter loses; a rule begins by naming their values. Triton compiles it
+for GPUs, Numba the same source for CPUs, so it may use arithmetic, tuples, calls of other rules, and what `cpu/language.py` has of `tl`.
 An option that only changes arithmetic is a number here, with a neutral value.
 """
 
@@ -10,6 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from .lang import at_least, clip, jit, normal, quotient, reciprocal, rounded_quotient, tl
+from .rule import RULES, State, declared
 
 INFINITY = tl.constexpr(math.inf)
 
@@ -21,7 +22,6 @@ class Common(NamedTuple):
     grad_scale: Any  # 1, or -1 to ascend, times rescale_grad
     ema_weight: Any  # of the parameter in its own average; read only where there is one
     weight_decay: Any  # coupled
-    correction: Any  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
     clip_grad: Any
     clip_normed: Any  # clips what the norm is taken of: as clip_grad, or not at all
     clip_grad_norm: Any
@@ -31,11 +31,10 @@ class Common(NamedTuple):
     clip_weights: Any
 
 
-# The value of each that changes nothing, and of a rule's own numbers too; the others have none.
+# The value of each that changes nothing; the others have none.
 NEUTRAL = dict(
     grad_scale=1.0,
     weight_decay=0.0,
-    correction=1.0,
     clip_grad=math.inf,
     clip_normed=math.inf,
     clip_grad_norm=math.inf,
@@ -43,13 +42,10 @@ NEUTRAL = dict(
     decoupled_weight_decay=0.0,
     clip_update_norm=math.inf,
     clip_weights=math.inf,
-    eps_inside=0.0,
-    lr_in_momentum=0.0,
-    nesterov=0.0,
 )
 
 
-class RMSPropArgs(NamedTuple):
+class RMSPropNumbers(NamedTuple):
     """The numbers of the RMSProp family: the columns after Common."""
 
     alpha: Any
@@ -59,10 +55,18 @@ class RMSPropArgs(NamedTuple):
     momentum: Any
     lr_in_momentum: Any  # not 0 if the buffer holds updates that lr is in
     nesterov: Any
+    correction: Any  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
 
 
-class SMORMS3Args(NamedTuple):
+class SMORMS3Numbers(NamedTuple):
     eps: Any
+
+
+# What rules remember, and what of their numbers changes nothing.
+SQUARE_AVG = dict(square_avg=State(nonnegative=True))
+CENTERED = dict(square_avg=State(nonnegative=True, mean="grad_avg"), grad_avg=State())
+MOMENTUM_BUFFER = dict(momentum_buffer=State())
+OFF = dict(eps_inside=0.0, lr_in_momentum=0.0, nesterov=0.0, correction=1.0)
 
 
 @jit
@@ -102,86 +106,95 @@ def floored(root, eps):
 
 
 @jit
-def divided(grad, state, lr, correction, args, DENOMINATOR: tl.constexpr):
+def divided(grad, state, lr, n, DENOMINATOR: tl.constexpr):
     """Tieleman and Hinton 2012; epsilon inside of the square root, and what the denominator makes of the root and epsilon."""
     (square_avg,) = state
-    args = RMSPropArgs(*args)
-    square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
-    root = tl.sqrt(tl.fma(square_avg, correction, inside(args.eps_inside)))
-    return quotient(lr * grad, DENOMINATOR(root, args.eps_outside)), (square_avg,)
+    n = RMSPropNumbers(*n)
+    square_avg = ema_of_square(square_avg, grad, n.alpha, n.one_minus_alpha)
+    root = tl.sqrt(tl.fma(square_avg, n.correction, inside(n.eps_inside)))
+    return quotient(lr * grad, DENOMINATOR(root, n.eps_outside)), (square_avg,)
 
 
 @jit
-def divided_centered(grad, state, lr, correction, args, DENOMINATOR: tl.constexpr):
+def divided_centered(grad, state, lr, n, DENOMINATOR: tl.constexpr):
     """Graves 2013: the second moment about the mean."""
     square_avg, grad_avg = state
-    args = RMSPropArgs(*args)
-    square_avg = ema_of_square(square_avg, grad, args.alpha, args.one_minus_alpha)
-    grad_avg = ema(grad_avg, grad, args.alpha, args.one_minus_alpha)
-    variance = variance_of(square_avg * correction, grad_avg * correction)
-    root = tl.sqrt(variance + inside(args.eps_inside))
-    return quotient(lr * grad, DENOMINATOR(root, args.eps_outside)), (square_avg, grad_avg)
+    n = RMSPropNumbers(*n)
+    square_avg = ema_of_square(square_avg, grad, n.alpha, n.one_minus_alpha)
+    grad_avg = ema(grad_avg, grad, n.alpha, n.one_minus_alpha)
+    variance = variance_of(square_avg * n.correction, grad_avg * n.correction)
+    root = tl.sqrt(variance + inside(n.eps_inside))
+    return quotient(lr * grad, DENOMINATOR(root, n.eps_outside)), (square_avg, grad_avg)
 
 
 @jit
-def with_momentum(momentum_buffer, grad, state, lr, correction, args, RULE: tl.constexpr):
+def with_momentum(momentum_buffer, grad, param, state, lr, n, RULE: tl.constexpr):
     """The learning rate inside of the buffer or outside; Nesterov's step looks one update ahead, as optax has it."""
-    args = RMSPropArgs(*args)
-    lr_inside = tl.where(args.lr_in_momentum == 0.0, 1.0, lr)
-    lr_outside = tl.where(args.lr_in_momentum == 0.0, lr, 1.0)
-    update, state = RULE(grad, state, lr_inside, correction, args)
-    momentum_buffer = tl.fma(momentum_buffer, args.momentum, update)
-    ahead = tl.where(args.nesterov == 0.0, momentum_buffer, tl.fma(momentum_buffer, args.momentum, update))
+    n = RMSPropNumbers(*n)
+    lr_inside = tl.where(n.lr_in_momentum == 0.0, 1.0, lr)
+    lr_outside = tl.where(n.lr_in_momentum == 0.0, lr, 1.0)
+    update, state = RULE(grad, param, state, lr_inside, n)
+    momentum_buffer = tl.fma(momentum_buffer, n.momentum, update)
+    ahead = tl.where(n.nesterov == 0.0, momentum_buffer, tl.fma(momentum_buffer, n.momentum, update))
     return lr_outside * ahead, state + (momentum_buffer,)
 
 
+@declared(SQUARE_AVG, RMSPropNumbers, OFF)
 @jit
-def rmsprop(grad, state, lr, correction, args):
-    return divided(grad, state, lr, correction, args, plus)
+def rmsprop(grad, param, state, lr, n):
+    return divided(grad, state, lr, n, plus)
 
 
+@declared(CENTERED, RMSPropNumbers, OFF)
 @jit
-def rmsprop_centered(grad, state, lr, correction, args):
-    return divided_centered(grad, state, lr, correction, args, plus)
+def rmsprop_centered(grad, param, state, lr, n):
+    return divided_centered(grad, state, lr, n, plus)
 
 
+@declared(SQUARE_AVG | MOMENTUM_BUFFER, RMSPropNumbers, OFF)
 @jit
-def rmsprop_momentum(grad, state, lr, correction, args):
-    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop)
+def rmsprop_momentum(grad, param, state, lr, n):
+    return with_momentum(state[-1], grad, param, state[:-1], lr, n, rmsprop)
 
 
+@declared(CENTERED | MOMENTUM_BUFFER, RMSPropNumbers, OFF)
 @jit
-def rmsprop_centered_momentum(grad, state, lr, correction, args):
-    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop_centered)
+def rmsprop_centered_momentum(grad, param, state, lr, n):
+    return with_momentum(state[-1], grad, param, state[:-1], lr, n, rmsprop_centered)
 
 
 # The same where the root has a least value. As a number beside eps_outside it would cost all others an instruction or more a parameter.
+@declared(SQUARE_AVG, RMSPropNumbers, OFF)
 @jit
-def rmsprop_floor(grad, state, lr, correction, args):
-    return divided(grad, state, lr, correction, args, floored)
+def rmsprop_floor(grad, param, state, lr, n):
+    return divided(grad, state, lr, n, floored)
 
 
+@declared(CENTERED, RMSPropNumbers, OFF)
 @jit
-def rmsprop_centered_floor(grad, state, lr, correction, args):
-    return divided_centered(grad, state, lr, correction, args, floored)
+def rmsprop_centered_floor(grad, param, state, lr, n):
+    return divided_centered(grad, state, lr, n, floored)
 
 
+@declared(SQUARE_AVG | MOMENTUM_BUFFER, RMSPropNumbers, OFF)
 @jit
-def rmsprop_momentum_floor(grad, state, lr, correction, args):
-    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop_floor)
+def rmsprop_momentum_floor(grad, param, state, lr, n):
+    return with_momentum(state[-1], grad, param, state[:-1], lr, n, rmsprop_floor)
 
 
+@declared(CENTERED | MOMENTUM_BUFFER, RMSPropNumbers, OFF)
 @jit
-def rmsprop_centered_momentum_floor(grad, state, lr, correction, args):
-    return with_momentum(state[-1], grad, state[:-1], lr, correction, args, rmsprop_centered_floor)
+def rmsprop_centered_momentum_floor(grad, param, state, lr, n):
+    return with_momentum(state[-1], grad, param, state[:-1], lr, n, rmsprop_centered_floor)
 
 
+@declared(CENTERED | dict(mem=State(1.0, full_precision=True)), SMORMS3Numbers)
 @jit
-def smorms3(grad, state, lr, correction, args):
+def smorms3(grad, param, state, lr, n):
     """Funk 2015: a memory as long as the gradient's noise asks for, a rate as high as its signal allows."""
     square_avg, grad_avg, mem = state
-    args = SMORMS3Args(*args)
-    eps = normal(args.eps)
+    n = SMORMS3Numbers(*n)
+    eps = normal(n.eps)
     r = reciprocal(mem + 1.0)
     square_avg = ema_of_square(square_avg, grad, 1.0 - r, r)
     grad_avg = ema(grad_avg, grad, 1.0 - r, r)
@@ -190,28 +203,14 @@ def smorms3(grad, state, lr, correction, args):
     return update, (square_avg, grad_avg, tl.fma(mem, 1.0 - signal, 1.0))
 
 
-# What each rule takes as `args`.
-ARGS: dict[str, type] = {
-    "rmsprop": RMSPropArgs,
-    "rmsprop_momentum": RMSPropArgs,
-    "rmsprop_centered": RMSPropArgs,
-    "rmsprop_centered_momentum": RMSPropArgs,
-    "rmsprop_floor": RMSPropArgs,
-    "rmsprop_momentum_floor": RMSPropArgs,
-    "rmsprop_centered_floor": RMSPropArgs,
-    "rmsprop_centered_momentum_floor": RMSPropArgs,
-    "smorms3": SMORMS3Args,
-}
-
-
-def n_hyper(rule: str) -> int:
-    """Numbers in a row of hyperparameters."""
-    return len(Common._fields) + len(ARGS[rule]._fields)
+def columns(rule: str) -> dict[str, int]:
+    """Where in a row of hyperparameters each number is, by name."""
+    return {name: column for column, name in enumerate((*Common._fields, *RULES[rule].numbers))}
 
 
 def neutral(rule: str) -> tuple[float | None, ...]:
     """Of each number in a row of hyperparameters the value that changes nothing, or None."""
-    return tuple(map(NEUTRAL.get, Common._fields + ARGS[rule]._fields))
+    return *map(NEUTRAL.get, Common._fields), *map(RULES[rule].neutral.get, RULES[rule].numbers)
 
 
 @jit
@@ -258,7 +257,7 @@ def along(update, grad):
 def agrees(grad, param, state, grad_scale, norm, common, args, RULE: tl.constexpr):
     """Whether the update that apply() is to make has the sign of the gradient that the rule takes; arguments as there."""
     grad = entering(grad, param, grad_scale, norm, common)
-    update, _ = RULE(grad, state, rate(norm, common), common.correction, args)
+    update, _ = RULE(grad, param, state, rate(norm, common), args)
     return along(update, grad) > 0.0
 
 
@@ -270,7 +269,7 @@ def apply(grad, param, state, grad_scale, norm, boost, common, args, RULE: tl.co
     their gradients are multiplied by, where the others are left out (CAUTIOUS: Liang et al., arXiv:2411.16085).
     """
     grad = entering(grad, param, grad_scale, norm, common)
-    update, state = RULE(grad, state, rate(norm, common), common.correction, args)
+    update, state = RULE(grad, param, state, rate(norm, common), args)
     if CAUTIOUS:
         update = tl.where(along(update, grad) <= 0.0, 0.0, update * boost)  # a NaN stays one
     # not param * (1 - lr * decay): in float32 that factor rounds, to the same side at every step

@@ -7,7 +7,7 @@ import torch
 
 from fusedrms.engine.tables.chunks import chunks
 from fusedrms.kernels import lang, launch
-from fusedrms.kernels.rules import Common, RMSPropArgs
+from fusedrms.kernels.rules import Common, RMSPropNumbers
 from fusedrms.kernels.tables import Tables
 from fusedrms.tools.variants import variant
 
@@ -51,7 +51,7 @@ def tables(n_tensors: int, config: launch.GPUConfig) -> Tables:
         groups=i32,
         chunk_tensor=chunk_tensor,
         chunk_start=chunk_start,
-        hyper=torch.zeros(1, len(Common._fields + RMSPropArgs._fields)),
+        hyper=torch.zeros(1, len(Common._fields + RMSPropNumbers._fields)),
         norm_index=i32,
         random_key=torch.zeros(n_tensors, 3, dtype=torch.int32),
         shard_offset=zeros,

@@ -179,7 +179,7 @@ def test_beyond_32_bits(device):
         groups=np.zeros(1, np.int32),
         chunk_tensor=tensor[-1:],
         chunk_start=start[-1:],
-        hyper=np.array([recipe.common + recipe.args], np.float32),
+        hyper=np.array([(*recipe.common, *recipe.args)], np.float32),
         first_sum=-start[-1:] // launch.norm_chunk_size(),
         scalars=np.array([0.0, 1.0, 0.0]),
     )

@@ -276,7 +276,7 @@ def test_beyond_32_bits(device):
         groups=np.zeros(1, np.int32),
         chunk_tensor=tensor[-1:],
         chunk_start=start[-1:],
-        hyper=np.array([recipe.common + recipe.args], np.float32),
+        hyper=np.array([(*recipe.common, *recipe.args)], np.float32),
         norm_index=np.full(1, FIRST_NORM, np.int32),
         random_key=np.zeros((1, 3), np.int32),
         shard_offset=np.zeros(1, np.int64),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fusedrms.kernels import lang, launch
-from fusedrms.kernels.rules import Common, RMSPropArgs
+from fusedrms.kernels.rules import Common, RMSPropNumbers
 from fusedrms.tools.variants import MODES, RULES, variant
 from ptx.compare import differing, of_other_classes
 from ptx.launches import Launch
@@ -57,7 +57,7 @@ CONFIGS = [
 ]
 
 column = Common._fields.index  # of hyperparameters
-ARGS = {name: len(Common._fields) + n for n, name in enumerate(RMSPropArgs._fields)}  # likewise
+ARGS = {name: len(Common._fields) + n for n, name in enumerate(RMSPropNumbers._fields)}  # likewise
 
 
 def averages(made: Launch) -> set[str]:

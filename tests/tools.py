@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cases import code_error, compute_error, storage_error
 from fusedrms import FusedRMSProp, FusedSMORMS3, export_master
-from fusedrms.engine.state.full_precision import full_precision, is_variance
+from fusedrms.engine.state.full_precision import full_precision, variance_of
 from fusedrms.engine.state.quantized import code_of
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
@@ -117,7 +117,8 @@ def exact(tensor: Tensor) -> np.ndarray:
 
 def full_state(optimizer: torch.optim.Optimizer) -> dict:
     """parameter -> its state in full precision."""
-    return {param: full_precision(param, optimizer.state.get(param, {})) for group in optimizer.param_groups for param in group["params"]}
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    return {param: full_precision(optimizer.kinds, param, optimizer.state.get(param, {})) for param in params}
 
 
 def in_master(state: dict) -> bool:
@@ -135,7 +136,7 @@ def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.nda
     scale = torch.empty_like(param.detach(), dtype=torch.float64)
     in_memory = scale.as_strided((param.numel(),), (1,))
     in_memory.copy_(state[f"{key}_scale"].repeat_interleave(GROUP)[: param.numel()])
-    return code_error(value, exact(scale), TOP[code_of(key, state[key].dtype)])
+    return code_error(value, exact(scale), TOP[code_of(FusedRMSProp.kinds, key, state[key].dtype)])
 
 
 REFERENCES = {FusedRMSProp: rmsprop, FusedSMORMS3: smorms3}
@@ -171,7 +172,7 @@ def step_and_check(optimizer: torch.optim.Optimizer) -> None:
         kept = optimizer.state[param]
         for key, value in new.items():
             actual = states[param][key] if key != "param" else masters[param] if in_master(kept) else param
-            if key == "square_avg" and is_variance(kept):  # stored without grad_avg², which is stored by itself
+            if key == "square_avg" and variance_of(optimizer.kinds, kept):  # stored without grad_avg², which is stored by itself
                 mean, mean_error = new["grad_avg"], stored_error(kept, "grad_avg", param, new["grad_avg"])
                 bound = stored_error(kept, "square_avg", param, value - mean**2) + (2 * np.abs(mean) + mean_error) * mean_error
             else:

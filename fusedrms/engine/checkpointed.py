@@ -52,7 +52,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
         groups = self._mended()
         named = list(named_parameters(groups))
         check_owners([each.param for each in named], self.state)
-        begin_missing(named, self.state, cache(lambda g: self.recipe(groups[g]).states))
+        begin_missing(named, self.state, cache(lambda g: self.recipe(groups[g]).states), self.kinds)
         return super().state_dict()
 
     @torch.inference_mode(False)
@@ -91,14 +91,14 @@ class CheckpointedOptimizer(GroupedOptimizer):
 
     def _to_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         run, defaults = self._run, self._class_defaults(rule=True)
-        saved, copies = to_checkpoint(state_dict, self.param_groups, self.state, run.ties, defaults, run.accepted())
+        saved, copies = to_checkpoint(state_dict, self, run.ties, defaults, run.accepted())
         if run.backwards and (norm := run.backwards.following()) is not None:
             pack_norm(saved["param_groups"], float(norm))
         run.copies = Copies(copies, run.copies)
         return saved
 
     def _from_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        loadable = from_checkpoint(state_dict, self._mended(), self.defaults.keys(), self._source)
+        loadable = from_checkpoint(state_dict, self._mended(), self.defaults.keys(), self.kinds, self._source)
         if self._run.backwards:
             self._run.backwards.loaded = unpack_norm(state_dict["param_groups"])
         return loadable

@@ -3,13 +3,14 @@
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from ..kernels.rule import State
 from .checkpoints.carrier import MODEL_PARALLEL
 from .checkpoints.dcp import Group
 from .checkpoints.groups import mend, unpack_group
@@ -37,6 +38,7 @@ class GroupedOptimizer(Optimizer):
         arguments: all arguments of its __init__, by name.
     """
 
+    kinds: ClassVar[Mapping[str, State]]  # of the states that its rules have
     _source: Source | None = None  # the preset that has made it
     _seen: frozenset[str] = frozenset({"params", "param_names"})  # keys of groups that are no options, as _check_names has found
 

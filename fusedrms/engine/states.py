@@ -11,6 +11,7 @@ from .options.groups import NamedParameter
 from .options.recipe import Recipe
 from .sharded import as_dtensor, local, locals_of
 from .state.full_precision import full_precision
+from .state.precision import Kinds
 from .state.state_checks import check_state
 from .state.storage import beginning, counter, fit_in_place
 from .state.strides import state_like
@@ -30,10 +31,10 @@ def make_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe], stat
     """
     for group, name, param in named:
         check_precision(name, local(param), recipes[group].precision)
-        check_state(name, local(param), states.get(param, {}), recipes[group].states)
+        check_state(name, local(param), states.get(param, {}), recipes[group].states, recipes[group].kinds)
     for group, _, param in named:
         values = states[param]
-        fit_in_place(param, values, recipes[group].states, recipes[group].precision)
+        fit_in_place(param, values, recipes[group].states, recipes[group].precision, recipes[group].kinds)
         if not isinstance(step := values.get("step", 0.0), Tensor):
             values["step"] = counter(None, float(step))
 
@@ -45,13 +46,16 @@ def planned_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe]) -
     return states
 
 
-def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], initial_of: Callable[[int], dict[str, float | None]]) -> None:
+def begin_missing(
+    named: Sequence[NamedParameter], states: Mapping[Any, Any], initial_of: Callable[[int], dict[str, float | None]], kinds: Kinds
+) -> None:
     """Begin, where a parameter has made steps, the states that its group asks for since then, as the next step would.
 
     Args:
         named: all parameters.
         states: the optimizer's.
         initial_of: what the states of a parameter group start from, by its number.
+        kinds: as in Recipe.
     """
     for each in named:
         values = states.get(each.param)
@@ -59,5 +63,5 @@ def begin_missing(named: Sequence[NamedParameter], states: Mapping[Any, Any], in
             for key, first in initial_of(each.group).items():
                 if key not in values:  # nor, by setdefault, if another thread has begun it meanwhile, and stepped
                     param = local(each.param)
-                    first = beginning(param, full_precision(param, locals_of(values)), first) if first is None else first
+                    first = beginning(param, full_precision(kinds, param, locals_of(values)), first) if first is None else first
                     values.setdefault(key, as_dtensor(each.param, state_like(param, first)))

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from ..engine.tables import configs
 from ..kernels import caches, devices, lang, launch
-from ..kernels.rules import n_hyper
+from ..kernels.rules import columns
 from ..kernels.tables import dtype_of
 from .errors import UserError
 from .variants import LISTED, RULES, Variant, check, make, parse_mode, variant, words
@@ -132,7 +132,7 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
                 warm(step_kernel, launch.constants(*made), target, compute=storage.compute)
                 if storage.cautious:
                     warm(agreement_kernel, launch.agreement_constants(*made), target, compute=storage.compute)
-                squares = launch.squares_constants(storage.dtypes[0][0], aligned, n_hyper(rule))
+                squares = launch.squares_constants(storage.dtypes[0][0], aligned, len(columns(rule)))
                 warm(squares_kernel, squares, target, compute=storage.compute)
 
             yield f"{rule}, {mode}, {'aligned' if aligned else 'unaligned'}", run

@@ -107,8 +107,8 @@ def variant(rule: str, mode: str) -> Variant:
     (recipe,) = make(rule, mode, [param])._recipes()
     check_precision("params[0]", param, recipe.precision)
     # a whole Plan would compile the launch on this machine's CPU
-    tensors = fit(param, {}, recipe.states, recipe.precision)
-    storage = storage_of(param, param.grad, tensors, recipe.precision)._replace(cautious=recipe.cautious, measured=bool(recipe.stats))
+    tensors = fit(param, {}, recipe.states, recipe.precision, recipe.kinds)
+    storage = storage_of(param, param.grad, tensors, recipe)._replace(measured=bool(recipe.stats))
     return Variant(rule=rule, mode=mode, storage=storage)
 
 

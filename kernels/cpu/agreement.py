@@ -8,6 +8,7 @@ from numba.extending import overload
 
 from .. import quant, rules
 from ..caches import cached_njit
+from ..rule import RULES
 from ..storage import Storage
 from ..tables import UNSCALE, AgreementTables
 from .groups import scratch_of, unpack_group
@@ -27,7 +28,7 @@ def _agrees(variant, values, grad_scale, norm, common, args):
 
 @overload(_agrees)
 def _(variant, values, grad_scale, norm, common, args):
-    functions = rules.agrees, getattr(rules, variant.rule), quant.second_moment_of
+    functions = rules.agrees, RULES[variant.rule].function, quant.second_moment_of
     agrees, rule, second_moment_of = (compile_rule(function, variant.compute) for function in functions)
     end = len(values) - variant.storage.average
 

@@ -11,7 +11,8 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from .. import quant, rules
 from ..caches import cached_njit
 from ..quant import GROUP, LEAST_SCALE
-from ..rules import ARGS, NEUTRAL, Common
+from ..rule import RULES
+from ..rules import NEUTRAL, Common
 from ..storage import Storage
 from ..tables import SKIP, TYPES, UNSCALE, Tables, dtype_of
 from .groups import larger, pack_group, scratch_of, unpack_group
@@ -54,7 +55,7 @@ def args_of(variant, hyper, group):
 
 @overload(args_of)
 def _(variant, hyper, group):
-    n_args = len(ARGS[variant.rule]._fields)
+    n_args = len(RULES[variant.rule].numbers)
     return lambda variant, hyper, group: to_fixed_tuple(hyper[group, N_COMMON:], n_args)
 
 
@@ -85,7 +86,7 @@ def _(variant, common):
 
 @overload(_update)
 def _(variant, values, grad_scale, norm, boost, common, args):
-    functions = rules.apply, getattr(rules, variant.rule), quant.second_moment_of, rules.variance_of
+    functions = rules.apply, RULES[variant.rule].function, quant.second_moment_of, rules.variance_of
     apply, rule, second_moment_of, variance_of = (compile_rule(function, variant.compute) for function in functions)
     cautious = variant.storage.cautious
 

@@ -28,10 +28,8 @@ def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float,
         variance: state 0 is kept as the variance about state 1.
         average: the last state is the parameter's average.
     """
-    lr, grad_scale, ema_weight, weight_decay, correction, clip_grad, _, clip_norm, clip_decayed, decoupled, clip_update, clip_weights = row[
-        :12
-    ]
-    args, tiny = row[12:], float(np.finfo(unit.compute).tiny)
+    lr, grad_scale, ema_weight, weight_decay, clip_grad, _, clip_norm, clip_decayed, decoupled, clip_update, clip_weights = row[:11]
+    args, tiny = row[11:], float(np.finfo(unit.compute).tiny)
     *state, param_ema = state if average else (*state, None)
     grad = (grad * (Interval(unit, grad_scale) * unscale)).clipped(clip_grad, infinite=True) * scale_to(unit, norm, clip_norm)
     if weight_decay:
@@ -51,7 +49,7 @@ def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float,
         update = quotient(grad * signal.at_most(rate), square_avg.root() + eps)
         new = [square_avg, grad_avg, mem * (-signal + 1.0) + 1.0]
     else:
-        alpha, weight, inside, outside, momentum, lr_in_momentum, nesterov = args
+        alpha, weight, inside, outside, momentum, lr_in_momentum, nesterov, correction = args
         square_avg = square_avg * alpha + grad * weight * grad
         second = square_avg * correction
         new = [square_avg]

@@ -12,7 +12,7 @@ from fusedrms.kernels import lang, launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.gpu.step import step_kernel
 from fusedrms.kernels.quant import GROUP
-from fusedrms.kernels.rules import n_hyper
+from fusedrms.kernels.rules import columns
 from fusedrms.kernels.tables import FIRST_NORM, UNIT, Tables
 from fusedrms.tools.machine_code import build, target_of
 from fusedrms.tools.variants import variant
@@ -81,7 +81,7 @@ class Launch:
         self.numels = np.array(numels, np.int64)
         n = len(numels)
         self.hyper = np.array([hyperparameters(rule, mode, kind, g, eps) for g in range(1 if kind == "exact" else 3)], self.compute)
-        assert self.hyper.shape[1] == n_hyper(rule)
+        assert self.hyper.shape[1] == len(columns(rule))
         self.groups = (np.arange(n) % len(self.hyper)).astype(np.int32)
         self.norm_index = np.array([FIRST_NORM + k % 2 for k in range(n)], np.int32)
         words = self.rng.integers(0, 2**32, (n, 3), np.uint32)

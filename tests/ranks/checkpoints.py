@@ -80,7 +80,7 @@ def every_mode(rank: int, world: int) -> None:
         for key, values in complete["state"].items():
             param = model.get_parameter(key)
             assert all(isinstance(value, torch.Tensor) and value.shape in ((), param.shape) for value in values.values())
-            ours = export_state(param, optimizer.state[param], optimizer._run.ties)
+            ours = export_state(optimizer.kinds, param, optimizer.state[param], optimizer._run.ties)
             assert torch.equal(part(values["square_avg"], param), local(ours["square_avg"]))
 
 

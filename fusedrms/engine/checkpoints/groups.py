@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..options.skip_above import SKIP_ABOVE, as_pair
 from ..sharded import process_groups
-from ..state.precision import PARAM_EMA
+from ..state.precision import PARAM_EMA, Kinds
 from ..state.storage import must_drop
 from .carrier import ACCEPTED, CARRIER, LR_IN_MOMENTUM, MODEL_PARALLEL, NEVER_LOADED, beyond_torch, unpack_options
 from .dcp import Group
@@ -57,7 +57,7 @@ def unpack_group(g: int, group: dict[str, Any], options: Iterable[str]) -> dict[
 
 
 def load_group(
-    g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: Iterable[str], states: States
+    g: int, saved: Mapping[str, Any], mine: Mapping[str, Any], options: Iterable[str], states: States, kinds: Kinds
 ) -> tuple[dict[str, Any], frozenset[str]]:
     """The options of parameter group g as its checkpoint has them, and mine where it says nothing.
 
@@ -67,6 +67,7 @@ def load_group(
         mine: the group that loads it.
         options: the names of all options.
         states: as they are in the checkpoint.
+        kinds: as in Recipe.
 
     Returns:
         The options, with the accepted norms beside them, and the names of states that must begin anew.
@@ -80,9 +81,10 @@ def load_group(
         carried.pop(LR_IN_MOMENTUM, None)
     theirs = {key: value for key, value in saved.items() if key not in NEVER_LOADED and key not in ours}
     _take_timms(g, theirs, carried, ours)
-    _leave_off(g, theirs, carried, mine, states)
+    _leave_off(g, theirs, carried, mine, states, kinds)
     found = {**{key: value for key, value in mine.items() if key != "params"}, **theirs, **carried, ACCEPTED: accepted}
-    _turn_off_nesterov(g, found, carried)
+    if "momentum" in mine:
+        _turn_off_nesterov(g, found, carried)
     return found, frozenset(["momentum_buffer"] if _is_foreign_buffer(g, found, carried, mine) else [])
 
 
@@ -113,13 +115,20 @@ def _take_timms(g: int, theirs: dict[str, Any], carried: dict[str, Any], ours: f
         carried.pop("corrected_weight_decay", None)
 
 
-def _leave_off(g: int, theirs: dict[str, Any], carried: dict[str, Any], mine: Mapping[str, Any], states: Sequence) -> None:
+def _leave_off(g: int, theirs: dict[str, Any], carried: dict[str, Any], mine: Mapping[str, Any], states: States, kinds: Kinds) -> None:
     """Leave off what is off in mine where the checkpoint has it on but brings no state of it, and warn."""
     # torch.distributed.checkpoint brings only states that the optimizer has
-    brought = [{key for key, value in values.items() if not must_drop(param, key, value)} for param, values in states]
+    brought = [{key for key, value in values.items() if not must_drop(kinds, param, key, value)} for param, values in states]
     for option, state in _SWITCHES.items():
         said = carried if option in carried else theirs
-        if option not in mine or mine[option] or not said.get(option) or not brought or any(state in names for names in brought):
+        if (
+            option not in mine
+            or state not in (*kinds, PARAM_EMA)
+            or mine[option]
+            or not said.get(option)
+            or not brought
+            or any(state in names for names in brought)
+        ):
             continue
         warnings.warn(
             f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={said[option]!r}: only states "

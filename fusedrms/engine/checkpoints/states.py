@@ -1,7 +1,7 @@
 """The states of parameters: as a checkpoint has them, through torch's load_state_dict, and stored again as the kernels read them."""
 
 from collections.abc import Collection, Mapping, Sequence, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from ..options.recipe import Recipe
 from ..options.skip_above import SKIP_ABOVE
 from ..sharded import as_dtensor, local, locals_of
 from ..state.full_precision import dequantized, export_state, resolve_variance
-from ..state.precision import MASTER, WIDE
+from ..state.precision import MASTER, WIDE, Kinds
 from ..state.quantized import dim_orders
 from ..state.state_checks import check_codes, check_complete, check_shards, check_state, check_steps
 from ..state.storage import counter, fit, must_drop, obsolete
@@ -21,6 +21,9 @@ from ..state.ties import Ties
 from ..tables.active import steps_of
 from .carrier import LR_IN_MOMENTUM, pack_group
 from .groups import load_group
+
+if TYPE_CHECKING:
+    from ..grouped import GroupedOptimizer
 
 
 class _Shielded:
@@ -35,8 +38,7 @@ class _Shielded:
 
 def to_checkpoint(
     state_dict: dict[str, Any],
-    groups: Sequence[dict],
-    states: Mapping[Any, Any],
+    optimizer: "GroupedOptimizer",
     ties: Ties,
     defaults: Mapping[str, Any],
     accepted: Sequence[float],
@@ -45,24 +47,25 @@ def to_checkpoint(
 
     Args:
         state_dict: torch's.
-        groups: the optimizer's parameter groups; states, ties: likewise.
+        optimizer: whose it is; ties: likewise.
         defaults: of all options, those of their rule.
         accepted: norms of the last steps that skip_above did not leave out.
 
     Raises:
         ValueError: codes or scales that do not fit their parameter.
     """
+    groups, states, kinds = optimizer.param_groups, optimizer.state, optimizer.kinds
     named = list(named_parameters(groups))
     for each in named:
         if isinstance(values := states.get(each.param), dict):
-            check_codes(each.name, local(each.param), values)
+            check_codes(each.name, local(each.param), values, kinds)
     state, copies = {}, []
     for index, values in state_dict["state"].items():
         if not isinstance(index, int) or not isinstance(values, dict):
             state[index] = values
             continue
         each = named[index]
-        state[index] = saved = export_state(each.param, values, ties)
+        state[index] = saved = export_state(kinds, each.param, values, ties)
         made = {key: value for key, value in saved.items() if isinstance(value, Tensor) and local(value) is not local(values.get(key))}
         if made and isinstance(values.get("step"), Tensor):  # whoever writes into some of it writes into nothing of the optimizer
             saved["step"] = values["step"].clone()
@@ -77,13 +80,16 @@ def to_checkpoint(
     return {**state_dict, "state": state, "param_groups": packed}, copies
 
 
-def from_checkpoint(state_dict: dict[str, Any], groups: Sequence[dict], options: Set[str], source: Source | None) -> dict[str, Any]:
+def from_checkpoint(
+    state_dict: dict[str, Any], groups: Sequence[dict], options: Set[str], kinds: Kinds, source: Source | None
+) -> dict[str, Any]:
     """A checkpoint as torch's load_state_dict() may see it: groups with all options, and states that it neither casts nor moves.
 
     Args:
         state_dict: the checkpoint.
         groups: the parameter groups that load it.
         options: the names of all options.
+        kinds: as in Recipe.
         source: what has made the optimizer from other names, if anything has.
 
     Raises:
@@ -96,7 +102,7 @@ def from_checkpoint(state_dict: dict[str, Any], groups: Sequence[dict], options:
             saved = source.translate(saved)  # a checkpoint of the source's own optimizer
         pairs = list(zip(mine["params"], saved.get("params", ()), strict=False))
         begun = [(param, values) for param, index in pairs if isinstance(values := states.get(index), dict) and "step" in values]
-        group, restarted = load_group(g, saved, mine, options, begun)
+        group, restarted = load_group(g, saved, mine, options, begun, kinds)
         theirs.append(group)
         anew |= dict.fromkeys((index for _, index in pairs), restarted)
     theirs += state_dict["param_groups"][len(theirs) :]  # torch's error for a wrong number of groups
@@ -149,16 +155,16 @@ def _restore(optimizer: str, named: NamedParameter, values: dict[str, Any], reci
     # the parameter may yet be loaded: an average that did not come with it begins with the next step
     initial = {key: first for key, first in recipe.states.items() if first is not None or key in values}
     wanted = {*initial, *([MASTER] if recipe.precision.master_weights and shard.dtype in WIDE else [])}
-    values = {key: value for key, value in values.items() if key in wanted or not must_drop(param, key, value)}
+    values = {key: value for key, value in values.items() if key in wanted or not must_drop(recipe.kinds, param, key, value)}
     known = locals_of(values)
     check_precision(name, shard, recipe.precision)
     if saved:
         check_shards(name, param, values, wanted)
         if "step" in known or initial.keys() & known.keys():  # else it has only been given a master
             check_complete(optimizer, name, known, initial)
-    check_state(name, shard, known, initial)
-    known = dequantized(shard, known) if saved else resolve_variance(shard, known, initial)
-    kept = fit(shard, known, initial, recipe.precision, loading=True)
+    check_state(name, shard, known, initial, recipe.kinds)
+    known = dequantized(recipe.kinds, shard, known) if saved else resolve_variance(recipe.kinds, shard, known, initial)
+    kept = fit(shard, known, initial, recipe.precision, recipe.kinds, loading=True)
     known = {key: value for key, value in known.items() if key not in obsolete(known, initial, kept)}
     others = {
         key: state_like(shard, value)
@@ -167,5 +173,5 @@ def _restore(optimizer: str, named: NamedParameter, values: dict[str, Any], reci
     }
     step = known.get("step", 0.0)
     check_steps(name, steps := float(step))
-    known |= {**others, "step": counter(step, steps), **kept, **dim_orders(shard, kept)}
+    known |= {**others, "step": counter(step, steps), **kept, **dim_orders(recipe.kinds, shard, kept)}
     return {key: as_dtensor(param, value) for key, value in known.items()}

@@ -1,26 +1,31 @@
 """From the options of a parameter group to the numbers that a launch reads."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ...kernels.rule import RULES, State
 from ...kernels.rules import Common
 from ..sharded import process_groups
 from ..state.precision import PARAM_EMA, Precision
 from .checks import number
-from .skip_above import SkipAbove
+from .skip_above import SkipAbove, skip_above
 
 
 class Recipe(NamedTuple):
     """What a parameter group asks for; the numbers may change at every step."""
 
     common: Common  # numbers, or 0-d tensors on a GPU; lr a tensor anywhere
-    rule: str  # a function of kernels/rules.py
+    rule: str  # its name
     states: dict[str, float | None]  # the names of its states, in its order, and what they start from; None: the parameter
     norm_over: str | None  # whose gradients' norm is limited: that of the "optimizer", of each "parameter", of none
-    args: tuple[Any, ...]  # the rule's own, in its order
-    bias_decay: Any = None  # the averages are divided by 1 - bias_decay**step
+    args: tuple[Any, ...]  # the rule's own, in its order; where they depend on steps, what they are at the first
+    kinds: Mapping[str, State]  # of all states that rules of the optimizer have, whichever this one has
+    at_step: Callable[[Any], Mapping[str, Any]] | None = (
+        None  # of a number of steps, this one included: the rule's numbers that depend on it
+    )
     cautious: bool = False  # updates against their gradient's sign are left out
     ema_warmup: bool = False  # the weight in the parameter's average is at least 9 / (10 + step)
     precision: Precision = Precision()
@@ -39,13 +44,11 @@ class Recipe(NamedTuple):
     @property
     def counts_steps(self) -> bool:
         """Whether numbers depend on how many steps a parameter has made."""
-        return self.bias_decay is not None or self.ema_warmup
+        return self.at_step is not None or self.ema_warmup
 
     def after_steps(self, steps: Any) -> dict[str, Any]:
-        """Those numbers, by their names in Common; steps: this one included, a float or a 0-d float64 tensor, as the numbers are."""
-        found = {}
-        if self.bias_decay is not None:
-            found["correction"] = 1 / (1 - self.bias_decay**steps)
+        """Those numbers, by name; steps: this one included, a float or a 0-d float64 tensor, as the numbers are."""
+        found = dict(self.at_step(steps)) if self.at_step else {}
         if self.ema_warmup:
             found["ema_weight"] = _at_least(self.common.ema_weight, 9 / (10 + steps))
         return found
@@ -78,21 +81,6 @@ def limit(group: dict, option: str) -> float:
     return math.inf if group[option] is None else number(group, option)
 
 
-def with_average(group: dict, states: dict[str, float]) -> dict[str, float | None]:
-    """Recipe.states, of the rule's own."""
-    return {**states, **({} if group["ema_decay"] is None else {PARAM_EMA: None})}
-
-
-def norm_over(group: dict) -> str | None:
-    """Recipe.norm_over."""
-    return None if group["clip_grad_norm"] is None else group["clip_norm_over"]
-
-
-def model_parallel(group: dict) -> tuple[Any, ...]:
-    """Recipe.model_parallel."""
-    return process_groups(group["model_parallel_group"])
-
-
 def precision(group: dict) -> Precision:
     return Precision(**{option: group[option] for option in Precision._fields})
 
@@ -114,7 +102,6 @@ def common(group: dict, on_update: bool = False) -> Common:
         grad_scale=number(group, "rescale_grad") * (-1.0 if group["maximize"] else 1.0),
         ema_weight=0.0 if group["ema_decay"] is None else 1 - number(group, "ema_decay"),
         weight_decay=coupled,
-        correction=1.0,
         clip_grad=clip_grad,
         clip_normed=math.inf if on_update else clip_grad,
         clip_grad_norm=clip_grad_norm,
@@ -122,4 +109,41 @@ def common(group: dict, on_update: bool = False) -> Common:
         decoupled_weight_decay=decoupled,
         clip_update_norm=clip_update_norm,
         clip_weights=limit(group, "clip_weights"),
+    )
+
+
+def recipe_of(
+    group: dict,
+    rule: str,
+    args: tuple[Any, ...],
+    kinds: Mapping[str, State],
+    *,
+    starts: Mapping[str, float] | None = None,
+    at_step: Callable[[Any], Mapping[str, Any]] | None = None,
+) -> Recipe:
+    """What a parameter group asks for, whose options have been checked.
+
+    Args:
+        group: with the options that all rules share; an option that a class lacks is off.
+        rule: its name.
+        args, kinds, at_step: as in Recipe.
+        starts: what states start from, where that is not what the rule says.
+    """
+    own = {name: state.start for name, state in RULES[rule].states.items()} | dict(starts or {})
+    average = {} if group["ema_decay"] is None else {PARAM_EMA: None}
+    return Recipe(
+        rule=rule,
+        states={**own, **average},
+        norm_over=None if group["clip_grad_norm"] is None else group["clip_norm_over"],
+        common=common(group, on_update=group.get("clip_norm_on") == "update"),
+        args=args,
+        kinds=kinds,
+        at_step=at_step,
+        cautious=bool(group.get("caution")),
+        ema_warmup=bool(group["ema_warmup"]),
+        stats=int(group["stats"]),
+        precision=precision(group),
+        skip_nonfinite=group["skip_nonfinite"],
+        model_parallel=process_groups(group["model_parallel_group"]),
+        skip_above=skip_above(group),
     )

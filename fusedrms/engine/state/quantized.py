@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 from ...kernels.quant import GROUP, LEAST_SCALE, PER_WORD
 from ...kernels.storage import TOP
-from .precision import AVERAGES, DIM_ORDER, PACKED, SCALE, UNSIGNED
+from .precision import DIM_ORDER, PACKED, SCALE, Kinds, is_average
 from .strides import dense_like, flat, order
 
 LEAST = torch.tensor(LEAST_SCALE, dtype=torch.int32, device="cpu").view(torch.float32).item()  # the scale of a group of zeros
@@ -20,21 +20,22 @@ def n_words(tensor: Tensor) -> int:
     return -(-tensor.numel() // PER_WORD)
 
 
-def code_of(key: str, dtype: torch.dtype) -> str:
+def code_of(kinds: Kinds, key: str, dtype: torch.dtype) -> str:
     """What the kernels call the codes that a state of this name and dtype is; empty if it is none."""
-    packed = "uint4" if key in UNSIGNED else "int4"
-    return {torch.uint8: "uint8", torch.int8: "int8", PACKED: packed}.get(dtype, "") if key in AVERAGES else ""
+    if not is_average(kinds, key):
+        return ""
+    return {torch.uint8: "uint8", torch.int8: "int8", PACKED: "uint4" if kinds[key].nonnegative else "int4"}.get(dtype, "")
 
 
-def is_packed(key: str, dtype: torch.dtype | None) -> bool:
+def is_packed(kinds: Kinds, key: str, dtype: torch.dtype | None) -> bool:
     """Whether a state of this name and dtype is codes of 4 bits."""
-    return key in AVERAGES and dtype == PACKED
+    return dtype == PACKED and is_average(kinds, key)
 
 
-def is_quantized(values: dict, key: str) -> bool:
+def is_quantized(kinds: Kinds, values: dict, key: str) -> bool:
     """Whether a state holds codes and their scales."""
     codes, scale = values.get(key), values.get(key + SCALE)
-    return isinstance(codes, Tensor) and code_of(key, codes.dtype) != "" and isinstance(scale, Tensor)
+    return isinstance(codes, Tensor) and code_of(kinds, key, codes.dtype) != "" and isinstance(scale, Tensor)
 
 
 def pack(codes: Tensor) -> Tensor:
@@ -50,12 +51,12 @@ def unpack(words: Tensor, n: int, signed: bool) -> Tensor:
     return (nibbles ^ 8) - 8 if signed else nibbles
 
 
-def dim_orders(param: Tensor, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def dim_orders(kinds: Kinds, param: Tensor, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """What a parameter's state must have beside its tensors, that packed codes tell of which elements they are: they have no strides."""
     dense = dense_like(param, device="meta")
     if order(dense) == order(torch.empty(param.shape, device="meta")):
         return {}
-    return {key + DIM_ORDER: tuple(dense.dim_order()) for key, value in tensors.items() if is_packed(key, value.dtype)}
+    return {key + DIM_ORDER: tuple(dense.dim_order()) for key, value in tensors.items() if is_packed(kinds, key, value.dtype)}
 
 
 def packed_like(param: Tensor, values: dict, key: str) -> Tensor:

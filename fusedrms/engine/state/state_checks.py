@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..sharded import is_sharded, locals_of
-from .precision import DIM_ORDER, MASTER, SCALE
+from .precision import DIM_ORDER, MASTER, SCALE, Kinds
 from .quantized import code_of, is_packed, is_quantized, n_groups, n_words
 
 _ANEW = "load a checkpoint of this model, or start anew with optimizer.state.clear()"
@@ -42,19 +42,19 @@ def check_steps(name: str, steps: float) -> None:
         raise ValueError(f"the step of {name} has the value {steps}; it is a finite number >= 0; {_ANEW}")
 
 
-def check_state(name: str, param: Tensor, state: dict, keys: Collection[str]) -> None:
+def check_state(name: str, param: Tensor, state: dict, keys: Collection[str], kinds: Kinds) -> None:
     """ValueError unless those states that are there fit the local part of the parameter, and its steps are a number."""
     _check_step(name, state)
     state = locals_of(state)
     for key in (key for key in (*keys, MASTER) if key in state):
         value = state[key]
-        packed = isinstance(value, Tensor) and is_packed(key, value.dtype)
+        packed = isinstance(value, Tensor) and is_packed(kinds, key, value.dtype)
         shape = (n_words(param),) if packed else param.shape
         if not isinstance(value, Tensor) or value.shape != shape:
             _refuse_state(name, param, key, value, shape if packed else None)
         if value.layout is not torch.strided or (value.is_meta and not param.is_meta):
             raise ValueError(f"the {key} of {name} is {value.layout} on {value.device}, of which a step can write nothing; {_ANEW}")
-        if not code_of(key, value.dtype):
+        if not code_of(kinds, key, value.dtype):
             continue
         if key + SCALE not in state:
             what = f"the {key + SCALE} of {name} has no value, which the {value.dtype} codes of {key} need"
@@ -75,10 +75,10 @@ def _check_beside_codes(name: str, param: Tensor, state: dict, key: str) -> None
         raise ValueError(f"{what}; {_ANEW}")
 
 
-def check_codes(name: str, param: Tensor, state: dict) -> None:
+def check_codes(name: str, param: Tensor, state: dict, kinds: Kinds) -> None:
     """ValueError unless codes, and masters, are as many as the parameter's elements, and scales as these need."""
     state = dict(state)  # a copy, since another thread may begin a state
-    check_state(name, param, state, [key for key in state if is_quantized(state, key)])
+    check_state(name, param, state, [key for key in state if is_quantized(kinds, state, key)], kinds)
 
 
 def _refuse_state(name: str, param: Tensor, key: str, value: object, expected: tuple | None = None) -> None:

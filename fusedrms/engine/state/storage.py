@@ -9,7 +9,7 @@ from ...kernels.cpu.count import DTYPES
 from ..sharded import as_dtensor, is_sharded, local, locals_of
 from .full_precision import full_precision, resolve_variance
 from .masters import is_split_of, master_of, split
-from .precision import AVERAGES, DIM_ORDER, LEAN, MASTER, REMAINDERS, SCALE, Precision, stored, wide_dtype
+from .precision import DIM_ORDER, LEAN, MASTER, REMAINDERS, SCALE, Kinds, Precision, is_average, stored, wide_dtype
 from .quantized import code_of, dim_orders, is_packed, n_groups, n_words, packed_like, quantize
 from .strides import dense_like, is_conj_or_neg, lies_like, order, state_like
 from .ties import is_remainder
@@ -17,9 +17,9 @@ from .ties import is_remainder
 COUNTED = tuple(getattr(torch, name) for name in DTYPES)  # what counters may be; on GPUs the first two
 
 
-def _fits(param: Tensor, values: dict, key: str, dtype: torch.dtype) -> bool:
+def _fits(kinds: Kinds, param: Tensor, values: dict, key: str, dtype: torch.dtype) -> bool:
     """Whether a launch can read a tensor of the state as it is."""
-    value, packed = values.get(key), is_packed(key, dtype)
+    value, packed = values.get(key), is_packed(kinds, key, dtype)
     if value is None or not (packed or key.endswith(SCALE)):
         return value is not None and lies_like(param, value, dtype)
     shape = ((n_words if packed else n_groups)(param),)
@@ -28,9 +28,11 @@ def _fits(param: Tensor, values: dict, key: str, dtype: torch.dtype) -> bool:
     return (value.device, value.dtype, value.shape) == (param.device, dtype, shape) and value.is_contiguous()
 
 
-def must_drop(param: Tensor, key: str, value: object) -> bool:
+def must_drop(kinds: Kinds, param: Tensor, key: str, value: object) -> bool:
     """Whether a loaded state that is not wanted cannot stay: a master, or an average that is sharded otherwise than its parameter."""
-    averages = key in AVERAGES and not is_packed(key, getattr(value, "dtype", None))  # packed codes are of a shard, and no DTensor
+    averages = is_average(kinds, key) and not is_packed(
+        kinds, key, getattr(value, "dtype", None)
+    )  # packed codes are of a shard, and no DTensor
     return key == MASTER or (averages and is_sharded(param) != is_sharded(value))
 
 
@@ -68,15 +70,19 @@ def beginning(param: Tensor, values: dict, first: float | None) -> Tensor | floa
     return dense_like(param, dtype=wide_dtype(param)).copy_(values.get(MASTER, param.detach()))
 
 
-def _make_average(param: Tensor, key: str, known: dict, initial: dict[str, float | None], dtype: torch.dtype) -> Tensor | float:
-    """A state in full precision, or what it starts from; the variance where that is what is stored of square_avg."""
+def _make_average(
+    param: Tensor, key: str, known: dict, initial: dict[str, float | None], dtype: torch.dtype, mean: str | None
+) -> Tensor | float:
+    """A state in full precision, or what it starts from; the variance about its mean where that is what is stored of it."""
     value = known[key] if key in known else beginning(param, known, initial[key])
-    if key == "square_avg" and dtype in LEAN and key in known and "grad_avg" in known and "grad_avg" in initial:
-        return (known[key].double() - known["grad_avg"].double() ** 2).clamp(min=0)
+    if mean and dtype in LEAN and key in known and mean in known and mean in initial:
+        return (known[key].double() - known[mean].double() ** 2).clamp(min=0)
     return value
 
 
-def fit(param: Tensor, values: dict, initial: dict[str, float | None], precision: Precision, loading: bool = False) -> dict[str, Tensor]:
+def fit(
+    param: Tensor, values: dict, initial: dict[str, float | None], precision: Precision, kinds: Kinds, loading: bool = False
+) -> dict[str, Tensor]:
     """The tensors that stored() names: those in `values`, if they are as they must be, or new ones.
 
     Args:
@@ -84,22 +90,23 @@ def fit(param: Tensor, values: dict, initial: dict[str, float | None], precision
         values: its state so far, stored in whatever way.
         initial: of each state, what it starts from if `values` do not have it, as in Recipe.states.
         precision: how to store it.
+        kinds: of all states that the optimizer may have, as in Recipe.
         loading: the parameter may yet be loaded, so it stays as it is; a float32 master that it is not rounded from is not split
             before a step.
     """
     remainder = REMAINDERS.get(precision.master_weights or "")
     if loading and remainder and _master_differs(param, values, remainder):
         precision = precision._replace(master_weights="float32")
-    wanted = stored(param, initial, precision)
-    if all(_fits(param, values, key, dtype) for key, dtype in wanted.items()):
+    wanted = stored(param, initial, precision, kinds)
+    if all(_fits(kinds, param, values, key, dtype) for key, dtype in wanted.items()):
         return {key: values[key] for key in wanted}
-    known, found = full_precision(param, values), {}
+    known, found = full_precision(kinds, param, values), {}
     for key, dtype in wanted.items():
         if key == MASTER:
             found[key] = _make_master(param, known.get(key, param.detach()), values.get(MASTER), dtype, loading)
         elif not key.endswith(SCALE):
-            value = _make_average(param, key, known, initial, dtype)
-            if code := code_of(key, dtype):
+            value = _make_average(param, key, known, initial, dtype, mean=kinds[key].mean if key in kinds else None)
+            if code := code_of(kinds, key, dtype):
                 found[key], found[key + SCALE] = quantize(state_like(param, value, torch.float32), code)
             else:
                 found[key] = state_like(param, value, dtype)
@@ -141,16 +148,16 @@ def obsolete(values: dict, states: Collection[str], kept: Collection[str]) -> li
     return [key for key in values if key in others and key not in kept]
 
 
-def fit_in_place(param: Tensor, values: dict, initial: dict[str, float | None], precision: Precision) -> dict[str, Tensor]:
+def fit_in_place(param: Tensor, values: dict, initial: dict[str, float | None], precision: Precision, kinds: Kinds) -> dict[str, Tensor]:
     """Let the state of a parameter, which may be a DTensor, hold what fit() makes of it, and nothing stored in another way.
 
     Returns:
         What fit() does, the local tensors of it.
     """
-    shards = resolve_variance(local(param), locals_of(values), initial)
-    tensors = fit(local(param), shards, initial, precision)
+    shards = resolve_variance(kinds, local(param), locals_of(values), initial)
+    tensors = fit(local(param), shards, initial, precision, kinds)
     kept = {**{key: value for key, value in shards.items() if key not in obsolete(shards, initial, tensors)}, **tensors}
-    kept |= dim_orders(local(param), tensors)
+    kept |= dim_orders(kinds, local(param), tensors)
     for key in values.keys() - kept.keys():
         del values[key]
     values.update((key, as_dtensor(param, value)) for key, value in kept.items() if value is not local(values.get(key)))

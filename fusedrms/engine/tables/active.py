@@ -54,10 +54,12 @@ def find_active(
         grad = redistributed[each.param] if each.param in redistributed else local(own_grad)
         check_tensors(optimizer, each.name, param, grad)
         check_precision(each.name, param, recipe.precision)
-        check_state(each.name, param, values, recipe.states)
+        check_state(each.name, param, values, recipe.states, recipe.kinds)
         active.append(Active(number=number, group=each.group, name=each.name, param=each.param, own_grad=own_grad, grad=grad))
         values = locals_of(values)
-        written = [key for key in (*stored(param, recipe.states, recipe.precision), "step") if isinstance(values.get(key), Tensor)]
+        written = [
+            key for key in (*stored(param, recipe.states, recipe.precision, recipe.kinds), "step") if isinstance(values.get(key), Tensor)
+        ]
         touched += [Named(each.name, param), Named(f"{each.name}.grad", grad, written=False)]
         touched += [Named(f"the {key} of {each.name}", values[key]) for key in written]
     if len({each.param for each in active}) != len(active):

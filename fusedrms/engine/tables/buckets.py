@@ -10,7 +10,7 @@ from torch import Tensor
 from ...kernels import devices
 from ...kernels.cpu.count import Counters
 from ...kernels.launch import Config, norm_chunk_size, prepare, prepare_agreement, prepare_count, prepare_squares
-from ...kernels.rules import Common, n_hyper
+from ...kernels.rules import Common, columns
 from ...kernels.tables import FIRST_NORM, SKIP, AgreementTables, NormTables, Tables
 from ..options.checks import check_scheduled_lr
 from ..options.recipe import Recipe
@@ -45,6 +45,7 @@ class Bucket:
 
     def __init__(self, rule: str, layout: Layout, members: list[Member], count_on_device: bool):
         self.rule, self.layout, self._is_random = rule, layout, layout.storage.random
+        self._columns = columns(rule)
         self.active_index = np.array([member.active_index for member in members])
         first, n = self.active_index[0], len(members)
         in_a_row = np.array_equal(self.active_index, np.arange(first, first + n))
@@ -96,7 +97,7 @@ class Bucket:
             groups=np.array(row, np.int32),
             chunk_tensor=chunk_tensor,
             chunk_start=chunk_start,
-            hyper=np.zeros((len(rows), n_hyper(self.rule)), self.layout.storage.compute),
+            hyper=np.zeros((len(rows), len(self._columns)), self.layout.storage.compute),
             norm_index=np.array([FIRST_NORM + member.norm for member in members], np.int32),
             random_key=np.array([(*member.random_key, 0) for member in members], np.uint32).view(np.int32),
             shard_offset=np.array([member.shard_offset for member in members], np.int64),
@@ -140,8 +141,8 @@ class Bucket:
         rows = self._host.addresses
         rows[GRAD], rows[PARAM] = addresses[1, self._members], addresses[0, self._members]
         self._counter_addresses[:] = counter_addresses[self._members]
-        for row, columns in self._copied.items():
-            for c in columns:
+        for row, copied in self._copied.items():
+            for c in copied:
                 n = self.active_index[c]
                 source = (params if row == PARAM else grads)[n]
                 copy = self._copies[row, c] = dense_like(params[n], dtype=source.dtype).copy_(source)
@@ -158,12 +159,12 @@ class Bucket:
         self._device_counts: list[tuple[int, Recipe]] = []  # rows with numbers that depend on steps, which are counted there
         for r, group in enumerate(self._groups):
             recipe = recipes[group]
-            common = recipe.common
+            row = (*recipe.common, *recipe.args)
             if recipe.counts_steps and counted is not None:
-                common = common._replace(**recipe.after_steps(float(counted[self._first[r]])))
+                numbers = dict(zip(self._columns, row, strict=True)) | recipe.after_steps(float(counted[self._first[r]]))
+                row = tuple(numbers.values())
             elif recipe.counts_steps:
                 self._device_counts.append((r, recipe))
-            row = common + recipe.args
             if recipe.live:
                 self.is_constant = False
                 row = tuple(self._known(r, column, number, group) for column, number in enumerate(row))
@@ -203,7 +204,7 @@ class Bucket:
         self._count(scalars)
         for row, recipe in self._device_counts:
             for name, number in recipe.after_steps(self._counted[self._first[row]]).items():
-                self._tables.hyper[row, Common._fields.index(name)].copy_(number)
+                self._tables.hyper[row, self._columns[name]].copy_(number)
 
     def _prepared(self) -> Measured:
         """The launch that measures."""

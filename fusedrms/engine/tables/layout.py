@@ -9,7 +9,7 @@ from torch import Tensor
 from ...kernels.storage import Storage
 from ..options.recipe import Recipe
 from ..sharded import local, rank_in, shard_offset
-from ..state.full_precision import is_variance
+from ..state.full_precision import variance_of
 from ..state.precision import PARAM_EMA, WIDE, Precision
 from ..state.quantized import code_of
 from ..state.storage import rows
@@ -57,23 +57,24 @@ def _numel(param: Tensor) -> int:
     return param.numel() * (1 + param.is_complex())
 
 
-def storage_of(param: Tensor, grad: Tensor, tensors: dict[str, Tensor], precision: Precision) -> Storage:
+def storage_of(param: Tensor, grad: Tensor, tensors: dict[str, Tensor], recipe: Recipe) -> Storage:
     """How the values of a parameter are stored.
 
     Args:
         param, grad: local tensors.
         tensors: what storage.fit() gives for them.
-        precision: what that was given.
+        recipe: of its group.
     """
     master, states = rows(tensors)
     values = [(DTYPES[grad.dtype],), tuple(DTYPES[tensor.dtype] for tensor in (param, *master))]
     for key, (state, *scale) in states.items():
-        values.append((code_of(key, state.dtype) or DTYPES[state.dtype], *(DTYPES[tensor.dtype] for tensor in scale)))
+        values.append((code_of(recipe.kinds, key, state.dtype) or DTYPES[state.dtype], *(DTYPES[tensor.dtype] for tensor in scale)))
     return Storage(
         dtypes=tuple(values),
-        stochastic=precision.stochastic_rounding and param.dtype in WIDE,
-        variance=is_variance(tensors),
+        stochastic=recipe.precision.stochastic_rounding and param.dtype in WIDE,
+        variance=variance_of(recipe.kinds, tensors) is not None,
         average=PARAM_EMA in tensors,
+        cautious=recipe.cautious,
     )
 
 
@@ -118,7 +119,7 @@ def member_of(
     copies_param = order(param) != dense
     copies_grad = is_conj_or_neg(grad) or order(grad) != dense or redistributed
     first = shard_offset(active.param) * (1 + param.is_complex())
-    storage = storage_of(param, grad, tensors, recipe.precision)._replace(cautious=recipe.cautious)
+    storage = storage_of(param, grad, tensors, recipe)
     low = first % 2**32
     if storage.random and (first % 4 or (low and low + _numel(param) > 2**32)):
         storage = storage._replace(straddles=True)

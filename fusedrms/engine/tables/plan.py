@@ -121,7 +121,7 @@ class Plan:
         made = []
         for each, steps in zip(active, steps_before(active, state), strict=True):
             recipe, values = recipes[each.group], state.setdefault(each.param, {})
-            tensors = fit_in_place(each.param, values, recipe.states, recipe.precision)
+            tensors = fit_in_place(each.param, values, recipe.states, recipe.precision, recipe.kinds)
             device = local(each.param).device if self.counts_on_device else None
             values["step"] = counted = counter(values.get("step"), steps, device)
             # at once, since another thread may replace them: the snapshot must be of what the tables point at
