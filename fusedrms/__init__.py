@@ -1,12 +1,15 @@
 """The RMSProp family for PyTorch as one fused multi-tensor launch."""
 
-# May import: fusedrms.classes, fusedrms.presets, fusedrms.engine.*.
+# May import: fusedrms.classes, fusedrms.presets, fusedrms.rules, fusedrms.engine.*.
 
 from . import presets, schedules
 from .backward import apply_in_backward
 from .engine.state.masters import export_master
 from .engine.state.usage import Memory
 from .rmsprop import FusedRMSProp, FusedRMSPropGraves
+from .rules.declare import rule
+from .rules.declared import Number, State
+from .rules.errors import RuleError
 from .smorms3 import FusedSMORMS3
 from .version import __version__
 
@@ -15,9 +18,13 @@ __all__ = [
     "FusedRMSPropGraves",
     "FusedSMORMS3",
     "Memory",
+    "Number",
+    "RuleError",
+    "State",
     "__version__",
     "apply_in_backward",
     "export_master",
     "presets",
+    "rule",
     "schedules",
 ]

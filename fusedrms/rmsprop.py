@@ -9,12 +9,11 @@ from torch.optim.optimizer import ParamsT
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, is_live, is_positive, number
 from .engine.options.naming import check_keywords
-from .engine.options.recipe import Recipe, recipe_of
+from .engine.options.recipe import NORM_ON, Recipe, recipe_of
 from .kernels.rule import RULES
 from .kernels.rules import RMSPropNumbers
 
 EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0), "floor": (0.0, 1.0)}  # how often inside of the root and outside
-NORM_ON = ("gradient", "update")
 
 
 class FusedRMSProp(FusedOptimizer):
@@ -222,12 +221,12 @@ class FusedRMSProp(FusedOptimizer):
         numbers = RMSPropNumbers(
             alpha=alpha,
             one_minus_alpha=1 - alpha,
+            correction=1.0,
             eps_inside=inside * eps,
             eps_outside=outside * eps,
             momentum=momentum,
             lr_in_momentum=float(group["lr_in_momentum"]),
             nesterov=float(group["nesterov"]),
-            correction=1.0,
         )
         return recipe_of(
             group,

@@ -1,4 +1,4 @@
-"""FusedSMORMS3: options in, Recipe out; everything else is FusedOptimizer's."""
+"""FusedSMORMS3: its rule and its options; everything else is RuleOptimizer's."""
 
 from typing import Any
 
@@ -6,14 +6,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .engine.optimizer import FusedOptimizer
-from .engine.options.checks import check_at_least_zero, number
-from .engine.options.recipe import Recipe, recipe_of
-from .kernels.rule import RULES
-from .kernels.rules import SMORMS3Numbers
+from .rules.declared import ByHand, Number
+from .rules.optimizer import RuleOptimizer
 
 
-class FusedSMORMS3(FusedOptimizer):
+class FusedSMORMS3(RuleOptimizer):
     r"""SMORMS3 in one launch: RMSProp whose averages remember as long, and whose steps are as large, as the gradient's noise allows.
 
     .. math::
@@ -47,7 +44,8 @@ class FusedSMORMS3(FusedOptimizer):
     makes no step, where m²/(v + eps) would be NaN.
     """
 
-    kinds = RULES["smorms3"].states
+    declared = ByHand("smorms3", eps=Number(1e-16))
+    kinds = declared.states
 
     def __init__(
         self,
@@ -81,10 +79,3 @@ class FusedSMORMS3(FusedOptimizer):
         model_parallel_group: Any = None,
     ):
         super().__init__(params, locals())
-
-    def check_group(self, group: dict) -> None:
-        super().check_group(group)
-        check_at_least_zero(group, eps="epsilon value")
-
-    def recipe(self, group: dict) -> Recipe:
-        return recipe_of(group, "smorms3", SMORMS3Numbers(eps=number(group, "eps")), self.kinds)

@@ -1,6 +1,9 @@
 """The language that rules are written in: Triton's, or just enough of it for the Numba driver where Triton does not exist."""
 
-from types import SimpleNamespace
+import dis
+from collections.abc import Callable, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
 
 try:
     import triton
@@ -14,11 +17,21 @@ except ImportError:  # macOS, Windows: the CPU driver reads only the source of a
         return function
 
     triton = None
-    tl = SimpleNamespace(constexpr=lambda value: value, **{name: _name(name) for name in ("sqrt", "where", "fma")})
-    jit = lambda fn: SimpleNamespace(fn=fn, __name__=fn.__name__)  # noqa: E731
+    tl = ModuleType("tl")  # as Numba knows its attributes
+    tl.constexpr = lambda value: value
+    for _function in ("sqrt", "rsqrt", "where", "fma", "abs", "exp", "log"):
+        setattr(tl, _function, _name(_function))
+
+    class jit:
+        """A function of which only the source is read; by its identity a key, as Triton's are."""
+
+        def __init__(self, fn):
+            self.fn, self.__name__ = fn, fn.__name__
+
     at_least, clip, quotient, rounded_quotient, reciprocal, normal = map(
         _name, ("at_least", "clip", "quotient", "rounded_quotient", "reciprocal", "normal")
     )
+    larger, smaller, like = map(_name, ("larger", "smaller", "like"))
 else:
     jit = triton.jit
 
@@ -80,6 +93,27 @@ else:
         """x, not negative, but at least the smallest number that a GPU does not take for 0 where it approximates."""
         return tl.maximum(x, 2.2250738585072014e-308 if x.dtype == tl.float64 else 1.1754943508222875e-38)
 
+    @jit
+    def larger(x, y):
+        """As torch.maximum(): a NaN of either stays. x is no literal."""
+        if x.dtype == tl.float64:  # GPUs have no such instruction for it
+            most = tl.where(x < y, y, x)
+            return tl.where(y == y, most, y)
+        return tl.maximum(x, y, tl.PropagateNan.ALL)
+
+    @jit
+    def smaller(x, y):
+        """As torch.minimum(), likewise."""
+        if x.dtype == tl.float64:
+            least = tl.where(x > y, y, x)
+            return tl.where(y == y, least, y)
+        return tl.minimum(x, y, tl.PropagateNan.ALL)
+
+    @jit
+    def like(x, value):
+        """A literal, or a value for all elements, as a block such as x is, of its type."""
+        return tl.full(x.shape, value, x.dtype)
+
 
 def is_rule(value) -> bool:
     """A function written in this language, whichever of the three forms it has: compiled, interpreted, source only."""
@@ -89,6 +123,22 @@ def is_rule(value) -> bool:
 def constant(value):
     """The value of a tl.constexpr; another one as it is."""
     return value.value if triton is not None and isinstance(value, tl.constexpr) else value
+
+
+def twin(function: Any, found: Mapping[str, Any], made: Callable[[Callable], Any] = lambda copy: copy) -> Any:
+    """A copy of a function of this language, and of those that it calls, for others than its compilers.
+
+    Args:
+        found: what copies find under global names, in place of what the function does.
+        made: what is done to each copy.
+    """
+    code = function.fn.__code__
+    names = {one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"} - found.keys()  # co_names has attributes too
+    known = {name: value for name, value in function.fn.__globals__.items() if name in names}
+    scope = {name: twin(value, found, made) if is_rule(value) else constant(value) for name, value in known.items()}
+    copy = FunctionType(code, {"__name__": function.fn.__module__, **scope, **found}, code.co_name)
+    copy.__annotations__ = function.fn.__annotations__
+    return made(copy)
 
 
 def interpreted() -> bool:

@@ -12,6 +12,7 @@ from .cpu import agreement as cpu_agreement
 from .cpu import norm as cpu_norm
 from .cpu import step as cpu_step
 from .cpu import threads as cpu_threads
+from .cpu import values as cpu_values
 from .kernel import OPTIONS, Kernel
 from .quant import GROUP
 from .rule import RULES
@@ -120,8 +121,8 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
     limit = dict(maxnreg=config.registers) if config.registers and warp_size == 32 else {}
     return dict(
         RULE=RULES[rule].function,
-        N_COMMON=len(rules.Common._fields),
-        N_ARGS=len(RULES[rule].numbers),
+        COMMON=rules.Common._fields,
+        ARGS=RULES[rule].numbers,
         NEUTRAL=rules.neutral(rule) if storage.quantized else None,  # elsewhere memory takes longer than all arithmetic
         FORMATS=storage.formats,
         ROWS=tuple(itertools.accumulate(map(len, storage.dtypes[:-1]), initial=0)),
@@ -141,14 +142,14 @@ def constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, war
 
 def agreement_constants(rule: str, storage: Storage, aligned: bool, config: GPUConfig, warp_size: int) -> dict:
     """What agreement.agreement_kernel is compiled for; arguments as of constants()."""
-    names = "RULE", "N_COMMON", "N_ARGS", "FORMATS", "ROWS", "DTYPES", "FLAGS", "ALIGN", "BLOCK", "num_warps", *OPTIONS
+    names = "RULE", "COMMON", "ARGS", "FORMATS", "ROWS", "DTYPES", "FLAGS", "ALIGN", "BLOCK", "num_warps", *OPTIONS
     return {name: value for name, value in constants(rule, storage, aligned, config, warp_size).items() if name in names}
 
 
 def squares_constants(dtype: str, aligned: bool, n_hyper: int) -> dict:
     """What norm.squares_kernel is compiled for; dtype is that of the gradients."""
     return dict(
-        N_COMMON=len(rules.Common._fields),
+        COMMON=rules.Common._fields,
         N_HYPER=n_hyper,
         DTYPE=getattr(lang.tl, dtype),
         ALIGN=16 if aligned else 1,
@@ -263,3 +264,35 @@ def prepare_count(counters, double, counted, random_key) -> Callable[[Any], None
     n = counters.numel()
     args = dict(counters_ptr=counters, double_ptr=double, counted_ptr=counted, random_key_ptr=random_key, n_tensors=n)
     return Kernel(count_kernel, -(-n // COUNTED), count_constants(), args, "scalars_ptr")
+
+
+def value_drivers(device: torch.device) -> dict[str, Callable[[str, np.ndarray, np.ndarray], np.ndarray]]:
+    """What computes a rule on values alone, by its driver's name: Numba, and Triton, by its interpreter where there is no GPU.
+
+    Triton is left out where it does not exist; and for a CPU where there is a GPU, for which others may compile while the interpreter has
+    Triton's language changed, or where it would not put that back. Numba is left out where it has not: it compiles nothing then.
+
+    Returns:
+        Functions of a rule's name, grad, param and states [2 + n_states, n], and lr and the rule's numbers, all of the compute type.
+        Results are the update and the new states.
+    """
+
+    def numba(rule: str, values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        results = np.empty((len(values) - 1, values.shape[1]), values.dtype)
+        cpu_values.values_of(rule, values, numbers, results)
+        return results
+
+    def triton(rule: str, values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        given, rest = (torch.from_numpy(each).to(device if devices.is_gpu(device) else "cpu") for each in (values, numbers))
+        results = torch.empty_like(given[1:])
+        gpu_values.values_of(rule, given, rest, results)
+        return results.cpu().numpy()
+
+    if lang.triton is None:
+        return dict(numba=numba)
+    from .gpu import values as gpu_values
+
+    puts_back = gpu_values.puts_back()
+    has_triton = devices.is_gpu(device) or lang.interpreted() or (puts_back and not devices.gpus())
+    has_numba = puts_back or not lang.interpreted()
+    return {**({"numba": numba} if has_numba else {}), **({"triton": triton} if has_triton else {})}

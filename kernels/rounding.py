@@ -9,7 +9,10 @@ BY_BITS = tl.constexpr(interpreted())  # to bfloat16 by integers: the interprete
 NAN = tl.constexpr(0x7FC00000)  # bits of a float32
 # Powers of one number: what a random word is multiplied by for each of its elements and streams. The points that two of the products make
 # lie on lines that are 1 / 49,583 apart at most (the spectral test in two dimensions; the best is 1 / 70,423): as good as independent.
-POWERS = tl.constexpr(tuple(pow(0x55BE25C5, n, 2**32) for n in range(1, 17)))
+# Each further 4 streams, of rules with more states, begin with another number: of all 64 products, 1 / 24,836 at most.
+STARTS = (1, 0xD33C72AD, 0xE623E34F, 0x66AE6ECF)
+POWERS = tl.constexpr(tuple(start * pow(0x55BE25C5, n, 2**32) % 2**32 for start in STARTS for n in range(1, 17)))
+STREAMS = 4 * len(STARTS)  # of the parameter and of each state that is rounded stochastically
 
 
 @jit
@@ -138,7 +141,7 @@ def random_word(index, keys):
 
 @jit
 def share(word, place, stream: tl.constexpr):
-    """16 random bits, as uint32, for the element at a place, 0 to 3, of those of a random_word(), in one of 4 independent streams."""
+    """16 random bits, as uint32, for the element at a place, 0 to 3, of those of a random_word(), in one of STREAMS independent ones."""
     low = tl.where(place < 1, POWERS[4 * stream], POWERS[4 * stream + 1])
     high = tl.where(place < 3, POWERS[4 * stream + 2], POWERS[4 * stream + 3])
     return (word * tl.where(place < 2, low, high)) >> 16

@@ -50,12 +50,12 @@ class RMSPropNumbers(NamedTuple):
 
     alpha: Any
     one_minus_alpha: Any  # subtracted in float64 by the host: in float32 it would lose digits
+    correction: Any  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
     eps_inside: Any  # of the root
     eps_outside: Any  # added to the root, or, of the rules with a floor, what it is at least
     momentum: Any
     lr_in_momentum: Any  # not 0 if the buffer holds updates that lr is in
     nesterov: Any
-    correction: Any  # 1 / (1 - alpha**step), by which averages that started from 0 are multiplied
 
 
 class SMORMS3Numbers(NamedTuple):

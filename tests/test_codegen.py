@@ -60,6 +60,7 @@ ARITHMETIC = {
 SPILLS = {
     ("rmsprop_centered_momentum", "float32+4bit", "gfx942"): 7,
     ("rmsprop_centered_momentum", "bfloat16+stochastic+4bit", "gfx942"): 9,
+    ("rmsprop_centered_momentum", "bfloat16+split24+4bit", "gfx942"): 1,
     ("rmsprop", "bfloat16+split24+4bit", "sm_80"): 8,
 }
 # what other Tritons from 3.5 to 3.9 make of a few kernels: spills and instructions as above, and registers
@@ -274,6 +275,14 @@ def test_options_compile_nothing_else(optimizer):
             accepted += 1
             assert numbers[recipe.rule] == len(recipe.common + recipe.args)
     assert accepted > 100
+
+
+def test_order_of_numbers_is_in_the_cache_key():
+    """Triton does not see the fields of a NamedTuple: a kernel of another order must not be taken from its cache."""
+    target = target_of("sm_90")
+    constants = step_constants("rmsprop", variant("rmsprop", "float32").storage, True, target)
+    hashes = {build(step_kernel, constants | {name: constants[name][::-1]}, target, "float32").hash for name in ("COMMON", "ARGS")}
+    assert len(hashes | {build(step_kernel, constants, target, "float32").hash}) == 3
 
 
 def test_every_rule_is_here():

@@ -20,7 +20,7 @@ FOLDER_ROOMS = {str(path.parent.relative_to(ROOT)): path for name, path in FILES
 FOLDER_ROOMS = {folder: path for folder, path in FOLDER_ROOMS.items() if not folder.startswith(("tests", "examples"))}
 # finer rooms, and folders without an __init__.py: how the paths of their files begin, and what they may import
 OTHER_ROOMS = {
-    "fusedrms.classes": (("fusedrms/",), "fusedrms.engine.*, kernels.*"),
+    "fusedrms.classes": (("fusedrms/",), "fusedrms.engine.*, fusedrms.rules, kernels.*"),
     "fusedrms.engine.sharded": (("fusedrms/engine/sharded.py",), "kernels.*"),
     "kernels.launch": (("kernels/launch.py",), "kernels.*"),
     "bench.commands": (("bench/",), "fusedrms.*, kernels.*, bench.*"),

@@ -91,7 +91,9 @@ class CheckpointedOptimizer(GroupedOptimizer):
 
     def _to_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         run, defaults = self._run, self._class_defaults(rule=True)
-        saved, copies = to_checkpoint(state_dict, self, run.ties, defaults, run.accepted())
+        saved, copies = to_checkpoint(
+            state_dict, self.param_groups, self.state, ties=run.ties, defaults=defaults, accepted=run.accepted(), kinds=self.kinds
+        )
         if run.backwards and (norm := run.backwards.following()) is not None:
             pack_norm(saved["param_groups"], float(norm))
         run.copies = Copies(copies, run.copies)

@@ -98,6 +98,9 @@ class FusedOptimizer(CheckpointedOptimizer):
             self._run.ties.end(made=False)
             raise
 
+    def check_rules(self) -> None:
+        """Called before a step makes its tables; RuntimeError if the drivers cannot be trusted with a rule."""
+
     def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None if closure is None else loss_of(self, closure)
         grad_mode = torch.is_grad_enabled()

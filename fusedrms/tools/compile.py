@@ -22,7 +22,7 @@ from ..kernels import caches, devices, lang, launch
 from ..kernels.rules import columns
 from ..kernels.tables import dtype_of
 from .errors import UserError
-from .variants import LISTED, RULES, Variant, check, make, parse_mode, variant, words
+from .variants import LISTED, OWN_RULE, RULES, Variant, check, make, parse_mode, variant, words
 
 USUAL = ["float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit"]
 
@@ -59,13 +59,13 @@ def _step(rule: str, mode: str, device: torch.device, aligned: bool) -> None:
 
 def here(wanted: list[Variant], device: torch.device) -> Iterator[tuple[str, Callable[[], None]]]:
     """What compiles each variant for a device of this machine, by name."""
-    for rule, mode, storage in wanted:
+    for name, mode, storage, rule in wanted:
         if device.type == "cpu":  # which runs the same code at any address
             yield f"{rule}, {mode}", lambda rule=rule, mode=mode: _step(rule, mode, device, True)
             continue
         for aligned in (True, False):
             rows = configs.rows_for(configs.device_name(device))
-            tuned = {row.config for key, row in rows.items() if key[:3] == (rule, storage.label, aligned)}
+            tuned = {row.config for key, row in rows.items() if key[:3] == (name, storage.label, aligned)}
             tuned = {config for config in tuned if configs.unusable(config, device, storage) is None}
             for config in sorted({launch.default_config(device, storage), *tuned}):
 
@@ -124,10 +124,10 @@ def elsewhere(wanted: list[Variant], name: str) -> Iterator[tuple[str, Callable[
 
     yield "norms", lambda: warm(norms_kernel, launch.norms_constants(), target)
     yield "count", lambda: warm(count_kernel, launch.count_constants(), target)
-    for rule, mode, storage in wanted:
+    for name, mode, storage, rule in wanted:
         for aligned in (True, False):
 
-            def run(rule=rule, storage=storage, aligned=aligned):
+            def run(rule=name, storage=storage, aligned=aligned):
                 made = rule, storage, aligned, launch.gpu_config(storage), target.warp_size
                 warm(step_kernel, launch.constants(*made), target, compute=storage.compute)
                 if storage.cautious:
@@ -213,7 +213,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of cpu, {', '.join(devices.KINDS)} (the GPUs here), sm_80, sm_90, sm_100, gfx942 (which need not be here); "
         "default: all devices here",
     )
-    parser.add_argument("--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all)")
+    parser.add_argument(
+        "--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all), {OWN_RULE}"
+    )
     parser.add_argument("--dtypes", type=words, default=USUAL, metavar="MODE,...", help=f"of {LISTED} (default: {','.join(USUAL)})")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that compile at a time (default: %(default)s)")
 

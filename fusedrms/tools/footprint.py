@@ -15,7 +15,7 @@ from ..engine.state.usage import Memory
 from ..kernels.quant import GROUP
 from ..rmsprop import FusedRMSProp
 from .models import Shape, Shapes
-from .variants import RULES, make, parse_mode
+from .variants import find, make, parse_mode
 
 Source = tuple[str, str]  # what it is, and its address
 MANY = 2**20  # parameters, of which bytes for each show; groups of scales divide it
@@ -90,7 +90,7 @@ def _torch(name: str, dtype: torch.dtype, new: Callable[[list[torch.nn.Parameter
 
 def torch_ways(rule: str) -> list[Way]:
     """torch's optimizers: RMSprop with a rule's options, if it has that rule, and AdamW."""
-    cls, options = RULES[rule]
+    cls, options = find(rule)
     dtypes = (torch.float32, torch.bfloat16) if cls is FusedRMSProp else ()
     ways = [_torch("RMSprop", dtype, lambda params: torch.optim.RMSprop(params, **options)) for dtype in dtypes]
     return [*ways, _torch("AdamW", torch.float32, torch.optim.AdamW)]

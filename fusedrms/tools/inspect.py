@@ -21,7 +21,7 @@ from . import cpu_code, files, machine_code
 from .errors import UserError
 from .machine_code import TARGETS, Code, target_of
 from .roofline import Limit, gpus, limit, multiprocessor
-from .variants import LISTED, MODES, RULES, Variant, check, variant, words
+from .variants import LISTED, MODES, OWN_RULE, RULES, Variant, check, find, variant, words
 
 USUAL = ("float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit")
 FEW = 8  # kernels are compiled before another process has imported torch
@@ -76,8 +76,14 @@ def _build(one: Variant, name: str, aligned: bool) -> tuple[Any, dict[str, Any],
 
 def row(one: Variant, name: str, aligned: bool) -> Row:
     """What one variant becomes for a target."""
-    known = dict(rule=one.rule, mode=one.mode, target=name, aligned=aligned, n_bytes=one.storage.traffic)
+    known = dict(rule=one.asked, mode=one.mode, target=name, aligned=aligned, n_bytes=one.storage.traffic)
     return Row(**known, **(_on_cpu(one) if name == "cpu" else _on_gpu(one, name, aligned)))
+
+
+def _row_elsewhere(one: Variant, name: str, aligned: bool) -> Row:
+    """The same in another process, which may not know a rule of the user's yet."""
+    find(one.asked)
+    return row(one, name, aligned)
 
 
 def _on_cpu(one: Variant) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def rows(rules: Sequence[str], modes: Sequence[str], targets: Sequence[str], ali
         return
     with ProcessPoolExecutor(n_processes, multiprocessing.get_context("spawn")) as pool:
         try:
-            yield from pool.map(row, *zip(*jobs, strict=True))
+            yield from pool.map(_row_elsewhere, *zip(*jobs, strict=True))
         except BrokenProcessPool:
             raise UserError("a compiler has ended its process; name one rule, mode and target to see what it says") from None
         finally:
@@ -163,7 +169,7 @@ def table(rows: Iterable[Row]) -> Group:
         cells += [_optional(row.spilled, "d")]
         cells += [] if row.target == "cpu" else [_optional(row.shared, "d"), _optional(row.occupancy, ".0%")]
         cells += [f"{one.issuable:.0f} {one.by} {one.ns * 1e3:.2f}" for one in row.limits]
-        shown[row.target].add_row(row.rule, row.mode, *cells, style="red" if row.problems else None)
+        shown[row.target].add_row(row.rule.rpartition(":")[2], row.mode, *cells, style="red" if row.problems else None)
     return Group(*shown.values())
 
 
@@ -194,7 +200,7 @@ def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bo
     """Write the machine code and what it was made from; the files' paths."""
     one = variant(rule, mode)
     if target == "cpu":
-        step, signature = cpu_code.build(rule, one.storage)
+        step, signature = cpu_code.build(one.rule, one.storage)
         texts = {"ll": step.inspect_llvm(signature), "s": step.inspect_asm(signature)}
     else:
         binary = _build(one, target, aligned)[0]
@@ -203,7 +209,7 @@ def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bo
     with _writing(directory):
         paths = []
         for kind, text in texts.items():
-            paths.append(directory / f"{rule}.{mode}.{target}{'' if aligned else '.unaligned'}.{kind}")
+            paths.append(directory / f"{one.rule}.{mode}.{target}{'' if aligned else '.unaligned'}.{kind}")
             files.write(paths[-1], text)
     return paths
 
@@ -211,7 +217,7 @@ def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bo
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = {
         "--target": f"of cpu (this machine's), {', '.join(TARGETS)}, or another sm_NN or gfxNNN (default: {','.join(TARGETS)})",
-        "--rule": f"of {', '.join(RULES)} (default: all)",
+        "--rule": f"of {', '.join(RULES)} (default: all), {OWN_RULE}",
         "--mode": f"all, or of {LISTED} (default: {','.join(USUAL)})",
     }
     for name, text in choices.items():

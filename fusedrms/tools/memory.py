@@ -16,7 +16,7 @@ from .arguments import amount, whole
 from .errors import UserError
 from .footprint import Held, Row, mode, published, row, torch_ways
 from .roofline import known
-from .variants import LISTED, MODES, RULES, check, words
+from .variants import LISTED, MODES, OWN_RULE, RULES, check, words
 
 RULE, GPU = "rmsprop", "h200"
 USUAL = (
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gpu = parser.add_mutually_exclusive_group()
     gpu.add_argument("--gpu", type=str.lower, choices=list(known()), help=f"(default: {GPU})")
     gpu.add_argument("--memory", type=amount, metavar="BYTES", help="of a GPU, or what you leave to these of it, such as 60e9")
-    parser.add_argument("--rule", choices=list(RULES), default=RULE, help=f"(default: {RULE})")
+    parser.add_argument("--rule", default=RULE, help=f"of {', '.join(RULES)} (default: {RULE}), {OWN_RULE}")
     parser.add_argument("--mode", type=words, action="extend", metavar="MODE,...", help=f"all, or of {LISTED} (default: {','.join(USUAL)})")
     parser.add_argument("--in-backward", action="store_true", help="modes without gradients, which fusedrms.apply_in_backward frees")
     parser.add_argument("--output", type=files.place, metavar="FILE", help="a bar chart, as PNG, there too")

@@ -181,7 +181,7 @@ def last_looks(
 
 def search_one(rule: str, mode: str, size: str, device: torch.device, clock: Callable, until: float) -> Result:
     """The best configuration of one rule, mode and size; the default, unless another is faster beyond doubt."""
-    storage = variant(rule, mode).storage
+    name, _, storage, _ = variant(rule, mode)
     scratch = Scratch(rule, mode, size, device)
     numels = scratch.numels
     default = best = configs.default_config(device, storage, int(numels.sum()))
@@ -206,7 +206,7 @@ def search_one(rule: str, mode: str, size: str, device: torch.device, clock: Cal
     ours, theirs, confirmed = last_looks(runs[best], runs[default], clock, until, beside_others=not devices.is_gpu(device))
     if not confirmed:
         best, ours = default, theirs
-    key = Key(rule, storage.label, True, configs.size_of(numels))
+    key = Key(name, storage.label, True, configs.size_of(numels))
     return Result(key, mode, default, Row(best, round(median(theirs) * 1e6, 3), round(median(ours) * 1e6, 3)), len(runs))
 
 

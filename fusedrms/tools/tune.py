@@ -23,7 +23,7 @@ from . import files, search
 from .errors import UserError
 from .noise import share_of_others
 from .search import Result
-from .variants import MODES, RULES, check, check_words, device_of, words
+from .variants import MODES, OWN_RULE, RULES, check, check_words, device_of, words
 
 NOISY = 0.1  # of the cores, taken by other programs
 
@@ -117,7 +117,9 @@ def table(results: list[Result]) -> Table:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", *devices.KINDS], help="default: that of a GPU where torch finds one, else cpu")
-    parser.add_argument("--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all)")
+    parser.add_argument(
+        "--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all), {OWN_RULE}"
+    )
     parser.add_argument(
         "--dtypes",
         type=words,

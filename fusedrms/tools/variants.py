@@ -1,11 +1,19 @@
 """The usual ways to run a step, by name: what tune, inspect and compile go through."""
 
+import contextlib
 import functools
+import importlib
+import importlib.util
+import os
+import pathlib
+import sys
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 
+from ..engine.optimizer import FusedOptimizer
+from ..engine.options.naming import closest
 from ..engine.state.storage import fit
 from ..engine.state.tensor_checks import check_precision
 from ..engine.tables.layout import storage_of
@@ -15,7 +23,9 @@ from ..rmsprop import FusedRMSProp
 from ..smorms3 import FusedSMORMS3
 from .errors import UserError
 
-RULES: dict[str, tuple[type[FusedRMSProp] | type[FusedSMORMS3], dict[str, Any]]] = {
+Found = tuple[type[FusedOptimizer], dict[str, Any]]  # a class and options of it
+
+RULES: dict[str, Found] = {
     "rmsprop": (FusedRMSProp, {}),
     "rmsprop_momentum": (FusedRMSProp, dict(momentum=0.9)),
     "rmsprop_centered": (FusedRMSProp, dict(centered=True)),
@@ -60,15 +70,17 @@ MODES = (
     "float64",
 )
 
+OWN_RULE = "or MODULE:NAME or FILE.py:NAME of one of your own"
 LISTED = f"{', '.join(MODES)}, each also with +ema, +stats or +caution"
 
 
 class Variant(NamedTuple):
     """What a launch is compiled for, addresses aside."""
 
-    rule: str
+    rule: str  # its name, as launches know it
     mode: str
     storage: Storage
+    asked: str  # the word for the rule
 
 
 def parse_mode(mode: str) -> tuple[torch.dtype, dict[str, Any]]:
@@ -86,9 +98,66 @@ def parse_mode(mode: str) -> tuple[torch.dtype, dict[str, Any]]:
     return getattr(torch, dtype), dict(chosen)
 
 
-def make(rule: str, mode: str, params: list[torch.nn.Parameter]) -> FusedRMSProp | FusedSMORMS3:
+@functools.cache
+def find(rule: str) -> Found:
+    """What a word for a rule says: one of RULES, or the place of a class, MODULE:NAME or FILE.py:NAME.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if rule in RULES:
+        return RULES[rule]
+    place, colon, name = rule.rpartition(":")
+    if not (place and colon and name):
+        raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}; one of your own is MODULE:NAME or FILE.py:NAME")
+    module = _module(rule, place)
+    value = getattr(module, name, None)
+    if _has_rule(value):
+        return value, {}
+    classes = tuple(one for one, of in vars(module).items() if _has_rule(of))
+    remedy = f"it has {', '.join(classes)}" if classes else "make one with @fusedrms.rule"
+    if not hasattr(module, name):
+        meant = closest(name, classes)
+        raise ValueError(f"rule {rule!r}: {place} has no {name!r}: {f'did you mean {meant!r}?' if meant else remedy}")
+    raise ValueError(f"rule {rule!r}: {name} is {value!r:.80}, which is no optimizer class of fusedrms: {remedy}")
+
+
+def _has_rule(value: Any) -> TypeGuard[type[FusedOptimizer]]:
+    """Whether it is an optimizer's class, and no base of others."""
+    return isinstance(value, type) and issubclass(value, FusedOptimizer) and "lr" in value._class_defaults()
+
+
+def _module(rule: str, place: str) -> Any:
+    """Imported, or run from its file; what lies beside it, or in the current directory, can be imported."""
+    path = pathlib.Path(place).resolve() if place.endswith(".py") else None
+    if path and not path.is_file():
+        raise ValueError(f"rule {rule!r}: there is no file {place}: name one from {pathlib.Path.cwd()}, or a whole path")
+    folder = str(path.parent) if path else os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is no output of the tool's
+            return _run(path) if path else importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and not path and error.name and f"{place}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"rule {rule!r}: there is no module {error.name!r} in {folder} or among what is installed: name its file, FILE.py:NAME"
+            ) from None
+        raise ValueError(f"rule {rule!r}: {place} cannot be imported, {type(error).__name__}: {error}") from error
+
+
+def _run(path: pathlib.Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make(rule: str, mode: str, params: list[torch.nn.Parameter]) -> FusedOptimizer:
     """The optimizer that runs a rule in a mode, for parameters of the mode's dtype."""
-    cls, options = RULES[rule]
+    cls, options = find(rule)
     return cls(params, **options, **parse_mode(mode)[1])
 
 
@@ -100,16 +169,20 @@ def variant(rule: str, mode: str) -> Variant:
         ValueError: an unknown rule, mode, or options that exclude each other.
         RuntimeError: options that the dtype does not take.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}")
+    return variant_of(find(rule), rule, mode)
+
+
+def variant_of(found: Found, rule: str, mode: str) -> Variant:
+    """The same of what a word for a rule says."""
+    cls, options = found
     param = torch.nn.Parameter(torch.zeros(64, dtype=parse_mode(mode)[0], device="cpu"))
     param.grad = torch.zeros_like(param)
-    (recipe,) = make(rule, mode, [param])._recipes()
+    (recipe,) = cls([param], **{**options, **parse_mode(mode)[1]})._recipes()
     check_precision("params[0]", param, recipe.precision)
     # a whole Plan would compile the launch on this machine's CPU
     tensors = fit(param, {}, recipe.states, recipe.precision, recipe.kinds)
     storage = storage_of(param, param.grad, tensors, recipe)._replace(measured=bool(recipe.stats))
-    return Variant(rule=rule, mode=mode, storage=storage)
+    return Variant(rule=recipe.rule, mode=mode, storage=storage, asked=rule)
 
 
 def words(text: str) -> list[str]:

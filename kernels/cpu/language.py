@@ -9,12 +9,33 @@ from numba.core import types as nt
 from numba.extending import overload
 
 from .. import fma  # noqa: F401 - tl.fma
-from ..lang import at_least, clip, constant, is_rule, normal, quotient, reciprocal, rounded_quotient, tl
+from ..lang import at_least, clip, constant, is_rule, larger, like, normal, quotient, reciprocal, rounded_quotient, smaller, tl
 
 
 @overload(tl.sqrt)
 def _sqrt(x):
     return lambda x: np.sqrt(x)
+
+
+@overload(tl.rsqrt)
+def _rsqrt(x):
+    one = np.dtype(x.name).type(1)  # a literal 1 would make float64 of a float32
+    return lambda x: one / np.sqrt(x)
+
+
+@overload(tl.abs)
+def _abs(x):
+    return lambda x: np.abs(x)
+
+
+@overload(tl.exp)
+def _exp(x):
+    return lambda x: np.exp(x)
+
+
+@overload(tl.log)
+def _log(x):
+    return lambda x: np.log(x)
 
 
 @overload(tl.where)
@@ -36,6 +57,23 @@ def _clip(x, limit):
 @numba.njit(error_model="numpy")
 def _quotient(x, y):
     return x / y
+
+
+@numba.njit(error_model="numpy")
+def _larger(x, y):
+    x = y if x < y else x
+    return x if y == y else y
+
+
+@numba.njit(error_model="numpy")
+def _smaller(x, y):
+    x = y if x > y else x
+    return x if y == y else y
+
+
+@numba.njit(error_model="numpy")
+def _like(x, value):
+    return value
 
 
 def _reciprocal(y):
@@ -67,6 +105,7 @@ def _(x):
 
 # written otherwise for GPUs
 _BUILT_IN = {at_least: _at_least, clip: _clip, quotient: _quotient, rounded_quotient: _quotient, reciprocal: _reciprocal, normal: _normal}
+_BUILT_IN |= {larger: _larger, smaller: _smaller, like: _like}
 
 
 def _compiled(value, compute: nt.Float):

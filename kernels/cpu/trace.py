@@ -3,12 +3,11 @@
 Values have the dtypes, and literals take them, as in Triton. bfloat16 is kept as its bits, which every CPU vectorises.
 """
 
-import types
 from types import SimpleNamespace
 
 from llvmlite import ir
 
-from ..lang import constant, is_rule
+from ..lang import twin
 
 _FLOATS = {"float64": ir.DoubleType(), "float32": ir.FloatType(), "float16": ir.HalfType()}
 _INTS = {"bool": 1, "uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "bfloat16": 16, "uint32": 32, "int32": 32, "int64": 64}
@@ -148,7 +147,4 @@ _TL = SimpleNamespace(**_FUNCTIONS, **{name: name for name in TYPES})
 
 def traced(function):
     """The function on Values: tl's names, and the functions that it calls, in their form for them."""
-    code = function.fn.__code__
-    known = {name: value for name, value in function.fn.__globals__.items() if name in code.co_names}
-    scope = {name: traced(value) if is_rule(value) else constant(value) for name, value in known.items()}
-    return types.FunctionType(code, {**scope, "tl": _TL, "BY_BITS": True}, code.co_name)
+    return twin(function, {"tl": _TL, "BY_BITS": True})

@@ -45,8 +45,8 @@ def agreement_kernel(
     chunk_size,  # elements, a multiple of BLOCK
     agreed_ptr,  # float64 [n_chunks]
     RULE: tl.constexpr,  # the others as of step.step_kernel
-    N_COMMON: tl.constexpr,
-    N_ARGS: tl.constexpr,
+    COMMON: tl.constexpr,
+    ARGS: tl.constexpr,
     FORMATS: tl.constexpr,
     ROWS: tl.constexpr,
     DTYPES: tl.constexpr,
@@ -58,9 +58,10 @@ def agreement_kernel(
     index = tl.program_id(0)
     tensor = tl.load(chunk_tensor_ptr + index)
     start = tl.multiple_of(tl.load(chunk_start_ptr + index), BLOCK)
-    row = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS), N_COMMON + N_ARGS)
+    N_HYPER: tl.constexpr = len(COMMON) + len(ARGS)
+    row = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, N_HYPER)
     norm = tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute)
-    numbers = numbers_of(row, tl.load(scalars_ptr + UNSCALE).to(compute), norm, norm, N_COMMON)
+    numbers = numbers_of(row, tl.load(scalars_ptr + UNSCALE).to(compute), norm, norm, len(COMMON))
     ptrs = chunk_pointers(addresses_ptr, tensor, n_tensors, start, ROWS, FORMATS, DTYPES, ALIGN)
     limit = tl.minimum(tl.load(numels_ptr + tensor) - start, chunk_size).to(tl.int32)
 

@@ -46,7 +46,7 @@ def squares_kernel(
     scalars_ptr,
     n_tensors,
     sums_ptr,  # float64: a sum of squares for each chunk of every bucket
-    N_COMMON: tl.constexpr,
+    COMMON: tl.constexpr,  # as of step.step_kernel
     N_HYPER: tl.constexpr,
     DTYPE: tl.constexpr,  # stored dtype of the gradients
     ALIGN: tl.constexpr,  # bytes that divide every address
@@ -57,7 +57,7 @@ def squares_kernel(
     index = tl.program_id(0)
     tensor = tl.load(chunk_tensor_ptr + index)
     start = tl.multiple_of(tl.load(chunk_start_ptr + index), CHUNK)
-    common = Common(*load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, N_COMMON))
+    common = Common(*load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, len(COMMON)))
     grad_scale = common.grad_scale * tl.load(scalars_ptr + UNSCALE).to(hyper_ptr.dtype.element_ty)
     ptr = row_pointer(addresses_ptr, 0, tensor, n_tensors, DTYPE, ALIGN) + start
     limit = tl.minimum(tl.load(numels_ptr + tensor) - start, CHUNK).to(tl.int32)

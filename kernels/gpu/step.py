@@ -197,8 +197,8 @@ def step_kernel(
     chunk_size,  # elements, a multiple of BLOCK
     scalars_ptr,  # float64: see tables.py
     RULE: tl.constexpr,
-    N_COMMON: tl.constexpr,
-    N_ARGS: tl.constexpr,
+    COMMON: tl.constexpr,  # names of the numbers in a row of hyper, in their order, which Triton's cache does not see in a NamedTuple
+    ARGS: tl.constexpr,  # and of the rule's own, which follow
     NEUTRAL: tl.constexpr,  # of each number in a row of hyper the value that changes nothing, or None; or None, and they have no loop
     FORMATS: tl.constexpr,  # of grad, param, state 0, ..., as in storage.py
     ROWS: tl.constexpr,  # where the rows of each begin
@@ -212,6 +212,7 @@ def step_kernel(
     PERSISTENT: tl.constexpr,  # programs are fewer than chunks, of which each takes several
 ):
     compute: tl.constexpr = hyper_ptr.dtype.element_ty
+    N_HYPER: tl.constexpr = len(COMMON) + len(ARGS)
     index = tl.program_id(0)
     end = n_chunks if PERSISTENT else index + 1  # as constants, so that a single round leaves no loop behind
     while index < end:
@@ -219,11 +220,11 @@ def step_kernel(
         start = tl.multiple_of(tl.load(chunk_start_ptr + index), BLOCK)
         remaining = tl.where(tl.load(scalars_ptr + SKIP) == 0.0, tl.load(numels_ptr + tensor) - start, 0)
 
-        row = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * (N_COMMON + N_ARGS), N_COMMON + N_ARGS)
+        row = load_numbers(hyper_ptr + tl.load(groups_ptr + tensor) * N_HYPER, N_HYPER)
         unscale = tl.load(scalars_ptr + UNSCALE).to(compute)
         norm = tl.load(scalars_ptr + tl.load(norm_index_ptr + tensor)).to(compute)
         boost = tl.load(boosts_ptr + tensor).to(compute) if FLAGS[CAUTIOUS] else norm
-        numbers = numbers_of(row, unscale, norm, boost, N_COMMON)
+        numbers = numbers_of(row, unscale, norm, boost, len(COMMON))
         ptrs = chunk_pointers(addresses_ptr, tensor, n_tensors, start, ROWS, FORMATS, DTYPES, ALIGN)
         offset = start + tl.load(shard_offset_ptr + tensor)
         keys = chunk_keys(load_numbers(random_key_ptr + 3 * tensor, 3), offset, STRADDLES)

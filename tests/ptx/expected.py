@@ -49,7 +49,7 @@ def step(rule: str, unit: Unit, grad, param, state, norm: float, unscale: float,
         update = quotient(grad * signal.at_most(rate), square_avg.root() + eps)
         new = [square_avg, grad_avg, mem * (-signal + 1.0) + 1.0]
     else:
-        alpha, weight, inside, outside, momentum, lr_in_momentum, nesterov, correction = args
+        alpha, weight, correction, inside, outside, momentum, lr_in_momentum, nesterov = args
         square_avg = square_avg * alpha + grad * weight * grad
         second = square_avg * correction
         new = [square_avg]

@@ -12,6 +12,7 @@ from fusedrms.kernels.cpu import agreement as cpu_agreement
 from fusedrms.kernels.cpu import norm as cpu_norm
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.kernels.cpu import threads as cpu_threads
+from fusedrms.kernels.cpu import values as cpu_values
 from fusedrms.kernels.quant import GROUP, PER_WORD
 from fusedrms.kernels.storage import FLAGS, ITEMSIZE, QUANTIZED, TOP, WORDS, Storage
 from fusedrms.kernels.tables import FIRST_NORM, SKIP, UNIT, AgreementTables, NormTables, Tables
@@ -94,7 +95,7 @@ def step(a: Arguments, at: _Tables, n_programs: int) -> None:
         groups=groups,
         chunk_tensor=at("chunk_tensor", n_chunks),
         chunk_start=at("chunk_start", n_chunks),
-        hyper=at("hyper", 1 + int(groups.max()), a["N_COMMON"] + a["N_ARGS"]),
+        hyper=at("hyper", 1 + int(groups.max()), len(a["COMMON"]) + len(a["ARGS"])),
         norm_index=norm_index,
         random_key=at("random_key", n_tensors, 3),
         shard_offset=at("shard_offset", n_tensors),
@@ -129,7 +130,7 @@ def agreement(a: Arguments, at: _Tables, n_programs: int) -> None:
         groups=groups,
         chunk_tensor=at("chunk_tensor", n_programs),
         chunk_start=at("chunk_start", n_programs),
-        hyper=at("hyper", 1 + int(groups.max()), a["N_COMMON"] + a["N_ARGS"]),
+        hyper=at("hyper", 1 + int(groups.max()), len(a["COMMON"]) + len(a["ARGS"])),
         norm_index=norm_index,
         scalars=at("scalars", 1 + int(norm_index.max())),
     )
@@ -176,10 +177,18 @@ def count(a: Arguments, at: _Tables, n_programs: int) -> None:
             counter[0] = counted[k]
 
 
+def values(a: Arguments, at: _Tables, n_programs: int) -> None:
+    """values_kernel."""
+    n, n_states = a["n"], a["N_STATES"]
+    numbers, results = at("numbers", 1 + len(a["ARGS"])), at("results", 1 + n_states, n)
+    cpu_values.values_of(a["RULE"].__name__, at("values", 2 + n_states, n), numbers, results)
+
+
 RUN: dict[str, Callable] = {
     "agreement_kernel": agreement,
     "count_kernel": count,
     "step_kernel": step,
     "squares_kernel": squares,
     "norms_kernel": norms,
+    "values_kernel": values,
 }

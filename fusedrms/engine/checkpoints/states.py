@@ -1,7 +1,7 @@
 """The states of parameters: as a checkpoint has them, through torch's load_state_dict, and stored again as the kernels read them."""
 
 from collections.abc import Collection, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -22,9 +22,6 @@ from ..tables.active import steps_of
 from .carrier import LR_IN_MOMENTUM, pack_group
 from .groups import load_group
 
-if TYPE_CHECKING:
-    from ..grouped import GroupedOptimizer
-
 
 class _Shielded:
     """Carries a state through torch's load_state_dict, which casts tensors to the parameter's dtype and makes text another."""
@@ -38,23 +35,26 @@ class _Shielded:
 
 def to_checkpoint(
     state_dict: dict[str, Any],
-    optimizer: "GroupedOptimizer",
+    groups: Sequence[dict],
+    states: Mapping[Any, Any],
+    *,
     ties: Ties,
     defaults: Mapping[str, Any],
     accepted: Sequence[float],
+    kinds: Kinds,
 ) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
     """What torch's state_dict() gives as a checkpoint has it, in full precision, and which tensors are copies in it, with their names.
 
     Args:
         state_dict: torch's.
-        optimizer: whose it is; ties: likewise.
+        groups: the optimizer's parameter groups; states, ties: likewise.
         defaults: of all options, those of their rule.
         accepted: norms of the last steps that skip_above did not leave out.
+        kinds: as in Recipe.
 
     Raises:
         ValueError: codes or scales that do not fit their parameter.
     """
-    groups, states, kinds = optimizer.param_groups, optimizer.state, optimizer.kinds
     named = list(named_parameters(groups))
     for each in named:
         if isinstance(values := states.get(each.param), dict):

@@ -60,6 +60,12 @@ def check_at_least_zero(group: dict, **labels: str) -> None:
         _check_number(option, f"Invalid {label}", group[option])
 
 
+def check_within(group: dict, option: str, least: float, most: float) -> None:
+    """ValueError unless an option of the group is a finite number in a range; what is on a GPU is not read."""
+    label = {"eps": "epsilon"}.get(option, option)  # torch's word
+    _check_number(option, f"Invalid {label} value", group[option], least, most)
+
+
 def is_scheduled_lr(lr: Any) -> bool:
     """Whether it is a number that a schedule may set, 0 or more but for a rounding error; a fast answer."""
     return isinstance(lr, float) and ROUNDED_ZERO <= lr < math.inf
@@ -71,18 +77,26 @@ def check_scheduled_lr(lr: Any, where: str = "") -> None:
         _check_number("lr", f"{where}Invalid learning rate", lr, ROUNDED_ZERO)
 
 
-def _check_number(option: str, label: str, value: Any, least: float = 0.0) -> None:
+def _check_number(option: str, label: str, value: Any, least: float = 0.0, most: float = math.inf) -> None:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"Tensor {option} must be 1-element, got shape {tuple(value.shape)}; pass a number or torch.tensor(number)")
         if is_live(value) and not value.is_complex():
             return
     try:
-        valid = bool(least <= value < math.inf) and fits_float(value)
+        valid = bool(least <= value <= most) and bool(-math.inf < value < math.inf) and fits_float(value)
     except (TypeError, RuntimeError, ValueError):
-        raise TypeError(f"{label}: {value!r} is a {type(value).__name__}; pass a number >= 0") from None
+        raise TypeError(f"{label}: {value!r} is a {type(value).__name__}; pass a number{_range(least, most)}") from None
     if not valid:
-        raise ValueError(f"{label}: {text(value, format)}; it must be a finite number >= 0")
+        raise ValueError(f"{label}: {text(value, format)}; it must be a finite number{_range(least, most)}")
+
+
+def _range(least: float, most: float) -> str:
+    """What a number may be, in an error."""
+    least = 0.0 if least == ROUNDED_ZERO else least
+    if most < math.inf:
+        return f" from {least:g} to {most:g}" if least > -math.inf else f" <= {most:g}"
+    return f" >= {least:g}" if least > -math.inf else ""
 
 
 def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:

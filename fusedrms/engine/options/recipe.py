@@ -13,6 +13,8 @@ from ..state.precision import PARAM_EMA, Precision
 from .checks import number
 from .skip_above import SkipAbove, skip_above
 
+NORM_ON = ("gradient", "update")  # what clip_norm_on may be
+
 
 class Recipe(NamedTuple):
     """What a parameter group asks for; the numbers may change at every step."""
@@ -23,9 +25,7 @@ class Recipe(NamedTuple):
     norm_over: str | None  # whose gradients' norm is limited: that of the "optimizer", of each "parameter", of none
     args: tuple[Any, ...]  # the rule's own, in its order; where they depend on steps, what they are at the first
     kinds: Mapping[str, State]  # of all states that rules of the optimizer have, whichever this one has
-    at_step: Callable[[Any], Mapping[str, Any]] | None = (
-        None  # of a number of steps, this one included: the rule's numbers that depend on it
-    )
+    at_step: Callable[[Any], Mapping[str, Any]] | None = None  # of steps, this one included: the rule's numbers that depend on them
     cautious: bool = False  # updates against their gradient's sign are left out
     ema_warmup: bool = False  # the weight in the parameter's average is at least 9 / (10 + step)
     precision: Precision = Precision()

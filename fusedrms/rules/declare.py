@@ -1,0 +1,199 @@
+"""fusedrms.rule: an optimizer class of a function that says what a parameter loses."""
+
+import inspect
+import itertools
+import keyword
+import math
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from ..engine.options.naming import check_keywords, closest
+from ..engine.state.precision import DIM_ORDER, MASTER, PARAM_EMA, SCALE
+from ..kernels.rounding import STREAMS
+from ..kernels.rule import State
+from ..kernels.rules import Common
+from .declared import Number, Written
+from .errors import RuleError
+from .optimizer import WrittenOptimizer
+from .options import SHARED, signature
+
+GROUPS = ("params", "param_names", "initial_lr", "lr_in_momentum", "step", "self")  # what torch, or a checkpoint, takes for something else
+MOST_FLAGS = 8
+TAKEN = ("step", MASTER, PARAM_EMA, "replace")  # in the state of a parameter, and of what the function sees
+
+
+def rule(
+    states: Iterable[str] | Mapping[str, State | float] = (), **options: Any
+) -> Callable[[Callable[..., Any]], type[WrittenOptimizer]]:
+    r"""Make an optimizer of an update rule that is written as its equations, in torch's words.
+
+    ::
+
+        @fusedrms.rule(states=["exp_avg"], lr=1e-4, decoupled_weight_decay=True, beta1=0.9, beta2=0.99)
+        def Lion(grad, param, state, lr, n):
+            update = torch.sign(torch.lerp(grad, state.exp_avg, n.beta1))
+            return lr * update, state.replace(exp_avg=torch.lerp(grad, state.exp_avg, n.beta2))
+
+        optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1, state_dtype="8bit")
+
+    The function is called here, and again for other flags when they are asked for, with values that stand for one element of a parameter:
+    what it does with them becomes one function of registers, which Triton compiles for GPUs and Numba for CPUs. docs/rules.md has all that
+    it may do.
+
+    Args:
+        states: what is remembered of each element from step to step: names, whose values start from 0, or a mapping of names to a number
+            to start from, or to a :class:`State`; default none.
+        options: those of the optimizer, by name, with their defaults. A number, or a :class:`Number` with its range, is `n.NAME` in the
+            function; True or False is what it is there, so that it may branch on it. ``lr`` (1e-3 where it is not named) and the options
+            that all rules share, ``weight_decay`` and ``decoupled_weight_decay`` for example, take these defaults.
+
+    Returns:
+        What makes a class of a function `(grad, param, state, lr, n) -> (update, state)`: a :class:`torch.optim.Optimizer` whose name,
+        module and docstring are the function's. It takes `(params, lr, *numbers, weight_decay, *, flags, shared options)`. The function
+        sees grad, after scaling, clipping and coupled weight decay; param, before this step; `state.NAME`; lr; `n.NAME`, and `n.step`,
+        which counts the parameter's steps from 1. It returns what the parameter loses, and `state.replace(NAME=value, ...)` of all
+        states. What is made of `n` and numbers alone is computed in float64 on the host, or on the device where steps are counted there.
+
+    Raises:
+        RuleError: the function does what a rule cannot; the message has the line.
+        TypeError, ValueError: a state or an option that cannot be one.
+    """
+    if callable(states):
+        raise TypeError('fusedrms.rule is called first: write @fusedrms.rule(states=["exp_avg"]), or @fusedrms.rule() for a rule without')
+    own, changed = _options(options)
+    remembered = _states(states)
+    if both := remembered.keys() & own.keys():
+        raise ValueError(f"{sorted(both)[0]!r} is a state and an option of one rule: give one of them another name")
+
+    def decorate(function: Callable[..., Any]) -> type[WrittenOptimizer]:
+        _check_function(function)
+        numbers = {name: value for name, value in own.items() if isinstance(value, Number)}
+        flags = {name: value for name, value in own.items() if isinstance(value, bool)}
+        declared = Written(function, remembered, numbers, flags)
+        defaults = {name: value.default if isinstance(value, Number) else value for name, value in own.items()}
+        made = _class(function, declared, signature(defaults, changed))
+        _check_all(declared)
+        made([torch.nn.Parameter(torch.zeros((), device="cpu"))])  # whose errors are those of defaults
+        return made
+
+    return decorate
+
+
+def _check_all(declared: Written) -> None:
+    """RuleError for what any set of flags leads to; ValueError for an option that none asks for."""
+    if len(declared.flags) > MOST_FLAGS:
+        raise ValueError(f"a rule has {MOST_FLAGS} options that are True or False at most, since each set of them has a kernel")
+    read, all_traced = set(), True
+    for chosen in itertools.product((False, True), repeat=len(declared.flags)):
+        flags = dict(zip(declared.flags, chosen, strict=True))
+        try:
+            read |= declared.traced(flags)[1].read
+        except RuleError:
+            raise
+        except Exception:  # the function refuses what does not go together
+            if flags == declared.flags:
+                raise
+            all_traced = False
+    if all_traced and (unread := [name for name in (*declared.numbers, *declared.flags) if name not in read]):
+        raise ValueError(
+            f"option {unread[0]!r} is none that all rules have, and the function never reads n.{unread[0]}: leave it out, or mend its name"
+        )
+
+
+def _class(function: Callable[..., Any], declared: Written, arguments: inspect.Signature) -> type[WrittenOptimizer]:
+    names = list(arguments.parameters)[1:]
+
+    def __init__(self, params: ParamsT, *args: Any, **options: Any):
+        if "betas" in options and "beta1" in names:
+            raise TypeError(
+                f"{type(self).__name__}() has no betas: pass {', '.join(f'{name}=' for name in names if name.startswith('beta'))}"
+            )
+        check_keywords(f"{type(self).__name__}()", options, names)
+        bound = arguments.bind(self, params, *args, **options)
+        bound.apply_defaults()
+        super(made, self).__init__(params, bound.arguments)  # pyright: ignore[reportCallIssue]
+
+    __init__.__signature__ = arguments  # pyright: ignore[reportFunctionMemberAccess]
+    own = {name: getattr(function, name) for name in ("__module__", "__qualname__", "__doc__")}
+    made = type(function.__name__, (WrittenOptimizer,), {**own, "__init__": __init__, "declared": declared, "kinds": declared.states})
+    return made
+
+
+def _check_function(function: Any) -> None:
+    if not inspect.isfunction(function) or not function.__name__.isidentifier():
+        raise TypeError(
+            f"fusedrms.rule() makes an optimizer of a function with a name, and {function!r} is none: use def, and call rule() with @"
+        )
+
+
+def _states(states: Iterable[str] | Mapping[str, State | float]) -> dict[str, State]:
+    """By their names, with what is not said."""
+    if isinstance(states, str):
+        raise TypeError(f"states={states!r} is a string: pass a list of names, [{states!r}]")
+    names = list(states)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"state {twice!r} is named twice")
+    known = dict(states) if isinstance(states, Mapping) else dict.fromkeys(names, State())
+    if len(known) >= STREAMS:
+        raise ValueError(f"a rule has {STREAMS - 1} states at most, and this one has {len(known)}: compute some of them from the others")
+    found = {}
+    for name, value in known.items():
+        _check_name(name, "state")
+        if name in TAKEN or name.endswith((SCALE, DIM_ORDER)):
+            raise ValueError(f"a state cannot be called {name!r}, which means something else already: give it another name")
+        state = value if isinstance(value, State) else State(value)
+        if not _is_finite(state.start):
+            raise TypeError(f"state {name!r} starts from {state.start!r}: it takes a finite number, 0.0 say, or a fusedrms.State")
+        if state.nonnegative and state.start < 0:
+            raise ValueError(f"state {name!r} is never negative, but it starts from {state.start!r}: start from 0 or more")
+        if state.mean is not None:
+            raise ValueError(f"state {name!r} has mean={state.mean!r}, which rules of this package alone may have: leave it out")
+        found[name] = state._replace(start=float(state.start))
+    return found
+
+
+def _options(options: Mapping[str, Any]) -> tuple[dict[str, Number | bool], dict[str, Any]]:
+    """Those of the rule's own, and other defaults of lr and those that all share."""
+    own, changed, shared = {}, {}, frozenset(("lr", *SHARED))
+    for name, value in options.items():
+        if name in shared:
+            changed[name] = value
+            continue
+        _check_name(name, "option")
+        if name in (*GROUPS, *Common._fields):  # a launch finds its numbers by their names
+            raise ValueError(f"an option cannot be called {name!r}, which means something else already: give it another name")
+        if name == "state":
+            raise TypeError("fusedrms.rule() takes states=, and no state=")
+        if meant := closest(name, shared):
+            raise ValueError(f"option {name!r} is near {meant!r}, which all rules have: did you mean that? If not, give it another name")
+        own[name] = value if isinstance(value, bool) else _number(name, value)
+    return own, changed
+
+
+def _number(name: str, value: Any) -> Number:
+    known = value if isinstance(value, Number) else Number(value)
+    default, least, most = known
+    if not _is_finite(default):
+        each = (
+            ", ".join(f"{name.rstrip('s')}{k}={one!r}" for k, one in enumerate(value, 1)) if isinstance(value, tuple | list) else "a number"
+        )
+        raise TypeError(f"option {name}={value!r} is neither a finite number nor True or False: give it {each}")
+    if not least <= default <= most:
+        hint = f": give its range, {name}=fusedrms.Number({default!r}, least=-math.inf)" if default < least == 0 else ""
+        raise ValueError(f"option {name} is {default!r}, which is not from {least!r} to {most!r}{hint}")
+    return known
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_name(name: Any, what: str) -> None:
+    fits = isinstance(name, str) and name.isidentifier() and unicodedata.is_normalized("NFKC", name)  # as Python reads a name
+    if not fits or keyword.iskeyword(name) or name.startswith("_"):
+        raise ValueError(f"{name!r} is no name of a {what}: give it a Python name that begins with a letter")

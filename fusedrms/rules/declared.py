@@ -1,0 +1,120 @@
+"""What a rule is declared with: its states, its options, and the functions of registers that are made of it."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..engine.options.checks import check_flags, check_within, number
+from ..kernels.rule import RULES, Rule, State, declare
+from .source import function_of
+from .tracing import Traced, trace
+
+AtStep = Callable[[Any], Mapping[str, Any]]
+
+
+class Number(NamedTuple):
+    """An option of a rule that is a number, with the range that it must be in.
+
+    Args:
+        default: its value where none is given.
+        least, most: the least and the largest value that it may have; default 0 and no limit. What may be negative says so.
+    """
+
+    default: float
+    least: float = 0.0
+    most: float = math.inf
+
+
+class Asked(NamedTuple):
+    """What a parameter group asks of a rule."""
+
+    rule: Rule
+    numbers: tuple[Any, ...]  # of the rule, in its order; those that depend on steps as of the first
+    at_step: AtStep | None  # as in Recipe
+
+
+class Declared:
+    """A rule and the options of its own.
+
+    Args:
+        states: what it remembers of each element.
+        numbers: its options that are numbers.
+        flags: its options that are True or False, with their defaults.
+    """
+
+    def __init__(self, states: Mapping[str, State], numbers: Mapping[str, Number], flags: Mapping[str, bool]):
+        self.states, self.numbers, self.flags = states, numbers, flags
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise ValueError or TypeError for a wrong value of an option of its own."""
+        check_flags(group, *self.flags)
+        for option, one in self.numbers.items():
+            check_within(group, option, one.least, one.most)
+
+    @abstractmethod
+    def asked(self, group: dict[str, Any]) -> Asked:
+        """What a parameter group, whose options have been checked, asks for."""
+
+    def options(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Its numbers in a parameter group, by name."""
+        return {name: number(group, name) for name in self.numbers}
+
+
+class ByHand(Declared):
+    """A rule of kernels/rules.py, which takes its options as they are; rule: its name, numbers: its options."""
+
+    def __init__(self, rule: str, **numbers: Number):
+        super().__init__(RULES[rule].states, numbers, {})
+        self.rule = RULES[rule]
+
+    def asked(self, group: dict[str, Any]) -> Asked:
+        return Asked(self.rule, tuple(self.options(group)[name] for name in self.rule.numbers), None)
+
+
+class Written(Declared):
+    """A rule that is written in torch's words: one function of registers for each set of flags, made when it is first asked for.
+
+    Args:
+        function: which is traced, and sees flags as they are; its name is the rule's.
+        states, numbers, flags: as of Declared.
+    """
+
+    def __init__(self, function: Callable, states: Mapping[str, State], numbers: Mapping[str, Number], flags: Mapping[str, bool]):
+        super().__init__(states, numbers, flags)
+        self.function = function
+        self._traced: dict[tuple[bool, ...], tuple[Rule, Traced]] = {}
+
+    def traced(self, flags: Mapping[str, Any]) -> tuple[Rule, Traced]:
+        """What was made of it for such flags.
+
+        Raises:
+            RuleError: the function does what a rule cannot.
+        """
+        chosen = tuple(bool(flags[name]) for name in self.flags)
+        if chosen not in self._traced:
+            traced = trace(
+                self.function,
+                name=self.function.__name__,
+                states=tuple(self.states),
+                numbers={name: one.least >= 0 for name, one in self.numbers.items()},
+                static=dict(zip(self.flags, chosen, strict=True)),
+                nonnegative_states=[name for name, state in self.states.items() if state.nonnegative],
+                more=repr(self.states),
+            )
+            rule = Rule(traced.name, function_of(traced.source, traced.name), self.states, traced.numbers, {})
+            self._traced[chosen] = declare(rule), traced
+        return self._traced[chosen]
+
+    def check(self, group: dict[str, Any]) -> None:
+        super().check(group)
+        self.traced(group)
+
+    def asked(self, group: dict[str, Any]) -> Asked:
+        rule, traced = self.traced(group)
+        options = self.options(group)
+        at_step = partial(traced.numbers_at, options) if traced.per_step else None
+        first = {} if at_step is None else at_step(1.0)
+        numbers = zip(traced.numbers, traced.static_numbers(options), strict=True)
+        return Asked(rule, tuple(first.get(name, value) for name, value in numbers), at_step)

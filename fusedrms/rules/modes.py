@@ -1,0 +1,50 @@
+"""What is different in torch while a user's function is called."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import words
+from .errors import Rule
+
+MOST_INT = 2**63 - 1  # of torch's
+
+
+class NothingRandom(torch.overrides.TorchFunctionMode):
+    """While a rule is traced, torch's random functions are errors, which would give a literal."""
+
+    def __init__(self, rule: Rule):
+        super().__init__()
+        self.rule = rule
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name.rstrip("_") in words.RANDOM:
+            raise self.rule.error(words.unknown(name.rstrip("_")))
+        return function(*args, **(kwargs or {}))
+
+
+class OneDtype(torch.overrides.TorchFunctionMode):
+    """While a rule runs on float64 tensors, all that it makes is float64, as a rule computes in one dtype.
+
+    Of comparisons and Python's numbers torch would make its default dtype, and .float() says another one.
+    """
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+        says = [one for one in (*args[1:], *kwargs.values()) if isinstance(one, torch.dtype)]
+        if name in words.FLOATS or (name in ("to", "type") and any(dtype.is_floating_point for dtype in says)):
+            return args[0].double()
+        tensors = [one for one in args if isinstance(one, Tensor)]
+        if tensors and not any(map(torch.is_floating_point, tensors)):
+            kinds = (float, int) if name == "where" or "div" in name else float
+            args = tuple(double(one) if isinstance(one, kinds) and not isinstance(one, bool) else one for one in args)
+        elif tensors:
+            args = tuple(double(one) if isinstance(one, int) and abs(one) > MOST_INT else one for one in args)
+        return function(*args, **kwargs)
+
+
+def double(number: float) -> Tensor:
+    return torch.tensor(number, dtype=torch.float64, device="cpu")  # goes with tensors of any device

@@ -1,0 +1,81 @@
+"""The optimizer of a declared rule: options in, Recipe out; everything else is FusedOptimizer's."""
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch.optim.optimizer import ParamsT
+
+from ..engine.optimizer import FusedOptimizer
+from ..engine.options.checks import check_choice, check_flags
+from ..engine.options.recipe import NORM_ON, Recipe, recipe_of
+from ..engine.sharded import local
+from .compared import Reference, compare_once
+from .declared import Declared
+
+
+class RuleOptimizer(FusedOptimizer):
+    """What :func:`fusedrms.rule` makes classes from.
+
+    Attributes:
+        declared: the rule, its states and its options.
+    """
+
+    declared: ClassVar[Declared]
+
+    def check_group(self, group: dict) -> None:
+        super().check_group(group)
+        if "clip_norm_on" in group:
+            check_choice(group, "clip_norm_on", NORM_ON)
+            check_flags(group, "caution")
+        self.declared.check(group)
+
+    def recipe(self, group: dict) -> Recipe:
+        rule, numbers, at_step = self.declared.asked(group)
+        return recipe_of(group, rule.name, numbers, self.kinds, at_step=at_step)
+
+    def check_rules(self) -> None:
+        for group in self.param_groups:
+            for device in {local(param).device for param in group["params"]}:
+                compare_once(self.declared, group, device)
+
+    @classmethod
+    def check(
+        cls,
+        reference: Reference | None = None,
+        *,
+        modes: str | Sequence[str] = ("float32", "bfloat16+split+8bit"),
+        targets: str | Sequence[str] = ("sm_90", "cpu"),
+        seed: int = 0,
+        **flags: bool,
+    ) -> list[Any]:
+        """Print what the rule becomes, and compare all who compute it: Numba, Triton, the function itself, a reference.
+
+        Args:
+            reference: a NumPy function `(grad, param, state, lr, n) -> (update, states)` of float64 arrays [n_elements], to compare
+                with at several steps. It is written as the rule, `state.NAME`, `n.NAME`, `state.replace(...)`; states may be a dict too.
+            modes, targets: as of ``fusedrms inspect``.
+            seed: of the random numbers.
+            flags: options that are True or False, where not their defaults are meant.
+
+        Returns:
+            A row of the table for each target and mode.
+
+        Raises:
+            RuntimeError: the drivers, or the function in torch, do not compute the same.
+            AssertionError: the reference computes something else; the message has the step, the value and both results.
+        """
+        tool = importlib.import_module("fusedrms.tools.check")  # it loads rich
+        return tool.check(cls, reference, _several(modes), _several(targets), seed=seed, flags=flags)
+
+
+def _several(words: str | Sequence[str]) -> Sequence[str]:
+    return [words] if isinstance(words, str) else words
+
+
+class WrittenOptimizer(RuleOptimizer):
+    """One of a class that :func:`fusedrms.rule` has made, whose `__init__` has a signature of its own: type checkers take any options."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, params: ParamsT, *args: Any, **options: Any): ...
