@@ -41,10 +41,10 @@ ROWS = (
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest")  # what these tests import of the extra test
 NAMES = (
     *("codegen", "rounding", "quantize", "dropin", "checkpoint", "migrating", "torch_loaders", "state_dict", "seeds"),
-    *("stale", "inplace", "ptx", "ptx_machine", "ptx_triton", "ptx_optimizer"),
+    *("stale", "inplace", "ptx", "ptx_machine", "ptx_triton", "ptx_optimizer", "rule_tracing", "rule_check", "rule_first_step"),
 )
 FILES = [f"tests/test_{name}.py" for name in NAMES]
-INTERPRETED = ["tests/test_rounding.py", "tests/test_quantize.py", "tests/test_ptx.py", "tests/test_ptx_bits.py"]
+INTERPRETED = [f"tests/test_{name}.py" for name in ("rounding", "quantize", "ptx", "ptx_bits", "rule_tracing", "rule_check")]
 ONE_RULE = "not test_codegen.py or rmsprop-"
 
 

@@ -5,6 +5,7 @@ import torch
 
 import gpu
 from fusedrms import FusedRMSProp
+from made_rules import AdamW
 from tools import parameters, random_grads, twins
 
 OPTIONS = {
@@ -31,15 +32,17 @@ def test_without_capturable(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_capture_and_replay(options):
+@pytest.mark.parametrize(
+    ("cls", "options"), [*((FusedRMSProp, options) for options in OPTIONS.values()), (AdamW, {})], ids=[*OPTIONS, "a rule"]
+)
+def test_capture_and_replay(cls, options):
     """As eager steps with the same gradients; a new lr and other gradients count at the next replay."""
     dtype = torch.bfloat16 if "state_dtype" in options else torch.float32
     captured = parameters([(1000,), (3, 5)], gpu.DEVICE, dtype)
     eager = twins(captured)
     lr = torch.tensor(1e-2, device=gpu.DEVICE)
-    ours = FusedRMSProp(captured, lr=lr, capturable=True, **options)
-    expected = FusedRMSProp(eager, lr=1e-2, **options)
+    ours = cls(captured, lr=lr, capturable=True, **options)
+    expected = cls(eager, lr=1e-2, **options)
 
     def next_gradients(first=False):
         for param, other in zip(captured, eager, strict=True):

@@ -8,6 +8,7 @@ import torch
 import gpu
 from cases import F64
 from fusedrms import FusedRMSProp, FusedSMORMS3
+from made_rules import AdamW
 from tools import copy_grads, natively, parameters, random_grads, step_both, twins
 
 # options that stay, and what each number is at first and later
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[type, dict[str, Any], dict[str, list[float]]]] = {
     "average": (FusedRMSProp, dict(), dict(ema_decay=[0.9, 0.0, 1.0])),
     "average, warming up": (FusedRMSProp, dict(ema_warmup=True), dict(ema_decay=[0.15, 0.0, 1.0])),
     "cautious": (FusedRMSProp, dict(caution=True, lr=0.1), dict(momentum=[0.9, 0.5, 0.99])),
+    "a declared rule": (AdamW, dict(), dict(lr=[1e-3, 1e-2, 0.1], beta1=[0.9, 0.5, 0.0], beta2=[0.999, 0.9, 0.5], eps=[1e-3, 1e-2, 1.0])),
     "SMORMS3": (FusedSMORMS3, dict(), dict(lr=[1e-3, 1e-2, 0.1], eps=[1e-16, 1e-3, 1.0], weight_decay=[0.0, 0.1, 0.2])),
 }
 

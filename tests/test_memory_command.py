@@ -201,7 +201,6 @@ def test_examples(capsys, tmp_path, monkeypatch):
         ("--parameters 1e9 --gpu h300", "'h300' (choose from"),
         ("--parameters 1e9 --memory 0", "'0' is not a finite number"),
         ("--parameters 1e9 --memory 1e9 --gpu h100", "not allowed with argument"),
-        ("--parameters 1e9 --rule adam", "'adam' (choose from"),
     ],
 )
 def test_wrong_arguments(arguments, said, capsys):
@@ -214,6 +213,7 @@ def test_wrong_arguments(arguments, said, capsys):
         ("--parameters 1e30", "the model has 2e+18 parameters or more: name one of at most 1e+18"),
         ("--shapes 4000000000x4000000000", "the model has 1.6e+19 parameters"),
         ("--parameters 1e9 --mode float8", "'float8' is none of"),
+        ("--parameters 1e9 --rule adam", "'adam' is none of"),
         ("--parameters 1e9 --mode float16+split", "master_weights='split' is for bfloat16"),
         ("--parameters 1e9 --mode ,", "at least one"),
         ("--parameters 1e9 --rule smorms3 --mode float64+8bit", "float64"),

@@ -1,6 +1,7 @@
 """What several test modules need."""
 
 import contextlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from fusedrms.engine.state.quantized import code_of
 from fusedrms.kernels import lang
 from fusedrms.kernels.quant import GROUP
 from fusedrms.kernels.storage import TOP
+from fusedrms.rules.declared import Written
 from reference import normed, rmsprop, smorms3
+from sized import written
 
 STATES = ("square_avg", "grad_avg", "momentum_buffer", "mem", "param_ema")
 
@@ -125,7 +128,7 @@ def in_master(state: dict) -> bool:
     return "master_param" in state
 
 
-def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.ndarray, stochastic: bool = True) -> np.ndarray:
+def stored_error(kinds, state: dict, key: str, param: torch.nn.Parameter, value: np.ndarray, stochastic: bool = True) -> np.ndarray:
     """What storing a new value may change: nothing of 32 bits of a master, half a step of its dtype or, stochastically, a whole one."""
     if key == "param":
         if in_master(state):
@@ -136,10 +139,18 @@ def stored_error(state: dict, key: str, param: torch.nn.Parameter, value: np.nda
     scale = torch.empty_like(param.detach(), dtype=torch.float64)
     in_memory = scale.as_strided((param.numel(),), (1,))
     in_memory.copy_(state[f"{key}_scale"].repeat_interleave(GROUP)[: param.numel()])
-    return code_error(value, exact(scale), TOP[code_of(FusedRMSProp.kinds, key, state[key].dtype)])
+    return code_error(value, exact(scale), TOP[code_of(kinds, key, state[key].dtype)])
 
 
 REFERENCES = {FusedRMSProp: rmsprop, FusedSMORMS3: smorms3}
+
+
+def reference_of(optimizer: torch.optim.Optimizer):
+    """Its rule in float64, and the states that it may have, with what they start from if that is not 0."""
+    if isinstance(getattr(optimizer, "declared", None), Written):
+        return partial(written, optimizer.declared), {name: state.start for name, state in optimizer.kinds.items()} | dict(param_ema=0.0)
+    (rule,) = (reference for cls, reference in REFERENCES.items() if isinstance(optimizer, cls))
+    return rule, dict.fromkeys(STATES, 0.0) | dict(mem=1.0)
 
 
 def step_and_check(optimizer: torch.optim.Optimizer) -> None:
@@ -147,16 +158,22 @@ def step_and_check(optimizer: torch.optim.Optimizer) -> None:
 
     The bounds follow from the rounding of the operations and of the storage; nothing accumulates, so they hold for any number of steps.
     """
-    (rule,) = (reference for cls, reference in REFERENCES.items() if isinstance(optimizer, cls))
+    (rule, starts), kinds = reference_of(optimizer), optimizer.kinds
     states, masters = full_state(optimizer), dict(export_master(optimizer))
     found = []  # (parameter, gradient, state, steps, options, what its norm is taken of)
     for group in optimizer.param_groups:
-        options = {key: float(value) if key == "lr" else value for key, value in group.items() if key != "params"}
+        options = {
+            key: float(value) if isinstance(value, Tensor) and value.numel() == 1 else value
+            for key, value in group.items()
+            if key != "params"
+        }
         for param in group["params"]:
             if param.grad is not None:
                 kept, like = states[param], exact(param)
-                initial = dict(square_avg=options.get("initial_square_avg", 0.0), mem=1.0, param_ema=exact(masters[param]))
-                state = {key: exact(kept[key]) if key in kept else np.full_like(like, initial.get(key, 0.0)) for key in STATES}
+                initial = {**starts, "param_ema": exact(masters[param])}
+                if "initial_square_avg" in options:
+                    initial["square_avg"] = options["initial_square_avg"]
+                state = {key: exact(kept[key]) if key in kept else np.full_like(like, one) for key, one in initial.items()}
                 grad = exact(param.grad)
                 found.append((param, grad, state, 1 + float(kept.get("step", 0)), options, np.sum(normed(grad, **options) ** 2)))
     total = sum(square for *_, square in found)
@@ -173,10 +190,10 @@ def step_and_check(optimizer: torch.optim.Optimizer) -> None:
         for key, value in new.items():
             actual = states[param][key] if key != "param" else masters[param] if in_master(kept) else param
             if key == "square_avg" and variance_of(optimizer.kinds, kept):  # stored without grad_avg², which is stored by itself
-                mean, mean_error = new["grad_avg"], stored_error(kept, "grad_avg", param, new["grad_avg"])
-                bound = stored_error(kept, "square_avg", param, value - mean**2) + (2 * np.abs(mean) + mean_error) * mean_error
+                mean, mean_error = new["grad_avg"], stored_error(kinds, kept, "grad_avg", param, new["grad_avg"])
+                bound = stored_error(kinds, kept, "square_avg", param, value - mean**2) + (2 * np.abs(mean) + mean_error) * mean_error
             else:
-                bound = stored_error(kept, key, param, value, stochastic)
+                bound = stored_error(kinds, kept, key, param, value, stochastic)
             bound = bound + max(compute_error(param.dtype), shared_error) * sizes[key]
             error = np.abs(exact(actual) - value)
             worst = np.max(error - bound, initial=0)  # NaN if there is one

@@ -3,12 +3,14 @@
 import builtins
 import copy
 import inspect
+import pathlib
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
-from timm.optim import create_optimizer, create_optimizer_v2, list_optimizers
+from timm.optim import AdaBelief, Adan, Lion, create_optimizer, create_optimizer_v2, list_optimizers
 from timm.optim.rmsprop_tf import RMSpropTF
 from timm.scheduler import CosineLRScheduler
 
@@ -16,6 +18,9 @@ import fusedrms.presets
 import fusedrms.timm
 from pages import distance, run, values
 from test_docs import run_blocks
+
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "examples"))
+import own_rules
 
 pytestmark = pytest.mark.filterwarnings("default")  # timm's own are its
 STEPS = 6
@@ -207,3 +212,27 @@ def test_without_timm(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ImportError, match=r"install timm 1\.0\.12 or later"):
         fusedrms.timm.register()
+
+
+OWN = {
+    "Lion": (Lion, {}, {}),
+    "AdaBelief": (AdaBelief, {}, dict(rectify=False)),
+    "Adan": (Adan, {}, dict(no_prox=True)),
+    "Adan, proximal": (Adan, dict(lr=1e-2 / (1 + 1e-2 * 0.5)), {}),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_own_rules(case):
+    """Those of examples/own_rules.py, in float64, with gradients of many magnitudes."""
+    theirs, ours, more = OWN[case]
+    given = dict(lr=1e-2, weight_decay=0.5)
+    params, others = ([torch.nn.Parameter(torch.ones(shape, dtype=torch.float64)) for shape in ((33, 5), (), (7,))] for _ in range(2))
+    optimizers = getattr(own_rules, theirs.__name__)(params, **given | ours), theirs(others, **given, **more)
+    for _ in range(50):
+        for param, other in zip(params, others, strict=True):
+            param.grad = torch.randn(param.shape, dtype=torch.float64) * 10.0 ** torch.randint(-6, 3, param.shape)
+            other.grad = param.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(params, others, rtol=1e-11, atol=1e-12)
