@@ -31,7 +31,7 @@ class LoadPlanner(DefaultLoadPlanner):
     def _may_begin(self, key: str) -> bool:
         """Whether it is such a state, and not of a model that has one of that name."""
         parameter, _, name = key.rpartition(".")
-        return name in _ANEW and f"{parameter}.square_avg" in self.state_dict
+        return name in _ANEW and f"{parameter}.step" in self.state_dict
 
     def create_local_plan(self) -> LoadPlan:
         saved = self.metadata.state_dict_metadata if self.metadata else {}

@@ -32,6 +32,7 @@ def check(world: int, folder: pathlib.Path, names: list[str], device: str = "cpu
 def test_some_ranks(tmp_path):
     """A few of all checks."""
     names = ["ddp", "fsdp", "averaged", "cautious", "measured", "fsdp_steps_in_backward", "missing_on_one_rank", "other_numbers_of_ranks"]
+    names += ["rules_in_shards", "rules_resumed"]
     check(2, tmp_path, [*names, *(each.__name__ for each in spikes.CHECKS)])
 
 

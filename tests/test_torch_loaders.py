@@ -11,11 +11,17 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimi
 from cases import MODES
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, presets
 from fusedrms.planner import LoadPlanner
+from made_rules import AdamW
 from test_checkpoint import go_on, through_a_file, trained
 from tools import assert_close, random_grads
 
 FLATTENED = StateDictOptions(flatten_optimizer_state_dict=True)
-CLASSES = {"RMSProp": (FusedRMSProp, dict(centered=True, momentum=0.9)), "Graves": (FusedRMSPropGraves, {}), "SMORMS3": (FusedSMORMS3, {})}
+OURS = {
+    "RMSProp": (FusedRMSProp, dict(centered=True, momentum=0.9)),
+    "Graves": (FusedRMSPropGraves, {}),
+    "SMORMS3": (FusedSMORMS3, {}),
+}
+CLASSES = {**OURS, "a declared rule": (AdamW, {})}
 classes = pytest.mark.parametrize("made", CLASSES.values(), ids=CLASSES)
 
 
@@ -33,7 +39,7 @@ class Tied(nn.Module):
         return self.head(self.middle(self.embedding(x)))
 
 
-@classes
+@pytest.mark.parametrize("made", OURS.values(), ids=OURS)
 @pytest.mark.parametrize("mode", [{}, *MODES.values()], ids=["float32", *MODES])
 def test_keys_are_torchs(made, mode):
     """Whatever the mode and the options: what torch's loaders look for, and nothing that they do not know."""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import distributed
 
-from ranks import checkpoints, exchange, faults, gradients, loading, models, replicas, shards, spikes, stages
+from ranks import checkpoints, exchange, faults, gradients, loading, models, replicas, rules, shards, spikes, stages
 
-MODULES = (replicas, shards, gradients, stages, spikes, checkpoints, exchange, loading)
+MODULES = (replicas, shards, gradients, stages, spikes, checkpoints, exchange, loading, rules)
 CHECKS = {check.__name__: check for module in MODULES for check in module.CHECKS}
 FAULTS = {check.__name__: check for check in faults.CHECKS}
 LIMIT = 300  # seconds that a check may take, on a busy machine and with all to be compiled

@@ -123,12 +123,12 @@ def parallel_tensors_training(rank: int, world: int) -> None:
 def fsdp_codes(rank: int, world: int) -> None:
     """Groups of 64 elements begin anew in each shard: what begins the whole has the codes that it has by itself."""
     for state_dtype in ("8bit", "4bit"):
-        _codes(rank, sharded(mesh_of(world)), dict(state_dtype=state_dtype, momentum=0.9, seed=0))
+        codes(rank, sharded(mesh_of(world)), dict(state_dtype=state_dtype, momentum=0.9, seed=0))
 
 
-def _codes(rank: int, model: nn.Module, options: dict) -> None:
+def codes(rank: int, model: nn.Module, options: dict, cls=FusedRMSProp) -> None:
     shards = nn.ParameterList([local(param).clone() for param in model.parameters()])
-    optimizer, expected = (FusedRMSProp(each.parameters(), **options) for each in (model, shards))
+    optimizer, expected = (cls(each.parameters(), **options) for each in (model, shards))
     for step in range(STEPS):
         give_gradients(step, model)
         for param, shard in zip(model.parameters(), shards, strict=True):
@@ -137,7 +137,7 @@ def _codes(rank: int, model: nn.Module, options: dict) -> None:
         expected.step()
     begins = [param for param in model.parameters() if local(param).numel() and shard_offset(param) == 0]
     assert len(begins) == len(shards) if rank == 0 else not begins
-    again = FusedRMSProp(model.parameters(), **options)
+    again = cls(model.parameters(), **options)
     again.load_state_dict(optimizer.state_dict())
     for param, shard in zip(model.parameters(), shards, strict=True):
         assert rank or torch.equal(local(param), shard)
