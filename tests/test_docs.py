@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from fusedrms.rules.words import WORDS
 from tools import parameters, random_grads
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -20,6 +21,7 @@ PAGES = [
     "docs/one_pass.md",
     "docs/precision.md",
     "docs/processes.md",
+    "docs/rules.md",
 ]
 
 
@@ -33,6 +35,14 @@ def run_blocks(page: str) -> dict:
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks(page):
     assert run_blocks(page)
+
+
+def test_words_of_rules():
+    """The page has a name of every word that a rule may say, and no other."""
+    (listed,) = re.findall(r"<!-- the words -->\n(.*?)\n\n", (ROOT / "docs/rules.md").read_text(), re.S)
+    named = set(re.findall(r"[a-z_0-9]{2,}", " ".join(re.findall(r"`([^`]*)`", listed))))
+    assert named <= WORDS.keys()
+    assert {WORDS[name] for name in named} >= {word for name, word in WORDS.items() if not name.startswith("_")}
 
 
 @pytest.mark.exhaustive

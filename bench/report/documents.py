@@ -12,7 +12,7 @@ from bench.common.arguments import ROOT
 from bench.common.store import load
 from bench.gpu import headline
 from bench.report import steps
-from bench.studies import bits, drift, group_size, modes, one_pass, shards, versions
+from bench.studies import bits, drift, group_size, modes, one_pass, own_rules, shards, versions
 from bench.studies.against import table as against
 from bench.studies.family import table as family
 from bench.studies.precision import table as precision
@@ -20,7 +20,7 @@ from fusedrms.tools.files import write
 
 PAGES = ("README.md", "docs/*.md")
 BEGIN, END = "<!-- from ", " -->"
-SOURCES = (steps, precision, drift, modes, bits, group_size, one_pass, shards, headline, versions, against, family)
+SOURCES = (steps, precision, drift, modes, bits, group_size, one_pass, own_rules, shards, headline, versions, against, family)
 TABLES: dict[str, Callable[[dict], list[str]]] = {name: made for source in SOURCES for name, made in source.TABLES.items()}
 
 
