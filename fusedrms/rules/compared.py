@@ -48,9 +48,7 @@ class Subject(NamedTuple):
         """The rule's, in its order."""
         if not (traced := self.traced):
             return [self.options[name] for name in self.rule.numbers]
-        per_step = traced.numbers_at(self.options, step)
-        values = zip(traced.numbers, traced.static_numbers(self.options), strict=True)
-        return [float(per_step.get(name, value)) for name, value in values]
+        return list(map(float, traced.all_numbers(self.options, step)))
 
     def perturbed_numbers(self, step: float, rounding: Rounding) -> list[Any]:
         """Samples of the same, as they are where the host's float64 is rounded otherwise."""
@@ -207,10 +205,8 @@ def _without_zeros(subject: Subject) -> Subject:
     return subject._replace(options=options, lr=subject.lr or LR)
 
 
-def compare_once(declared: Declared, group: Mapping[str, Any], device: torch.device) -> None:
+def compare_once(declared: Written, group: Mapping[str, Any], device: torch.device) -> None:
     """check_drivers() of a user's rule, the first time in this process."""
-    if not isinstance(declared, Written):
-        return
     key = declared.traced(group)[0].name, device.type
     if key not in _compared:
         subject = subject_of(declared, group)

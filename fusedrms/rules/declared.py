@@ -115,6 +115,4 @@ class Written(Declared):
         rule, traced = self.traced(group)
         options = self.options(group)
         at_step = partial(traced.numbers_at, options) if traced.per_step else None
-        first = {} if at_step is None else at_step(1.0)
-        numbers = zip(traced.numbers, traced.static_numbers(options), strict=True)
-        return Asked(rule, tuple(first.get(name, value) for name, value in numbers), at_step)
+        return Asked(rule, traced.all_numbers(options, 1.0), at_step)

@@ -122,12 +122,14 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _tensors(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _tensors(one) for name, one in value.items()}
-    # on the CPU whatever the user's default device is: such a tensor goes with those of any device
+def tensor(value: Any) -> Any:
+    """A float or int as a 0-dimensional tensor on the CPU, which goes with those of any device; anything else as it is."""
     is_number = isinstance(value, float | int) and not isinstance(value, bool)
     return torch.tensor(value, dtype=torch.float64, device="cpu") if is_number else value
+
+
+def _tensors(value: Any) -> Any:
+    return {name: tensor(one) for name, one in value.items()} if isinstance(value, Mapping) else tensor(value)
 
 
 def ieee(function: Callable[..., Any], *args: Any) -> Any:

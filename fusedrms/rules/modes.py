@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import words
+from . import host, words
 from .errors import Rule
 
 MOST_INT = 2**63 - 1  # of torch's
@@ -40,11 +40,7 @@ class OneDtype(torch.overrides.TorchFunctionMode):
         tensors = [one for one in args if isinstance(one, Tensor)]
         if tensors and not any(map(torch.is_floating_point, tensors)):
             kinds = (float, int) if name == "where" or "div" in name else float
-            args = tuple(double(one) if isinstance(one, kinds) and not isinstance(one, bool) else one for one in args)
+            args = tuple(host.tensor(one) if isinstance(one, kinds) else one for one in args)
         elif tensors:
-            args = tuple(double(one) if isinstance(one, int) and abs(one) > MOST_INT else one for one in args)
+            args = tuple(host.tensor(one) if isinstance(one, int) and abs(one) > MOST_INT else one for one in args)
         return function(*args, **kwargs)
-
-
-def double(number: float) -> Tensor:
-    return torch.tensor(number, dtype=torch.float64, device="cpu")  # goes with tensors of any device

@@ -11,7 +11,7 @@ from ..engine.options.checks import check_choice, check_flags
 from ..engine.options.recipe import NORM_ON, Recipe, recipe_of
 from ..engine.sharded import local
 from .compared import Reference, compare_once
-from .declared import Declared
+from .declared import Declared, Written
 
 
 class RuleOptimizer(FusedOptimizer):
@@ -33,11 +33,6 @@ class RuleOptimizer(FusedOptimizer):
     def recipe(self, group: dict) -> Recipe:
         rule, numbers, at_step = self.declared.asked(group)
         return recipe_of(group, rule.name, numbers, self.kinds, at_step=at_step)
-
-    def check_rules(self) -> None:
-        for group in self.param_groups:
-            for device in {local(param).device for param in group["params"]}:
-                compare_once(self.declared, group, device)
 
     @classmethod
     def check(
@@ -76,6 +71,13 @@ def _several(words: str | Sequence[str]) -> Sequence[str]:
 class WrittenOptimizer(RuleOptimizer):
     """One of a class that :func:`fusedrms.rule` has made, whose `__init__` has a signature of its own: type checkers take any options."""
 
+    declared: ClassVar[Written]  # pyright: ignore[reportIncompatibleVariableOverride]
+
     if TYPE_CHECKING:
 
         def __init__(self, params: ParamsT, *args: Any, **options: Any): ...
+
+    def check_rules(self) -> None:
+        for group in self.param_groups:
+            for device in {local(param).device for param in group["params"]}:
+                compare_once(self.declared, group, device)

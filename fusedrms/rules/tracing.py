@@ -15,7 +15,7 @@ from . import host, source
 from .arithmetic import Arithmetic
 from .errors import Rule
 from .graph import ELEMENT
-from .modes import NothingRandom, OneDtype, double
+from .modes import NothingRandom, OneDtype
 from .values import Numbers, State, Value, node_of, outcome
 
 _running = threading.Lock()
@@ -42,6 +42,11 @@ class Traced:
     def numbers_at(self) -> Callable[[Mapping[str, Any], Any], dict[str, Any]]:
         """(options, step) -> by name those that the step is in."""
         return host.functions(self.host_source)[1]
+
+    def all_numbers(self, options: Mapping[str, Any], step: Any) -> tuple:
+        """All, in order, as they are at a step."""
+        per_step = self.numbers_at(options, step)
+        return tuple(per_step.get(name, value) for name, value in zip(self.numbers, self.static_numbers(options), strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # functions are made again
@@ -133,13 +138,9 @@ def run(
     Numbers, lr and the step become 0-dimensional tensors, but for static options, which are no floats or ints.
     """
     rule = Rule(getattr(function, "__name__", "rule"), function)
-    n = Numbers(rule, {name: _tensor(value) for name, value in numbers.items()} | {"step": _tensor(step)})
+    n = Numbers(rule, {name: host.tensor(value) for name, value in numbers.items()} | {"step": host.tensor(step)})
     with _running, warnings.catch_warnings(), torch.no_grad(), OneDtype():  # filters are all threads'
         warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy's functions on tensors
-        update, new = outcome(rule, rule(grad, param, State(rule, state, lambda value: value), _tensor(lr), n))
+        update, new = outcome(rule, rule(grad, param, State(rule, state, lambda value: value), host.tensor(lr), n))
     like = lambda value: torch.as_tensor(value, device=grad.device).to(grad.dtype).expand_as(grad)  # noqa: E731
     return like(update), {name: like(value) for name, value in new.items()}
-
-
-def _tensor(value: Any) -> Any:
-    return double(value) if isinstance(value, float | int) and not isinstance(value, bool) else value

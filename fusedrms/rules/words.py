@@ -9,7 +9,7 @@ from .errors import meant
 from .graph import Node
 
 REDUCTIONS = {
-    *("sum", "mean", "norm", "linalg_norm", "linalg_vector_norm", "vector_norm", "max", "min", "amax", "amin", "all", "any", "std", "var"),
+    *("sum", "mean", "norm", "linalg_norm", "linalg_vector_norm", "vector_norm", "amax", "amin", "all", "any", "std", "var"),
     *("prod", "median", "dot", "vdot", "cumsum", "argmax", "argmin", "count_nonzero", "logsumexp", "softmax", "nansum", "nanmean", "numel"),
 }
 INSTEAD = {
@@ -28,7 +28,7 @@ RANDOM = {
 }
 SHAPES = {
     *("view", "reshape", "flatten", "squeeze", "unsqueeze", "expand", "expand_as", "t", "T", "mT", "transpose", "permute", "matmul", "mm"),
-    *("stack", "cat", "shape", "size", "ndim", "dim", "device", "data", "roll", "flip", "diff", "index_select", "gather", "masked_fill"),
+    *("stack", "cat", "shape", "size", "ndim", "dim", "device", "roll", "flip", "diff", "index_select", "gather", "masked_fill"),
 }
 INPLACE = {"iadd": "+", "isub": "-", "imul": "*", "itruediv": "/", "ipow": "**", "iand": "&", "ior": "|"}
 FLOATS = ("float", "double", "half", "bfloat16")
