@@ -24,7 +24,7 @@ from fusedrms.tools.printing import plain_where_needed
 from gpt import GPT, batch, spread
 from training.launch import launched
 from training.learner import Learner
-from training.parallel import all_gather, named_parameters, parallelize, shard
+from training.parallel import all_gather, end_process, named_parameters, parallelize, shard
 from training.run import Run
 
 HELD_OUT_WINDOWS = 256
@@ -97,7 +97,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     plain_where_needed(sys.stdout)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    end_process(main)

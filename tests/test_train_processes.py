@@ -12,6 +12,7 @@ import pytest
 from train_tools import (
     SCRIPT,
     TINY,
+    TORCHRUN,
     alone,
     compare_runs,
     copy,
@@ -27,32 +28,44 @@ from train_tools import (
 )
 from training import resume
 
-REFUSED = """
+LAST = """
 import os
-from training.parallel import decided_by_first, process_group
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from training.parallel import decided_by_first, end_process, process_group
 
 def refuse():
-    raise SystemExit(2)
+    raise SystemExit(int(os.environ["STATUS"]))
 
-first, *_ = os.sched_getaffinity(0)
-os.sched_setaffinity(0, {first})
-with process_group():
-    for thread in map(int, os.listdir("/proc/self/task")):
-        os.sched_setaffinity(thread, {first})
-        if thread != os.getpid():
-            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-    decided_by_first(refuse)
+def main():
+    cores = sorted(os.sched_getaffinity(0))
+    core = {cores[int(os.environ.get("LOCAL_RANK", 0)) % len(cores)]}
+    os.sched_setaffinity(0, core)
+    with process_group():
+        fully_shard(torch.nn.Linear(2, 2), mesh=init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
+        decided_by_first(lambda: "all threads run")
+        for thread in map(int, os.listdir("/proc/self/task")):
+            os.sched_setaffinity(thread, core)
+            if thread != os.getpid():
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+        decided_by_first(refuse)
+
+end_process(main)
 """
 
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="holds threads back with Linux's scheduler")
-def test_refusal_on_a_busy_machine():
-    """The group's threads come last, so what they have not put away when Python ends shows: that aborted two processes of three."""
-    command = [sys.executable, "-c", REFUSED]
+@pytest.mark.parametrize(("processes", "status"), [(1, 2), (2, 0)])  # torchrun's own status is 1 whatever its processes' is
+def test_end_on_a_busy_machine(processes, status, tmp_path):
+    """The group's threads come last: what they have not put away when Python ends aborted processes, two of three."""
+    (tmp_path / "last.py").write_text(LAST)
+    command = [sys.executable, *(TORCHRUN if processes > 1 else ()), tmp_path / "last.py"]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "OMP_NUM_THREADS": "1", "STATUS": str(status)}
     for _ in range(4):
-        process = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True, check=False, timeout=100)
-        assert process.returncode == 2, process.stderr
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+        assert process.returncode == status, process.stderr
 
 
 @pytest.mark.exhaustive

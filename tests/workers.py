@@ -42,6 +42,8 @@ def work(rank: int, world: int, folder: str, names: list[str], device: str, stor
             os._exit(bool(result))  # the other ranks may wait for this one for ever
         distributed.barrier()
     distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # without the interpreter's end, in which a thread of gloo that still holds a tensor aborts the process
 
 
 def run(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,10 +24,7 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The group of all processes, which ends before Python does: a thread of its own that still lets go of a tensor aborts the process.
-
-    Only after an error in one of several is it left to the end of the process: the others may not answer any more.
-    """
+    """The group of all processes. Only after an error in one of several is it not destroyed: the others may not answer any more."""
     if dist.is_torchelastic_launched():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     else:
@@ -40,6 +39,26 @@ def process_group() -> Iterator[None]:
     finally:
         if together:
             dist.destroy_process_group()
+
+
+def end_process(main: Callable[[], int]) -> NoReturn:
+    """End it with the status that `main` returns or exits with, or 130 after Ctrl-C, but without Python's own end.
+
+    A thread of gloo that still lets go of a tensor then aborts the process, and `destroy_process_group` does not always end the
+    threads: what DTensor caches keeps each mesh of `fully_shard`, and the mesh its group.
+    """
+    try:
+        status = main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        status = 130
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def set_timeout(seconds: int) -> None:
