@@ -25,11 +25,12 @@ SQUARES = fusedrms.State(nonnegative=True)
 ADANS = dict(exp_avg=0.0, exp_avg_diff=0.0, exp_avg_sq=SQUARES, neg_pre_grad=0.0)
 
 
-@fusedrms.rule(states=["exp_avg"], lr=1e-4, beta1=0.9, beta2=0.99, decoupled_weight_decay=True)
+@fusedrms.rule(states=["exp_avg"], lr=1e-4, betas=(0.9, 0.99), decoupled_weight_decay=True)
 def Lion(grad, param, state, lr, n):
     """Chen et al., arXiv:2302.06675, algorithm 2."""
-    update = torch.sign(n.beta1 * state.exp_avg + (1 - n.beta1) * grad)
-    return lr * update, state.replace(exp_avg=n.beta2 * state.exp_avg + (1 - n.beta2) * grad)
+    beta1, beta2 = n.betas
+    update = torch.sign(beta1 * state.exp_avg + (1 - beta1) * grad)
+    return lr * update, state.replace(exp_avg=beta2 * state.exp_avg + (1 - beta2) * grad)
 
 
 @fusedrms.rule(states=["momentum_buffer"], lr=1e-2, momentum=0.9, decoupled_weight_decay=True)
@@ -47,36 +48,37 @@ def Adagrad(grad, param, state, lr, n):
     return rate * grad / (torch.sqrt(sum) + n.eps), state.replace(sum=sum)
 
 
-@fusedrms.rule(
-    states=dict(exp_avg=0.0, exp_avg_sq=SQUARES), beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=1e-2, decoupled_weight_decay=True
-)
+@fusedrms.rule(states=dict(exp_avg=0.0, exp_avg_sq=SQUARES), betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, decoupled_weight_decay=True)
 def AdamW(grad, param, state, lr, n):
     """Loshchilov and Hutter, arXiv:1711.05101, algorithm 2, as torch.optim.AdamW has it."""
-    m = n.beta1 * state.exp_avg + (1 - n.beta1) * grad
-    v = n.beta2 * state.exp_avg_sq + (1 - n.beta2) * grad * grad
-    root = torch.sqrt(v) / torch.sqrt(1 - n.beta2**n.step) + n.eps
-    return lr / (1 - n.beta1**n.step) * m / root, state.replace(exp_avg=m, exp_avg_sq=v)
+    beta1, beta2 = n.betas
+    m = beta1 * state.exp_avg + (1 - beta1) * grad
+    v = beta2 * state.exp_avg_sq + (1 - beta2) * grad * grad
+    root = torch.sqrt(v) / torch.sqrt(1 - beta2**n.step) + n.eps
+    return lr / (1 - beta1**n.step) * m / root, state.replace(exp_avg=m, exp_avg_sq=v)
 
 
-@fusedrms.rule(states=dict(exp_avg=0.0, exp_avg_var=SQUARES), beta1=0.9, beta2=0.999, eps=1e-16, decoupled_weight_decay=True)
+@fusedrms.rule(states=dict(exp_avg=0.0, exp_avg_var=SQUARES), betas=(0.9, 0.999), eps=1e-16, decoupled_weight_decay=True)
 def AdaBelief(grad, param, state, lr, n):
     """Zhuang et al., arXiv:2010.07468, as adabelief-pytorch 0.2.1 with rectify=False: epsilon stays in exp_avg_var."""
-    m = n.beta1 * state.exp_avg + (1 - n.beta1) * grad
-    s = n.beta2 * state.exp_avg_var + (1 - n.beta2) * (grad - m) * (grad - m) + n.eps
-    m_hat = m / (1 - n.beta1**n.step)
-    s_hat = s / (1 - n.beta2**n.step)
+    beta1, beta2 = n.betas
+    m = beta1 * state.exp_avg + (1 - beta1) * grad
+    s = beta2 * state.exp_avg_var + (1 - beta2) * (grad - m) * (grad - m) + n.eps
+    m_hat = m / (1 - beta1**n.step)
+    s_hat = s / (1 - beta2**n.step)
     return lr * m_hat / (torch.sqrt(s_hat) + n.eps), state.replace(exp_avg=m, exp_avg_var=s)
 
 
-@fusedrms.rule(states=ADANS, beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, decoupled_weight_decay=True)
+@fusedrms.rule(states=ADANS, betas=(0.98, 0.92, 0.99), eps=1e-8, decoupled_weight_decay=True)
 def Adan(grad, param, state, lr, n):
     """Xie et al., arXiv:2208.06677, with decoupled weight decay, as its code has it with no_prox=True."""
+    beta1, beta2, beta3 = n.betas
     diff = torch.where(n.step > 1, grad + state.neg_pre_grad, 0.0)
-    m = n.beta1 * state.exp_avg + (1 - n.beta1) * grad
-    v = n.beta2 * state.exp_avg_diff + (1 - n.beta2) * diff
-    s = n.beta3 * state.exp_avg_sq + (1 - n.beta3) * (grad + n.beta2 * diff) * (grad + n.beta2 * diff)
-    step = m / (1 - n.beta1**n.step) + n.beta2 * v / (1 - n.beta2**n.step)
-    root = torch.sqrt(s / (1 - n.beta3**n.step))
+    m = beta1 * state.exp_avg + (1 - beta1) * grad
+    v = beta2 * state.exp_avg_diff + (1 - beta2) * diff
+    s = beta3 * state.exp_avg_sq + (1 - beta3) * (grad + beta2 * diff) * (grad + beta2 * diff)
+    step = m / (1 - beta1**n.step) + beta2 * v / (1 - beta2**n.step)
+    root = torch.sqrt(s / (1 - beta3**n.step))
     return lr * step / (root + n.eps), state.replace(exp_avg=m, exp_avg_diff=v, exp_avg_sq=s, neg_pre_grad=-grad)
 
 

@@ -7,7 +7,8 @@ parameters of the rules differ by 1e-13 of themselves at most, with Adan's proxi
 from sized import exactly, sign, sqrt
 
 
-def lion(p, g, s, t, unit, *, lr, beta1, beta2, weight_decay):
+def lion(p, g, s, t, unit, *, lr, betas, weight_decay):
+    beta1, beta2 = betas
     update = sign(beta1 * s["exp_avg"] + (1 - beta1) * g, unit)
     p = p * (1 - lr * weight_decay) - lr * update
     return p, dict(exp_avg=beta2 * s["exp_avg"] + (1 - beta2) * g)
@@ -25,7 +26,8 @@ def adagrad(p, g, s, t, unit, *, lr, lr_decay, initial_accumulator_value, eps, w
     return p - rate * g / (sqrt(sum) + eps), dict(sum=sum)
 
 
-def adamw(p, g, s, t, unit, *, lr, beta1, beta2, eps, weight_decay):
+def adamw(p, g, s, t, unit, *, lr, betas, eps, weight_decay):
+    beta1, beta2 = betas
     m = beta1 * s["exp_avg"] + (1 - beta1) * g
     v = beta2 * s["exp_avg_sq"] + (1 - beta2) * g * g
     p = p * (1 - lr * weight_decay)
@@ -33,7 +35,8 @@ def adamw(p, g, s, t, unit, *, lr, beta1, beta2, eps, weight_decay):
     return p - lr / (1 - beta1**t) * m / denom, dict(exp_avg=m, exp_avg_sq=v)
 
 
-def adabelief(p, g, s, t, unit, *, lr, beta1, beta2, eps, weight_decay):
+def adabelief(p, g, s, t, unit, *, lr, betas, eps, weight_decay):
+    beta1, beta2 = betas
     p = p * (1 - lr * weight_decay)
     m = beta1 * s["exp_avg"] + (1 - beta1) * g
     v = beta2 * s["exp_avg_var"] + (1 - beta2) * (g - m) * (g - m)
@@ -42,7 +45,8 @@ def adabelief(p, g, s, t, unit, *, lr, beta1, beta2, eps, weight_decay):
     return p - lr / (1 - beta1**t) * m / denom, dict(exp_avg=m, exp_avg_var=v)
 
 
-def adan(p, g, s, t, unit, *, lr, beta1, beta2, beta3, eps, weight_decay):
+def adan(p, g, s, t, unit, *, lr, betas, eps, weight_decay):
+    beta1, beta2, beta3 = betas
     diff = g + s["neg_pre_grad"] if t > 1 else exactly(0 * g.value)
     m = beta1 * s["exp_avg"] + (1 - beta1) * g
     d = beta2 * s["exp_avg_diff"] + (1 - beta2) * diff

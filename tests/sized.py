@@ -110,9 +110,15 @@ def maximum(a: Sized, b: Sized) -> Sized:
 WORDS = dict(sqrt=sqrt, sign=sign, where=where, maximum=maximum)
 
 
+def _given(option: Any) -> Any:
+    if isinstance(option, tuple):
+        return tuple(map(_given, option))
+    return option if isinstance(option, bool) else sized(option)
+
+
 def evaluate(function: Any, grad: Sized, param: Sized, state: Mapping[str, Sized], lr: float, numbers: Mapping[str, Any]):
     """The update of a rule, and its new states; numbers: its options, flags as they are, and the step."""
-    n = SimpleNamespace(**{name: one if isinstance(one, bool) else sized(one) for name, one in numbers.items()})
+    n = SimpleNamespace(**{name: _given(one) for name, one in numbers.items()})
     kept = SimpleNamespace(**state, replace=lambda **new: {name: sized(one)._rounded() for name, one in new.items()})
     update, new = function(grad, param, kept, Sized(np.float64(lr), np.abs(lr)), n)
     return update, new if isinstance(new, dict) else {}

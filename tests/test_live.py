@@ -37,9 +37,19 @@ CASES: dict[str, tuple[type, dict[str, Any], dict[str, list[float]]]] = {
     "average": (FusedRMSProp, dict(), dict(ema_decay=[0.9, 0.0, 1.0])),
     "average, warming up": (FusedRMSProp, dict(ema_warmup=True), dict(ema_decay=[0.15, 0.0, 1.0])),
     "cautious": (FusedRMSProp, dict(caution=True, lr=0.1), dict(momentum=[0.9, 0.5, 0.99])),
-    "a declared rule": (AdamW, dict(), dict(lr=[1e-3, 1e-2, 0.1], beta1=[0.9, 0.5, 0.0], beta2=[0.999, 0.9, 0.5], eps=[1e-3, 1e-2, 1.0])),
+    "a declared rule": (AdamW, dict(), dict(lr=[1e-3, 1e-2, 0.1], betas=[(0.9, 0.999), (0.5, 0.9), (0.0, 0.5)], eps=[1e-3, 1e-2, 1.0])),
     "SMORMS3": (FusedSMORMS3, dict(), dict(lr=[1e-3, 1e-2, 0.1], eps=[1e-16, 1e-3, 1.0], weight_decay=[0.0, 0.1, 0.2])),
 }
+
+
+def as_tensors(value, device="cpu"):
+    """A number, or each of a tuple."""
+    return tuple(as_tensors(one, device) for one in value) if isinstance(value, tuple) else torch.tensor(value, dtype=F64, device=device)
+
+
+def fill(tensors, value) -> None:
+    for tensor, one in zip(tensors, value, strict=True) if isinstance(value, tuple) else [(tensors, value)]:
+        tensor.fill_(one)
 
 
 def close(ours, theirs, a, b) -> None:
@@ -56,13 +66,13 @@ def test_tensors_on_a_cpu(cls, options, numbers):
     """Each step takes the value that a tensor has then, as a schedule of any number leaves it."""
     params = parameters([(100,), (7,)], dtype=F64)
     others = twins(params)
-    tensors = {name: torch.tensor(values[0], dtype=F64) for name, values in numbers.items()}
+    tensors = {name: as_tensors(values[0]) for name, values in numbers.items()}
     ours = cls(params, **options, **tensors)
     plain = cls(others, **options, **{name: values[0] for name, values in numbers.items()})
     for k in range(3):
         for name, values in numbers.items():
             if name != "momentum" or values[k]:  # where it is 0 a CPU makes the step without a buffer
-                tensors[name].fill_(values[k])
+                fill(tensors[name], values[k])
                 plain.param_groups[0][name] = values[k]
         step_both(ours, plain, params, others)
         close(params, others, ours, plain)
@@ -74,7 +84,7 @@ def test_replays(cls, options, numbers):
     """A graph reads the values of the moment, derived numbers too."""
     params = parameters([(1000,), (3, 5)], gpu.DEVICE)
     others = twins(params)
-    tensors = {name: torch.tensor(values[0], dtype=F64, device=gpu.DEVICE) for name, values in numbers.items()}
+    tensors = {name: as_tensors(values[0], gpu.DEVICE) for name, values in numbers.items()}
     ours = cls(params, capturable=True, **options, **tensors)
     plain = cls(others, **options, **{name: values[0] for name, values in numbers.items()})
     step_both(ours, plain, params, others)  # outside of a graph
@@ -85,7 +95,7 @@ def test_replays(cls, options, numbers):
         ours.step()
     for k in (1, 2, 0, 1):
         for name, values in numbers.items():
-            tensors[name].fill_(values[k])
+            fill(tensors[name], values[k])
             plain.param_groups[0][name] = values[k] or 1e-30 if name == "momentum" else values[k]  # so that the buffer stays
         for param in params:
             param.grad.copy_(torch.randn_like(param))

@@ -4,7 +4,6 @@ tests/integrations/test_timm.py has timm's beside them.
 """
 
 import ast
-import contextlib
 import inspect
 import os
 import pathlib
@@ -136,11 +135,6 @@ def test_another_rule_is_seen(name, k, courses):
 TORCHS = {"AdamW": torch.optim.AdamW, "Adagrad": torch.optim.Adagrad}
 
 
-def in_torchs_words(options: dict) -> dict:
-    found = {key: value for key, value in options.items() if key not in ("beta1", "beta2")}
-    return {**found, "betas": (options["beta1"], options["beta2"])} if "beta1" in options else found
-
-
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("name", TORCHS)
 def test_as_torchs(name, dtype, courses):
@@ -148,7 +142,7 @@ def test_as_torchs(name, dtype, courses):
     course = courses(name, dtype)
     torch.manual_seed(0)
     params = parameters(SHAPES, dtype=dtype)
-    theirs = TORCHS[name](params, **in_torchs_words(course.arguments), foreach=False)
+    theirs = TORCHS[name](params, **course.arguments, foreach=False)
     reference, unit = USED[name][0], UNIT[dtype]
     p, s = course.points[0]
     at = exactly(p), {state: exactly(value) for state, value in s.items()}
@@ -162,11 +156,11 @@ def test_as_torchs(name, dtype, courses):
 
 @pytest.mark.parametrize("name", TORCHS)
 def test_torchs_checkpoint(name):
-    """Its states and options load under their names, and both go on alike; of betas, which a rule has by number, it warns."""
+    """Its states and options load under their names, and both go on alike."""
     ours = parameters([(33, 5), (7,)])
     theirs = twins(ours)
-    trained, optimizer = TORCHS[name](theirs, lr=1e-2), rule_of(name)(ours, lr=1e-3)
-    warns = pytest.warns(UserWarning, match="'betas', which is no option") if name == "AdamW" else contextlib.nullcontext()
+    options = dict(betas=(0.8, 0.95)) if name == "AdamW" else dict(lr_decay=0.1)
+    trained, optimizer = TORCHS[name](theirs, lr=1e-2, **options), rule_of(name)(ours, lr=1e-3)
     for step in range(6):
         if step == 3:
             optimizer.load_state_dict(trained.state_dict())
@@ -175,9 +169,9 @@ def test_torchs_checkpoint(name):
         many_magnitudes(theirs)
         if step >= 3:
             copy_grads(theirs, ours)
-            with warns if step == 3 else contextlib.nullcontext():
-                optimizer.step()
+            optimizer.step()
         trained.step()
+    assert {key: optimizer.param_groups[0][key] for key in options} == options
     assert optimizer.param_groups[0]["lr"] == 1e-2
     for p, q in zip(ours, theirs, strict=True):
         assert optimizer.state[p]["step"] == trained.state[q]["step"] == 6
@@ -186,17 +180,32 @@ def test_torchs_checkpoint(name):
             torch.testing.assert_close(optimizer.state[p][state], trained.state[q][state], rtol=1e-5, atol=0)
 
 
+def test_one_cycle():
+    """A schedule that cycles torch's betas finds them, and both optimizers go on alike."""
+    ours = parameters([(33,)], dtype=F64)
+    theirs = twins(ours)
+    optimizers = own_rules.AdamW(ours), torch.optim.AdamW(theirs)
+    schedules = [torch.optim.lr_scheduler.OneCycleLR(each, max_lr=0.1, total_steps=12) for each in optimizers]
+    for _ in range(10):
+        many_magnitudes(ours)
+        copy_grads(ours, theirs)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        a, b = (optimizer.param_groups[0] for optimizer in optimizers)
+        assert (a["lr"], a["betas"]) == (b["lr"], b["betas"])
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("name", TORCHS)
 def test_defaults_are_torchs(name):
     def defaults(cls) -> dict:
         return {key: one.default for key, one in inspect.signature(cls).parameters.items()}
 
     ours, theirs = defaults(rule_of(name)), defaults(TORCHS[name])
-    beta1, beta2 = theirs.get("betas", (None, None))
     shared = ("params", "differentiable", "capturable", "foreach", "maximize")
-    theirs = {key: value for key, value in theirs.items() if key not in ("betas", "amsgrad", "fused", *shared)}
+    theirs = {key: value for key, value in theirs.items() if key not in ("amsgrad", "fused", *shared)}
     assert {key: ours[key] for key in theirs} == theirs
-    assert (ours.get("beta1"), ours.get("beta2")) == (beta1, beta2)
     assert bool(ours["decoupled_weight_decay"]) == (name == "AdamW")
 
 

@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SHAPES = [(3, 4), (), (1025,), (0,)]
 LEAN = dict(master_weights="split", state_dtype="8bit")
 OPTIONS = {
-    "AdamW": (AdamW, F32, dict(lr=0.1, beta1=0.5, clip_grad_norm=1.0)),
+    "AdamW": (AdamW, F32, dict(lr=0.1, betas=(0.5, 0.9), clip_grad_norm=1.0)),
     "lean": (AdamW, BF16, dict(LEAN, lr=0.1, seed=5)),
     "everything": (Everything, F32, dict(amsgrad=True, nesterov=True, a3=-0.5, ema_decay=0.5)),
     "no state": (Nothing, F32, dict(lr=0.1)),

@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,10 +152,12 @@ DECLARED = {
     "a start below 0": (dict(states=dict(m=State(-1.0, nonnegative=True))), ValueError, "never negative, but it starts from -1.0"),
     "a mean": (dict(states=dict(v=State(mean="m"), m=0.0)), ValueError, "state 'v' has mean='m'"),
     "one name twice": (dict(states=["m"], m=0.5), ValueError, "'m' is a state and an option"),
-    "betas": (dict(betas=(0.9, 0.99)), TypeError, "give it beta1=0.9, beta2=0.99"),
+    "a tuple of none": (dict(betas=()), ValueError, r"betas=\(\) has no numbers: give it some, \(0.9, 0.999\) say"),
+    "a flag in a tuple": (dict(betas=(0.9, True)), TypeError, r"betas\[1\]=True is no finite number"),
+    "a tuple out of its range": (dict(betas=(0.9, Number(2.0, most=1.0))), ValueError, r"betas\[1\] is 2.0, which is not from 0.0 to 1.0"),
     "a string": (dict(mode="fast"), TypeError, "mode='fast' is neither a finite number nor True or False"),
     "a NaN": (dict(beta=math.nan), TypeError, "beta=nan is neither a finite number"),
-    "a negative number": (dict(beta=-0.5), ValueError, r"give its range, beta=fusedrms.Number\(-0.5, least=-math.inf\)"),
+    "a negative number": (dict(beta=-0.5), ValueError, r"give its range, fusedrms.Number\(-0.5, least=-math.inf\)"),
     "a default out of its range": (dict(beta=Number(2.0, most=1.0)), ValueError, "beta is 2.0, which is not from 0.0 to 1.0"),
     "a misspelt option": (dict(weigth_decay=0.1), ValueError, "near 'weight_decay', which all rules have"),
     "Keras' name": (dict(learning_rate=0.1), ValueError, "near 'lr', which all rules have"),
@@ -184,6 +187,109 @@ def test_a_decorator_that_was_not_called():
     for wrong in (body, FusedRMSProp):
         with pytest.raises(TypeError, match=r"fusedrms\.rule is called first"):
             fusedrms.rule(wrong)
+
+
+@fusedrms.rule(betas=(0.5, Number(0.25, most=1.0)), betas_0=2.0)
+def Pair(grad, param, state, lr, n):
+    first, second = n.betas
+    return lr * (first * grad + second * param) * n.betas_0, state
+
+
+def test_a_tuple():
+    """It is one option, a tuple in the function and in parameter groups, which may change as a whole, or in a tensor."""
+    (param,) = params = parameters([(5,)])
+    live = torch.tensor(0.5)
+    optimizer = Pair(params, lr=1.0, betas=[0.125, np.float64(0.5)])
+    assert optimizer.param_groups[0]["betas"] == optimizer.defaults["betas"] == (0.125, 0.5)
+    assert all(type(one) is float for one in optimizer.param_groups[0]["betas"])
+    for betas in ((0.125, 0.5), (0.25, 1.0), [0.5, 0.0], (live, live)):
+        for value in (0.5, 0.25):
+            live.fill_(value)
+            before = param.detach().clone()
+            param.grad = torch.ones_like(param)
+            optimizer.param_groups[0]["betas"] = betas
+            optimizer.step()
+            first, second = map(float, betas)
+            torch.testing.assert_close(param.detach(), before - (first + second * before) * 2.0)
+    saved = optimizer.state_dict()
+    other = Pair(parameters([(5,)]))
+    other.load_state_dict(saved)
+    assert other.param_groups[0]["betas"] == (0.25, 0.25)
+
+
+WRONG_TUPLES = {
+    "too few": ((0.5,), ValueError, "betas=(0.5,) is not supported: it must be a tuple of 2 numbers, (0.5, 0.25) say"),
+    "too many": ((0.5, 0.5, 0.5), ValueError, "betas=(0.5, 0.5, 0.5) is not supported: it must be a tuple of 2 numbers"),
+    "a number": (0.5, ValueError, "betas=0.5 is not supported: it must be a tuple of 2 numbers"),
+    "a tensor": (torch.ones(2), ValueError, "betas=tensor([1., 1.]) is not supported: it must be a tuple of 2 numbers"),
+    "none": (None, ValueError, "betas=None is not supported"),
+    "a word": ((0.5, "half"), TypeError, "Invalid betas[1] value: 'half' is a str; pass a number from 0 to 1"),
+    "negative": ((-0.5, 0.5), ValueError, "Invalid betas[0] value: -0.5; it must be a finite number >= 0"),
+    "above its range": ((0.5, 1.5), ValueError, "Invalid betas[1] value: 1.5; it must be a finite number from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TUPLES)
+def test_errors_of_a_tuple(case):
+    """When it is made, when a group is added, and when a group was changed: nothing changes."""
+    value, error, message = WRONG_TUPLES[case]
+    with pytest.raises(error, match=re.escape(message)):
+        Pair(parameters([(3,)]), betas=value)
+    (param,) = params = parameters([(3,)])
+    optimizer = Pair(params)
+    with pytest.raises(error, match=re.escape(message)):
+        optimizer.add_param_group(dict(params=parameters([(2,)]), betas=value))
+    before, param.grad = param.detach().clone(), torch.ones_like(param)
+    optimizer.param_groups[0]["betas"] = value
+    with pytest.raises(error, match=re.escape(f"parameter group 0: {message}")):
+        optimizer.step()
+    assert torch.equal(param, before)
+
+
+def test_a_number_that_is_given_a_tuple():
+    with pytest.raises(TypeError, match=re.escape("Invalid beta value: (0.5, 0.5) is a tuple; pass a number from 0 to 1")):
+        Momentum(parameters([(3,)]), beta=(0.5, 0.5))
+
+
+def _new_parameter(grad, param, state, lr, n):
+    return param - lr * grad, state
+
+
+def _new_parameter_by_momentum(grad, param, state, lr, n):
+    m = n.beta * state.m + grad
+    return param * (1 - lr * n.decay) - lr / (1 - n.beta**n.step) * m, state.replace(m=m)
+
+
+def _new_parameter_by_root(grad, param, state, lr, n):
+    m = n.beta * state.m + n.decay * grad * grad
+    return param.addcdiv(grad, m.sqrt() + 1e-8, value=-lr), state.replace(m=m)
+
+
+RETURN_THE_PARAMETER = {
+    "SGD": (_new_parameter, {}),
+    "momentum": (_new_parameter_by_momentum, dict(states=["m"], beta=0.9, decay=0.1)),
+    "a root": (_new_parameter_by_root, dict(states=["m"], beta=0.9, decay=0.1)),
+}
+
+
+@pytest.mark.parametrize("case", RETURN_THE_PARAMETER)
+def test_a_function_that_returns_the_new_parameter(case):
+    function, options = RETURN_THE_PARAMETER[case]
+    with pytest.raises(RuleError, match=r"rule '_new_parameter.*line \d+.*the update is what the parameter loses: return lr \* "):
+        fusedrms.rule(**options)(function)
+
+
+def test_an_update_may_be_made_of_the_parameter():
+    """A decay of its own, and a distance from a slow copy, are none of these errors."""
+
+    @fusedrms.rule(decay=1.0)
+    def Decays(grad, param, state, lr, n):
+        return lr * (grad + n.decay * param), state
+
+    @fusedrms.rule(states=["slow"])
+    def Follows(grad, param, state, lr, n):
+        slow = torch.where(n.step > 1, state.slow, param) - lr * grad
+        return param - slow, state.replace(slow=slow)
 
 
 MADE = {

@@ -21,8 +21,8 @@ def test_zeros_hide_nothing(monkeypatch):
     """A rate that warms up from 0, or an option that is 0 at first, leaves nothing out of the comparison."""
     asked = []
     monkeypatch.setattr(compared, "_compared", set())
-    monkeypatch.setattr(compared, "check_drivers", lambda one, device: asked.append((one.lr, one.options["beta1"])))
-    Lion([_parameter()], lr=0.0, beta1=0.0).step()
+    monkeypatch.setattr(compared, "check_drivers", lambda one, device: asked.append((one.lr, one.options["betas[0]"])))
+    Lion([_parameter()], lr=0.0, betas=(0.0, 0.99)).step()
     assert asked == [(0.0, 0.0), (1e-3, 0.5)]
 
 

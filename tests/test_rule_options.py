@@ -28,7 +28,11 @@ OPTIONS = {
     "average": (AdamW, F32, dict(ema_decay=0.25, ema_warmup=True)),
     "caution": (AdamW, F32, dict(caution=True)),
     "capturable": (AdamW, F32, dict(capturable=True)),
-    "tensors": (AdamW, F32, dict(lr=torch.tensor(0.1), beta1=torch.tensor(0.8), eps=torch.tensor([1e-3]), weight_decay=torch.tensor(0.3))),
+    "tensors": (
+        AdamW,
+        F32,
+        dict(lr=torch.tensor(0.1), betas=(torch.tensor(0.8), 0.99), eps=torch.tensor([1e-3]), weight_decay=torch.tensor(0.3)),
+    ),
     "float64": (AdamW, F64, dict(DECAY, clip_grad_norm=0.1)),
     "complex": (AdamW, C64, dict(DECAY, clip_grad_norm=0.1)),
     "float16": (AdamW, F16, dict(master_weights="float32", lr=0.1)),

@@ -14,10 +14,10 @@ from ..kernels.rule import State
 from .checkpoints.carrier import MODEL_PARALLEL
 from .checkpoints.dcp import Group
 from .checkpoints.groups import mend, unpack_group
-from .options.checks import check_at_least_zero, check_common, check_infinities_show, check_present, plain
+from .options.checks import as_tuple, check_at_least_zero, check_common, check_infinities_show, check_present, plain
 from .options.naming import Source, warn_of_unknown
 from .options.recipe import Recipe
-from .options.skip_above import SKIP_ABOVE, agreed, as_pair, skip_above
+from .options.skip_above import agreed, skip_above
 from .run import Run
 from .seeds import default_seed
 from .sharded import process_groups
@@ -43,11 +43,10 @@ class GroupedOptimizer(Optimizer):
     _seen: frozenset[str] = frozenset({"params", "param_names"})  # keys of groups that are no options, as _check_names has found
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
-        defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        defaults = {name: as_tuple(plain(value)) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         if "lr" in defaults:
             _fill_in_max_lr(defaults, defaults["lr"])
         self._check_new(defaults)
-        defaults[SKIP_ABOVE] = as_pair(defaults[SKIP_ABOVE])
         defaults[MODEL_PARALLEL] = process_groups(defaults[MODEL_PARALLEL]) or None
         self._run = Run()
         super().__init__(params, defaults)

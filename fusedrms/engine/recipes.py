@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _FIXED = (int, float, str, type(None), torch.dtype, tuple)  # what cannot change in place; tuples are of numbers or process groups
 
 
+def _is_fixed(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not (isinstance(value, tuple) and any(isinstance(one, Tensor) for one in value))
+
+
 class _Made(NamedTuple):
     """What was made of a parameter group; it holds none of its parameters."""
 
@@ -101,6 +105,6 @@ class Recipes:
             if any(isinstance(number, Tensor) for number in (*recipe.common, *recipe.args)):
                 recipe = recipe._replace(live=True)
             lr_kinds = _FIXED if group["corrected_weight_decay"] else (*_FIXED, Tensor)
-            if not all(isinstance(group[key], lr_kinds if key == "lr" else _FIXED) for key in optimizer.defaults):
+            if not all(_is_fixed(group[key], lr_kinds if key == "lr" else _FIXED) for key in optimizer.defaults):
                 return _Made(recipe=recipe)
         return _Made(options=values, n_keys=len(group), recipe=recipe)

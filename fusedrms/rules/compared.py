@@ -17,6 +17,7 @@ from .declared import ByHand, Declared, Written
 from .errors import RuleError
 from .options import LR
 from .tracing import Traced, run
+from .values import nested
 
 ELEMENTS, SAMPLES = 256, 33  # the first is exact; that all others fall on one side of a branch is as likely as 1 to 2**32
 STEPS = 1, 2, 3, 10, 1000
@@ -31,7 +32,7 @@ class Subject(NamedTuple):
 
     declared: Declared
     rule: Rule
-    options: Mapping[str, float]  # those of its own that are numbers
+    options: Mapping[str, float]  # its own numbers, by place
     flags: Mapping[str, bool]
     lr: float
 
@@ -94,7 +95,7 @@ def subject_of(declared: Declared, group: Mapping[str, Any]) -> Subject:
             return float(value) if value.device.type == "cpu" and value.numel() == 1 else default
         return float(value)
 
-    options = {name: plain(group[name], one.default) for name, one in declared.numbers.items()}
+    options = {place: plain(value, declared.places[place].default) for place, value in declared.given(group).items()}
     flags = {name: bool(group[name]) for name in declared.flags}
     rule = declared.traced(flags)[0] if isinstance(declared, Written) else _rule_of(declared)
     return Subject(declared, rule, options, flags, plain(group["lr"], LR))
@@ -201,7 +202,7 @@ _compared: set[tuple[str, str]] = set()
 
 def _without_zeros(subject: Subject) -> Subject:
     """The same with numbers that leave nothing out, as a rate that warms up from 0 does."""
-    options = {name: value or min(1.0, subject.declared.numbers[name].most) / 2 for name, value in subject.options.items()}
+    options = {name: value or min(1.0, subject.declared.places[name].most) / 2 for name, value in subject.options.items()}
     return subject._replace(options=options, lr=subject.lr or LR)
 
 
@@ -259,7 +260,7 @@ def check_reference(subject: Subject, found: list[Case], reference: Reference) -
     """
     for case in found:
         states = Given(zip(subject.rule.states, case.values[2:].copy(), strict=True))
-        n = Given({**subject.options, **subject.flags, "step": case.step})
+        n = Given({**nested(subject.options), **subject.flags, "step": case.step})
         with np.errstate(all="ignore"):
             result = reference(case.values[0].copy(), case.values[1].copy(), states, subject.lr, n)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping) and result[1].keys() == states.keys()):

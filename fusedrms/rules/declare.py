@@ -21,6 +21,7 @@ from .declared import Number, Written
 from .errors import RuleError
 from .optimizer import WrittenOptimizer
 from .options import SHARED, signature
+from .tracing import check_loses
 
 GROUPS = ("params", "param_names", "initial_lr", "lr_in_momentum", "step", "self")  # what torch, or a checkpoint, takes for something else
 MOST_FLAGS = 8
@@ -34,10 +35,11 @@ def rule(
 
     ::
 
-        @fusedrms.rule(states=["exp_avg"], lr=1e-4, decoupled_weight_decay=True, beta1=0.9, beta2=0.99)
+        @fusedrms.rule(states=["exp_avg"], lr=1e-4, decoupled_weight_decay=True, betas=(0.9, 0.99))
         def Lion(grad, param, state, lr, n):
-            update = torch.sign(torch.lerp(grad, state.exp_avg, n.beta1))
-            return lr * update, state.replace(exp_avg=torch.lerp(grad, state.exp_avg, n.beta2))
+            beta1, beta2 = n.betas
+            update = torch.sign(torch.lerp(grad, state.exp_avg, beta1))
+            return lr * update, state.replace(exp_avg=torch.lerp(grad, state.exp_avg, beta2))
 
         optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1, state_dtype="8bit")
 
@@ -49,8 +51,9 @@ def rule(
         states: what is remembered of each element from step to step: names, whose values start from 0, or a mapping of names to a number
             to start from, or to a :class:`State`; default none.
         options: those of the optimizer, by name, with their defaults. A number, or a :class:`Number` with its range, is `n.NAME` in the
-            function; True or False is what it is there, so that it may branch on it. ``lr`` (1e-3 where it is not named) and the options
-            that all rules share, ``weight_decay`` and ``decoupled_weight_decay`` for example, take these defaults.
+            function, a tuple of them is a tuple; True or False is what it is there, so that it may branch on it. ``lr`` (1e-3 where it
+            is not named) and the options that all rules share, ``weight_decay`` and ``decoupled_weight_decay`` for example, take these
+            defaults.
 
     Returns:
         What makes a class of a function `(grad, param, state, lr, n) -> (update, state)`: a :class:`torch.optim.Optimizer` whose name,
@@ -72,10 +75,10 @@ def rule(
 
     def decorate(function: Callable[..., Any]) -> type[WrittenOptimizer]:
         _check_function(function)
-        numbers = {name: value for name, value in own.items() if isinstance(value, Number)}
+        numbers = {name: value for name, value in own.items() if not isinstance(value, bool)}
         flags = {name: value for name, value in own.items() if isinstance(value, bool)}
         declared = Written(function, remembered, numbers, flags)
-        defaults = {name: value.default if isinstance(value, Number) else value for name, value in own.items()}
+        defaults = {name: _default(value) for name, value in own.items()}
         made = _class(function, declared, signature(defaults, changed))
         _check_all(declared)
         made([torch.nn.Parameter(torch.zeros((), device="cpu"))])  # whose errors are those of defaults
@@ -99,6 +102,8 @@ def _check_all(declared: Written) -> None:
             if flags == declared.flags:
                 raise
             all_traced = False
+    starts = {name: state.start for name, state in declared.states.items()}
+    check_loses(declared.function, starts, {place: one.default for place, one in declared.places.items()} | dict(declared.flags))
     if all_traced and (unread := [name for name in (*declared.numbers, *declared.flags) if name not in read]):
         raise ValueError(
             f"option {unread[0]!r} is none that all rules have, and the function never reads n.{unread[0]}: leave it out, or mend its name"
@@ -157,7 +162,7 @@ def _states(states: Iterable[str] | Mapping[str, State | float]) -> dict[str, St
     return found
 
 
-def _options(options: Mapping[str, Any]) -> tuple[dict[str, Number | bool], dict[str, Any]]:
+def _options(options: Mapping[str, Any]) -> tuple[dict[str, Number | tuple[Number, ...] | bool], dict[str, Any]]:
     """Those of the rule's own, and other defaults of lr and those that all share."""
     own, changed, shared = {}, {}, frozenset(("lr", *SHARED))
     for name, value in options.items():
@@ -171,20 +176,33 @@ def _options(options: Mapping[str, Any]) -> tuple[dict[str, Number | bool], dict
             raise TypeError("fusedrms.rule() takes states=, and no state=")
         if meant := closest(name, shared):
             raise ValueError(f"option {name!r} is near {meant!r}, which all rules have: did you mean that? If not, give it another name")
-        own[name] = value if isinstance(value, bool) else _number(name, value)
+        own[name] = value if isinstance(value, bool) else _numbers(name, value)
     return own, changed
+
+
+def _numbers(name: str, value: Any) -> Number | tuple[Number, ...]:
+    if not isinstance(value, list | tuple) or isinstance(value, Number):
+        return _number(name, value)
+    if not value:
+        raise ValueError(f"option {name}={value!r} has no numbers: give it some, (0.9, 0.999) say, or leave it out")
+    return tuple(_number(f"{name}[{k}]", one) for k, one in enumerate(value))
+
+
+def _default(value: Number | tuple[Number, ...] | bool) -> Any:
+    if isinstance(value, Number):
+        return value.default
+    return tuple(one.default for one in value) if isinstance(value, tuple) else value
 
 
 def _number(name: str, value: Any) -> Number:
     known = value if isinstance(value, Number) else Number(value)
     default, least, most = known
     if not _is_finite(default):
-        each = (
-            ", ".join(f"{name.rstrip('s')}{k}={one!r}" for k, one in enumerate(value, 1)) if isinstance(value, tuple | list) else "a number"
-        )
-        raise TypeError(f"option {name}={value!r} is neither a finite number nor True or False: give it {each}")
+        if "[" in name:  # in a tuple
+            raise TypeError(f"option {name}={value!r} is no finite number: give it one")
+        raise TypeError(f"option {name}={value!r} is neither a finite number nor True or False: give it a number, or a tuple of numbers")
     if not least <= default <= most:
-        hint = f": give its range, {name}=fusedrms.Number({default!r}, least=-math.inf)" if default < least == 0 else ""
+        hint = f": give its range, fusedrms.Number({default!r}, least=-math.inf)" if default < least == 0 else ""
         raise ValueError(f"option {name} is {default!r}, which is not from {least!r} to {most!r}{hint}")
     return known
 

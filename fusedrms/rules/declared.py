@@ -27,6 +27,18 @@ class Number(NamedTuple):
     most: float = math.inf
 
 
+NumberOptions = Mapping[str, Number | tuple[Number, ...]]
+
+
+def _by_place(numbers: NumberOptions, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A value of each number by its place: eps, betas[0], betas[1]."""
+    found = {}
+    for option, one in numbers.items():
+        value = values[option]
+        found |= {option: value} if isinstance(one, Number) else {f"{option}[{k}]": each for k, each in enumerate(value)}
+    return found
+
+
 class Asked(NamedTuple):
     """What a parameter group asks of a rule."""
 
@@ -40,26 +52,40 @@ class Declared:
 
     Args:
         states: what it remembers of each element.
-        numbers: its options that are numbers.
+        numbers: its options that are numbers, or tuples of numbers.
         flags: its options that are True or False, with their defaults.
+
+    Attributes:
+        places: each number by its place.
     """
 
-    def __init__(self, states: Mapping[str, State], numbers: Mapping[str, Number], flags: Mapping[str, bool]):
+    def __init__(self, states: Mapping[str, State], numbers: NumberOptions, flags: Mapping[str, bool]):
         self.states, self.numbers, self.flags = states, numbers, flags
+        self.places: dict[str, Number] = _by_place(numbers, numbers)
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError or TypeError for a wrong value of an option of its own."""
         check_flags(group, *self.flags)
         for option, one in self.numbers.items():
-            check_within(group, option, one.least, one.most)
+            if not isinstance(one, Number) and not (isinstance(group[option], list | tuple) and len(group[option]) == len(one)):
+                example = tuple(each.default for each in one)
+                raise ValueError(f"{option}={group[option]!r} is not supported: it must be a tuple of {len(one)} numbers, {example} say")
+        given = self.given(group)
+        for place, one in self.places.items():
+            check_within(given, place, one.least, one.most)
 
     @abstractmethod
     def asked(self, group: dict[str, Any]) -> Asked:
         """What a parameter group, whose options have been checked, asks for."""
 
-    def options(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Its numbers in a parameter group, by name."""
-        return {name: number(group, name) for name in self.numbers}
+    def given(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """Its numbers in a parameter group, by place, as they are there."""
+        return _by_place(self.numbers, group)
+
+    def options(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as floats, or as 0-d tensors on a GPU."""
+        given = self.given(group)
+        return {place: number(given, place) for place in given}
 
 
 class ByHand(Declared):
@@ -81,7 +107,7 @@ class Written(Declared):
         states, numbers, flags: as of Declared.
     """
 
-    def __init__(self, function: Callable, states: Mapping[str, State], numbers: Mapping[str, Number], flags: Mapping[str, bool]):
+    def __init__(self, function: Callable, states: Mapping[str, State], numbers: NumberOptions, flags: Mapping[str, bool]):
         super().__init__(states, numbers, flags)
         self.function = function
         self._traced: dict[tuple[bool, ...], tuple[Rule, Traced]] = {}
@@ -98,7 +124,7 @@ class Written(Declared):
                 self.function,
                 name=self.function.__name__,
                 states=tuple(self.states),
-                numbers={name: one.least >= 0 for name, one in self.numbers.items()},
+                numbers={place: one.least >= 0 for place, one in self.places.items()},
                 static=dict(zip(self.flags, chosen, strict=True)),
                 nonnegative_states=[name for name, state in self.states.items() if state.nonnegative],
                 more=repr(self.states),

@@ -66,8 +66,8 @@ def _numbers(nodes: Iterable[Node]) -> dict[str, Node]:
     options = {node.name for node in taken if node.op == "number"}
     found = {}
     for index, node in enumerate(taken):
-        name = node.name if node.op == "number" else f"number_{index}"
-        while node.op != "number" and name in options:
+        name = re.sub(r"\[(\d+)\]", r"_\1", node.name) if node.op == "number" else f"number_{index}"
+        while name != node.name and name in options:
             name += "_"
         found[name] = node
     return found

@@ -68,7 +68,7 @@ def trace(
         function: (grad, param, state, lr, n) -> (update, state.replace(...)).
         name: of the rule, in errors and in its identifier.
         states: names, in order.
-        numbers: names of options, and of each whether it is never negative; the step is `n.step`.
+        numbers: names or places of options, and of each whether it is never negative; the step is `n.step`.
         static: options whose Python values the function sees.
         nonnegative_states: those that are never negative.
         more: what the identifier is of beside the source.
@@ -123,6 +123,26 @@ def _check_signature(rule: Rule) -> None:
         raise rule.error(f"{wrong[0]!r} is in another's place: it must take {', '.join(ARGUMENTS)} in this order")
 
 
+def check_loses(function: Callable[..., Any], states: Mapping[str, float], numbers: Mapping[str, Any]) -> None:
+    """RuleError for a function that returns the new parameter: with a learning rate of 0 it would lose all of it.
+
+    Args:
+        function: as of trace().
+        states: what they start from.
+        numbers: as of run().
+    """
+    param = torch.linspace(-2, 2, 8, dtype=torch.float64, device="cpu")
+    start = {name: torch.full_like(param, value) for name, value in states.items()}
+    try:
+        update, _ = run(function, torch.ones_like(param), param, start, lr=0.0, numbers=numbers, step=1.0)
+    except Exception:
+        return  # what torch says of tensors is told with their values, before the first step
+    if torch.equal(update, param):
+        raise Rule(function.__name__, function).error(
+            "it seems to return the new parameter, and the update is what the parameter loses: return lr * ..., not param - lr * ..."
+        )
+
+
 def run(
     function: Callable[..., Any],
     grad: Tensor,
@@ -135,7 +155,7 @@ def run(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What a user's function makes of float64 tensors: the update and the new states.
 
-    Numbers, lr and the step become 0-dimensional tensors, but for static options, which are no floats or ints.
+    Numbers, by name or place, lr and the step become 0-dimensional tensors, but for static options, which are no floats or ints.
     """
     rule = Rule(getattr(function, "__name__", "rule"), function)
     n = Numbers(rule, {name: host.tensor(value) for name, value in numbers.items()} | {"step": host.tensor(step)})

@@ -204,6 +204,15 @@ class _Named:
         return ""
 
 
+def nested(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers by their places, as a rule sees them: betas[0] and betas[1] as the tuple betas."""
+    found: dict[str, Any] = {}
+    for place, value in numbers.items():
+        name, in_tuple, _ = place.partition("[")
+        found[name] = (*found.get(name, ()), value) if in_tuple else value
+    return found
+
+
 class Numbers(_Named):
     """`n`: the options that a rule declares, and the step."""
 
@@ -212,6 +221,9 @@ class Numbers(_Named):
         lr="the learning rate is an argument, write lr",
         weight_decay="weight decay is applied around the rule; for one of your own declare an option of another name",
     )
+
+    def __init__(self, rule: Rule, numbers: Mapping[str, Any]):
+        super().__init__(rule, nested(numbers))
 
     def __repr__(self) -> str:
         return "n, which has all options: write n.NAME"

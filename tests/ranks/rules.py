@@ -50,7 +50,7 @@ def rules_resumed(rank: int, world: int) -> None:
         with torch.no_grad():
             for param in other.parameters():
                 local(param).zero_()
-        optimizer = cls(model.parameters(), lr=1e-2, weight_decay=0.1, clip_grad_norm=0.1, beta2=0.9, **LEAN)
+        optimizer = cls(model.parameters(), lr=1e-2, weight_decay=0.1, clip_grad_norm=0.1, betas=(0.5, 0.9), **LEAN)
         loaded = cls(other.parameters(), lr=1.0, clip_grad_norm=1.0, **LEAN)
         steps(model, optimizer, 0, STEPS)
         dcp.save(state(model, optimizer), checkpoint_id=cls.__name__)
@@ -62,7 +62,7 @@ def rules_resumed(rank: int, world: int) -> None:
             assert optimizer.state[param].keys() == loaded.state[twin].keys()
             for key, value in optimizer.state[param].items():
                 assert torch.equal(local(value), local(loaded.state[twin][key])), key
-        assert loaded.param_groups[0]["beta2"] == 0.9
+        assert loaded.param_groups[0]["betas"] == (0.5, 0.9)
 
 
 def rules_in_backward(rank: int, world: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..options.skip_above import SKIP_ABOVE, as_pair
+from ..options.checks import as_tuple
 from ..sharded import process_groups
 from ..state.precision import PARAM_EMA, Kinds
 from ..state.storage import must_drop
@@ -33,8 +33,9 @@ def mend(g: int, group: dict[str, Any], options: Iterable[str]) -> None:
     if isinstance(group.get(CARRIER), str):
         carried = unpack_options(g, {CARRIER: group[CARRIER]}, beyond_torch(options))
         group.update({**carried.options, CARRIER: None})
-    if group.get(SKIP_ABOVE) is not None:
-        group[SKIP_ABOVE] = as_pair(group[SKIP_ABOVE])
+    for option in options:
+        if isinstance(group.get(option), list | tuple) and option != MODEL_PARALLEL:
+            group[option] = as_tuple(group[option])
     known = group.process_groups if isinstance(group, Group) else None
     if not isinstance(group.get(MODEL_PARALLEL), set):
         try:

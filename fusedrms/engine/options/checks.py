@@ -24,6 +24,14 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, np.floating) else value  # a longdouble's item() is one
 
 
+def as_tuple(value: Any) -> Any:
+    """A list or tuple, as JSON or NumPy may have made it, as a tuple of Python's numbers; anything else, and such a tuple, as it is."""
+    if not isinstance(value, list | tuple):
+        return value
+    made = tuple(map(plain, value))
+    return value if isinstance(value, tuple) and all(a is b for a, b in zip(made, value, strict=True)) else made
+
+
 def is_live(value: Any) -> bool:
     """Whether an option is a tensor on a GPU, which is read there, at each step and each replay of a graph."""
     return isinstance(value, Tensor) and devices.is_gpu(value.device)

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .checks import fits_float, plain, text
+from .checks import as_tuple, fits_float, text
 
 SKIP_ABOVE = "skip_above"
 FEWEST, MOST = 2, 1024  # steps of a window
@@ -17,17 +17,9 @@ class SkipAbove(NamedTuple):
     window: int
 
 
-def as_pair(value: Any) -> Any:
-    """A list or tuple, as JSON or NumPy may have made it, as a tuple of Python's numbers; anything else, and such a tuple, as it is."""
-    if not isinstance(value, list | tuple):
-        return value
-    pair = tuple(map(plain, value))
-    return value if isinstance(value, tuple) and all(a is b for a, b in zip(pair, value, strict=True)) else pair
-
-
 def skip_above(group: dict) -> SkipAbove | None:
     """The option of a parameter group; ValueError if it is wrong."""
-    value = as_pair(group.get(SKIP_ABOVE))
+    value = as_tuple(group.get(SKIP_ABOVE))
     if value is None:
         return None
     if not isinstance(value, tuple) or len(value) != 2:
