@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from fusedrms import FusedRMSProp
-from fusedrms.tools.printing import plain_where_needed
+from fusedrms.tools.printing import plain_where_needed, replace_missing
 from gpt import GPT, batch, spread
 from training.launch import launched
 from training.learner import Learner
@@ -96,5 +96,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    replace_missing()
     plain_where_needed(sys.stdout)
     end_process(main)

@@ -8,6 +8,7 @@ import re
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fusedrms
 from fusedrms import FusedRMSProp, Number, State
@@ -188,47 +189,6 @@ def test_a_decorator_that_was_not_called():
             fusedrms.rule(wrong)
 
 
-def _new_parameter(grad, param, state, lr, n):
-    return param - lr * grad, state
-
-
-def _new_parameter_by_momentum(grad, param, state, lr, n):
-    m = n.beta * state.m + grad
-    return param * (1 - lr * n.decay) - lr / (1 - n.beta**n.step) * m, state.replace(m=m)
-
-
-def _new_parameter_by_root(grad, param, state, lr, n):
-    m = n.beta * state.m + n.decay * grad * grad
-    return param.addcdiv(grad, m.sqrt() + 1e-8, value=-lr), state.replace(m=m)
-
-
-RETURN_THE_PARAMETER = {
-    "SGD": (_new_parameter, {}),
-    "momentum": (_new_parameter_by_momentum, dict(states=["m"], beta=0.9, decay=0.1)),
-    "a root": (_new_parameter_by_root, dict(states=["m"], beta=0.9, decay=0.1)),
-}
-
-
-@pytest.mark.parametrize("case", RETURN_THE_PARAMETER)
-def test_a_function_that_returns_the_new_parameter(case):
-    function, options = RETURN_THE_PARAMETER[case]
-    with pytest.raises(RuleError, match=r"rule '_new_parameter.*line \d+.*the update is what the parameter loses: return lr \* "):
-        fusedrms.rule(**options)(function)
-
-
-def test_an_update_may_be_made_of_the_parameter():
-    """A decay of its own, and a distance from a slow copy, are none of these errors."""
-
-    @fusedrms.rule(decay=1.0)
-    def Decays(grad, param, state, lr, n):
-        return lr * (grad + n.decay * param), state
-
-    @fusedrms.rule(states=["slow"])
-    def Follows(grad, param, state, lr, n):
-        slow = torch.where(n.step > 1, state.slow, param) - lr * grad
-        return param - slow, state.replace(slow=slow)
-
-
 MADE = {
     "betas": (dict(betas=(0.9, 0.99)), TypeError, "unexpected keyword argument 'betas'"),
     "an unknown option": (dict(betta=0.5), TypeError, "unexpected keyword argument 'betta'"),
@@ -266,6 +226,21 @@ def test_a_flag_whose_kernel_is_no_rule():
 
     with pytest.raises(ValueError, match="not both"):
         Choosy(parameters([(3,)]), b=True)
+
+
+def test_declared_anywhere():
+    """In another rule's function, and where tensors have no values."""
+
+    @fusedrms.rule()
+    def Outer(grad, param, state, lr, n):
+        @fusedrms.rule()
+        def Inner(grad, param, state, lr, n):
+            return lr * grad, state
+
+        return lr * grad, state
+
+    with FakeTensorMode():
+        fusedrms.rule()(body)
 
 
 def test_asked_for_by_name():

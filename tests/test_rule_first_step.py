@@ -26,6 +26,25 @@ def test_zeros_hide_nothing(monkeypatch):
     assert asked == [(0.0, 0.0), (1e-3, 0.5)]
 
 
+def test_what_the_host_computes_is_compared():
+    """Of two rules with one kernel, the second reads a variable that has changed since."""
+    box = [1.0]
+
+    @fusedrms.rule(a=0.5)
+    def Plain(grad, param, state, lr, n):
+        return lr * (1 - n.a) * grad, state
+
+    @fusedrms.rule(a=0.5)
+    def Boxed(grad, param, state, lr, n):
+        return lr * (box[0] - n.a * n.a) * grad, state
+
+    Boxed.declared.function.__name__ = "Plain"
+    Plain([_parameter()]).step()
+    box[0] = 2.0
+    with pytest.raises(RuntimeError, match="If the function reads variables that have changed since it was declared"):
+        Boxed([_parameter()]).step()
+
+
 def test_states_that_are_declared_otherwise_later():
     """As a notebook's cell that is run again: what is never negative is looked at anew."""
 

@@ -66,3 +66,17 @@ def test_errors_of_a_tuple(case):
     with pytest.raises(error, match=re.escape(f"parameter group 0: {message}")):
         optimizer.step()
     assert torch.equal(param, before)
+
+
+def test_a_tuple_called_number():
+    """What the kernel calls numbers that the host computes is another thing."""
+
+    @fusedrms.rule(number=(0.5, 0.25))
+    def Called(grad, param, state, lr, n):
+        first, second = n.number
+        return lr * (first * grad + (1 - second) * grad + second * param), state
+
+    (param,) = params = parameters([(5,)])
+    before, param.grad = param.detach().clone(), torch.ones_like(param)
+    Called(params, lr=1.0).step()
+    torch.testing.assert_close(param.detach(), before - (1.25 + 0.25 * before))

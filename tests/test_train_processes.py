@@ -68,6 +68,47 @@ def test_end_on_a_busy_machine(processes, status, tmp_path):
         assert process.returncode == status, process.stderr
 
 
+ENDS = """
+import os, sys
+from training.parallel import end_process
+
+def exits(code): raise SystemExit(code)
+
+def fails(): raise RuntimeError("what failed")
+
+def interrupted(): raise KeyboardInterrupt
+
+def prints():
+    print("still in a buffer", end="")
+    return 3
+
+for main in (lambda: 0, prints, lambda: exits(None), lambda: exits(2), lambda: exits("a reason"), fails, interrupted):
+    if not (child := os.fork()):
+        end_process(main)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_statuses():
+    """As Python's own end has them; what is in buffers is written, and an error has its traceback."""
+    process = subprocess.run([sys.executable, "-c", ENDS], cwd=SCRIPT.parent, capture_output=True, text=True, check=False, timeout=100)
+    lines = process.stderr.splitlines()
+    assert [int(line) for line in lines if line.isdecimal()] == [0, 3, 0, 2, 1, 1, 130]
+    assert "a reason" in lines
+    assert "RuntimeError: what failed" in lines
+    assert process.stdout == "still in a buffer"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_output(closed):
+    for option, status in (("--help", 0), ("--unknown", 2)):
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, SCRIPT, option]
+        environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+        assert subprocess.run(command, env=environment, capture_output=True, check=False, timeout=100).returncode == status
+
+
 @pytest.mark.exhaustive
 def test_one_process_speaks(tmp_path):
     folder = copy(stopped_run(), tmp_path)

@@ -36,16 +36,16 @@ OTHERS: dict[str, dict[str, Any]] = {"torch fused": dict(fused=True), "torch for
 @fusedrms.rule(
     states=dict(exp_avg=State(), exp_avg_sq=State(nonnegative=True)),
     decoupled_weight_decay=True,
-    beta1=Number(0.9, most=1.0),
-    beta2=Number(0.999, most=1.0),
+    betas=(Number(0.9, most=1.0), Number(0.999, most=1.0)),
     eps=1e-8,
 )
 def AdamW(grad, param, state, lr, n):
     """As examples/own_rules.py has it."""
-    exp_avg = n.beta1 * state.exp_avg + (1 - n.beta1) * grad
-    exp_avg_sq = n.beta2 * state.exp_avg_sq + (1 - n.beta2) * grad * grad
-    root = torch.sqrt(exp_avg_sq) / torch.sqrt(1 - n.beta2**n.step) + n.eps
-    return lr / (1 - n.beta1**n.step) * exp_avg / root, state.replace(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    beta1, beta2 = n.betas
+    exp_avg = beta1 * state.exp_avg + (1 - beta1) * grad
+    exp_avg_sq = beta2 * state.exp_avg_sq + (1 - beta2) * grad * grad
+    root = torch.sqrt(exp_avg_sq) / torch.sqrt(1 - beta2**n.step) + n.eps
+    return lr / (1 - beta1**n.step) * exp_avg / root, state.replace(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
 
 
 class Workload(NamedTuple):

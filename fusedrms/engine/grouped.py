@@ -43,10 +43,11 @@ class GroupedOptimizer(Optimizer):
     _seen: frozenset[str] = frozenset({"params", "param_names"})  # keys of groups that are no options, as _check_names has found
 
     def __init__(self, params: ParamsT, arguments: dict[str, Any]):
-        defaults = {name: as_tuple(plain(value)) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+        defaults = {name: plain(value) for name, value in arguments.items() if name not in ("self", "params", "__class__")}
         if "lr" in defaults:
             _fill_in_max_lr(defaults, defaults["lr"])
         self._check_new(defaults)
+        defaults = {name: as_tuple(value) for name, value in defaults.items()}
         defaults[MODEL_PARALLEL] = process_groups(defaults[MODEL_PARALLEL]) or None
         self._run = Run()
         super().__init__(params, defaults)

@@ -197,7 +197,7 @@ def _check_signs(subject: Subject, case: Case) -> None:
             raise RuleError(f"rule {subject.name!r}: the state {state!r} is declared nonnegative, and becomes negative: {text}")
 
 
-_compared: set[tuple[str, str]] = set()
+_compared: set[tuple[str, str, str]] = set()
 
 
 def _without_zeros(subject: Subject) -> Subject:
@@ -208,7 +208,8 @@ def _without_zeros(subject: Subject) -> Subject:
 
 def compare_once(declared: Written, group: Mapping[str, Any], device: torch.device) -> None:
     """check_drivers() of a user's rule, the first time in this process."""
-    key = declared.traced(group)[0].name, device.type
+    rule, traced = declared.traced(group)
+    key = rule.name, traced.host_source, device.type
     if key not in _compared:
         subject = subject_of(declared, group)
         check_drivers(subject, device)

@@ -5,6 +5,7 @@ import itertools
 import keyword
 import math
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -21,7 +22,7 @@ from .declared import Number, Written
 from .errors import RuleError
 from .optimizer import WrittenOptimizer
 from .options import SHARED, signature
-from .tracing import check_loses
+from .tracing import loses_all
 
 GROUPS = ("params", "param_names", "initial_lr", "lr_in_momentum", "step", "self")  # what torch, or a checkpoint, takes for something else
 MOST_FLAGS = 8
@@ -81,6 +82,7 @@ def rule(
         defaults = {name: _default(value) for name, value in own.items()}
         made = _class(function, declared, signature(defaults, changed))
         _check_all(declared)
+        _warn_of_new_parameter(declared)
         made([torch.nn.Parameter(torch.zeros((), device="cpu"))])  # whose errors are those of defaults
         return made
 
@@ -102,11 +104,21 @@ def _check_all(declared: Written) -> None:
             if flags == declared.flags:
                 raise
             all_traced = False
-    starts = {name: state.start for name, state in declared.states.items()}
-    check_loses(declared.function, starts, {place: one.default for place, one in declared.places.items()} | dict(declared.flags))
     if all_traced and (unread := [name for name in (*declared.numbers, *declared.flags) if name not in read]):
         raise ValueError(
             f"option {unread[0]!r} is none that all rules have, and the function never reads n.{unread[0]}: leave it out, or mend its name"
+        )
+
+
+def _warn_of_new_parameter(declared: Written) -> None:
+    starts = {name: state.start for name, state in declared.states.items()}
+    numbers = {place: one.default for place, one in declared.places.items()} | dict(declared.flags)
+    if loses_all(declared.function, starts, numbers):
+        name = declared.function.__name__
+        warnings.warn(
+            f"rule {name!r} seems to return the new parameter: where lr is 0, its update is the whole parameter. A rule returns what the "
+            f"parameter loses: lr * ..., not param - lr * .... If that is meant, filter this warning",
+            stacklevel=3,
         )
 
 

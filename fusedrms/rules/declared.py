@@ -66,10 +66,6 @@ class Declared:
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError or TypeError for a wrong value of an option of its own."""
         check_flags(group, *self.flags)
-        for option, one in self.numbers.items():
-            if not isinstance(one, Number) and not (isinstance(group[option], list | tuple) and len(group[option]) == len(one)):
-                example = tuple(each.default for each in one)
-                raise ValueError(f"{option}={group[option]!r} is not supported: it must be a tuple of {len(one)} numbers, {example} say")
         given = self.given(group)
         for place, one in self.places.items():
             check_within(given, place, one.least, one.most)
@@ -79,7 +75,11 @@ class Declared:
         """What a parameter group, whose options have been checked, asks for."""
 
     def given(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """Its numbers in a parameter group, by place, as they are there."""
+        """Its numbers in a parameter group, by place, as they are there; ValueError for a tuple that is none, or of another length."""
+        for option, one in self.numbers.items():
+            if not isinstance(one, Number) and not (isinstance(group[option], list | tuple) and len(group[option]) == len(one)):
+                example = tuple(each.default for each in one)
+                raise ValueError(f"{option}={group[option]!r} is not supported: it must be a tuple of {len(one)} numbers, {example} say")
         return _by_place(self.numbers, group)
 
     def options(self, group: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 OWN = {f"{__package__}.{name}" for name in ("errors", "graph", "arithmetic", "host", "source", "tracing", "values", "words", "modes")}
 LIBRARIES = ("torch", "numpy")
-ENTRANCES = {(f"{__package__}.tracing", name) for name in ("trace", "check_loses", "run")}
+ENTRANCES = {(f"{__package__}.tracing", name) for name in ("trace", "run")}
 CLOSE = 0.7  # of difflib's ratio, from 0 to 1
 
 

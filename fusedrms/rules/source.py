@@ -67,7 +67,7 @@ def _numbers(nodes: Iterable[Node]) -> dict[str, Node]:
     found = {}
     for index, node in enumerate(taken):
         name = re.sub(r"\[(\d+)\]", r"_\1", node.name) if node.op == "number" else f"number_{index}"
-        while name != node.name and name in options:
+        while name in found or (name != node.name and name in options):
             name += "_"
         found[name] = node
     return found

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..options.checks import as_tuple
+from ..options.skip_above import SKIP_ABOVE
 from ..sharded import process_groups
 from ..state.precision import PARAM_EMA, Kinds
 from ..state.storage import must_drop
@@ -22,19 +23,19 @@ _ALONG = {"momentum": "nesterov", "ema_decay": "ema_warmup"}  # options that are
 States = Sequence[tuple[Tensor, dict]]  # of a group: each parameter that has made steps, with its state in the checkpoint
 
 
-def mend(g: int, group: dict[str, Any], options: Iterable[str]) -> None:
+def mend(g: int, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """Mend, in parameter group g, what was copied into it from a checkpoint: options as JSON, and process groups, which it lost.
 
-    A list of JSON's, which could change in place, becomes a tuple.
+    A list of JSON's, which could change in place, becomes a tuple; defaults: of all options.
 
     Raises:
         TypeError, ValueError: it is wrong.
     """
     if isinstance(group.get(CARRIER), str):
-        carried = unpack_options(g, {CARRIER: group[CARRIER]}, beyond_torch(options))
+        carried = unpack_options(g, {CARRIER: group[CARRIER]}, beyond_torch(defaults))
         group.update({**carried.options, CARRIER: None})
-    for option in options:
-        if isinstance(group.get(option), list | tuple) and option != MODEL_PARALLEL:
+    for option, default in defaults.items():
+        if option in group and (option == SKIP_ABOVE or type(default) is tuple):
             group[option] = as_tuple(group[option])
     known = group.process_groups if isinstance(group, Group) else None
     if not isinstance(group.get(MODEL_PARALLEL), set):
