@@ -10,7 +10,7 @@ from fusedrms.kernels import launch
 from fusedrms.kernels.cpu import step as cpu
 from fusedrms.tools import variants
 from mode_tools import RULES, check_steps, made, modes, rules, same_state
-from tools import copy_grads, parameter, parameters, random_grads, set_grad, step_and_check
+from tools import parameter, parameters, random_grads, set_grad, step_and_check, step_both
 
 
 @pytest.mark.interpret
@@ -44,11 +44,7 @@ def test_neutral_options(device, rule, mode):
     (a, params), (b, others) = (made(rule, mode, device=device, **options) for options in ({}, dict(clip_weights=1e38)))
     for p, q in zip(params, others, strict=True):
         q.data.copy_(p)
-    for _ in range(3):
-        random_grads(params)
-        copy_grads(params, others)
-        a.step()
-        b.step()
+    step_both(a, b, params, others, steps=3)
     for p, q in zip(params, others, strict=True):
         assert torch.equal(p, q)
         assert same_state(a.state[p], b.state[q])

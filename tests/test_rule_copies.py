@@ -18,7 +18,7 @@ from cases import BF16, F32
 from fusedrms.kernels import lang
 from made_rules import AdamW, Everything, Nothing
 from sample import exhaustive
-from tools import copy_grads, parameter, parameters, random_grads, twins
+from tools import parameter, parameters, random_grads, step_both, twins
 
 if lang.interpreted():
     pytest.skip("about the Numba driver", allow_module_level=True)
@@ -48,11 +48,7 @@ def trained(name: str, steps: int = 3):
 
 def go_on(a, b, ours, theirs) -> None:
     """Bit for bit."""
-    for _ in range(3):
-        random_grads(ours)
-        copy_grads(ours, theirs)
-        a.step()
-        b.step()
+    step_both(a, b, ours, theirs, steps=3)
     for p, q in zip(ours, theirs, strict=True):
         assert torch.equal(p, q)
         assert a.state[p].keys() == b.state[q].keys()

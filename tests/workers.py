@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import distributed
 
+from process_tools import leave_group
 from ranks import checkpoints, exchange, faults, gradients, loading, models, replicas, rules, shards, spikes, stages
 
 MODULES = (replicas, shards, gradients, stages, spikes, checkpoints, exchange, loading, rules)
@@ -41,9 +42,7 @@ def work(rank: int, world: int, folder: str, names: list[str], device: str, stor
         if result or name in FAULTS:
             os._exit(bool(result))  # the other ranks may wait for this one for ever
         distributed.barrier()
-    distributed.destroy_process_group()
-    sys.stdout.flush()
-    os._exit(0)  # without the interpreter's end, in which a thread of gloo that still holds a tensor aborts the process
+    leave_group()
 
 
 def run(

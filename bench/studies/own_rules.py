@@ -1,4 +1,4 @@
-"""AdamW as a rule of one's own, by fusedrms.rule, beside torch.optim.AdamW on the CPU, in the same rounds.
+"""AdamW as a rule of one's own, that of examples/own_rules.py, beside torch.optim.AdamW on the CPU, in the same rounds.
 
     python -m bench.studies.own_rules [--rounds 9] [--output bench/results]
 
@@ -15,37 +15,21 @@ from typing import Any, NamedTuple
 
 import torch
 
-import fusedrms
 from bench.common.arguments import check_output, make_parser, writing
 from bench.common.machine import machine
 from bench.common.store import dumped, short
 from bench.common.text import figure, table
-from fusedrms import Number, State
 from fusedrms.kernels import devices
 from fusedrms.kernels.lang import interpreted
 from fusedrms.tools.arguments import whole
 from fusedrms.tools.files import write
 from fusedrms.tools.noise import busy
+from own_rules import AdamW
 
 WARM = 3  # rounds that do not count
 PLACES = 5  # how often tensors are made anew
 OPTIONS: dict[str, Any] = dict(lr=1e-3, weight_decay=0.01)
 OTHERS: dict[str, dict[str, Any]] = {"torch fused": dict(fused=True), "torch foreach": dict(foreach=True)}
-
-
-@fusedrms.rule(
-    states=dict(exp_avg=State(), exp_avg_sq=State(nonnegative=True)),
-    decoupled_weight_decay=True,
-    betas=(Number(0.9, most=1.0), Number(0.999, most=1.0)),
-    eps=1e-8,
-)
-def AdamW(grad, param, state, lr, n):
-    """As examples/own_rules.py has it."""
-    beta1, beta2 = n.betas
-    exp_avg = beta1 * state.exp_avg + (1 - beta1) * grad
-    exp_avg_sq = beta2 * state.exp_avg_sq + (1 - beta2) * grad * grad
-    root = torch.sqrt(exp_avg_sq) / torch.sqrt(1 - beta2**n.step) + n.eps
-    return lr / (1 - beta1**n.step) * exp_avg / root, state.replace(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
 
 
 class Workload(NamedTuple):

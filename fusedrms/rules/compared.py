@@ -59,8 +59,7 @@ class Subject(NamedTuple):
         exec(traced.host_source, scope)
         options = {name: rounding.values(value) for name, value in self.options.items()}
         with np.errstate(all="ignore"):
-            per_step, fixed = scope["per_step"](options, rounding.values(step)), scope["fixed"](options)
-        return [per_step.get(name, value) for name, value in zip(traced.numbers, fixed, strict=True)]
+            return list(traced.in_order(scope["fixed"](options), scope["per_step"](options, rounding.values(step))))
 
     def run(self, values: np.ndarray, step: float) -> np.ndarray | None:
         """What the user's function makes of float64 tensors: the update and the new states; None of a rule of another kind."""

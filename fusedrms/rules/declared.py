@@ -96,7 +96,8 @@ class ByHand(Declared):
         self.rule = RULES[rule]
 
     def asked(self, group: dict[str, Any]) -> Asked:
-        return Asked(self.rule, tuple(self.options(group)[name] for name in self.rule.numbers), None)
+        options = self.options(group)
+        return Asked(self.rule, tuple(options[name] for name in self.rule.numbers), None)
 
 
 class Written(Declared):

@@ -46,8 +46,11 @@ class Traced:
 
     def all_numbers(self, options: Mapping[str, Any], step: Any) -> tuple:
         """All, in order, as they are at a step."""
-        per_step = self.numbers_at(options, step)
-        return tuple(per_step.get(name, value) for name, value in zip(self.numbers, self.static_numbers(options), strict=True))
+        return self.in_order(self.static_numbers(options), self.numbers_at(options, step))
+
+    def in_order(self, static: tuple, per_step: Mapping[str, Any]) -> tuple:
+        """What both functions of the host's source have returned, as one."""
+        return tuple(per_step.get(name, value) for name, value in zip(self.numbers, static, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # functions are made again

@@ -3,12 +3,13 @@
 import datetime
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import distributed, multiprocessing
+
+from process_tools import leave_group
 
 
 def _work(rank: int, check: Callable[..., None], world: int, arguments: tuple[Any, ...]) -> None:
@@ -17,9 +18,7 @@ def _work(rank: int, check: Callable[..., None], world: int, arguments: tuple[An
     wait = datetime.timedelta(seconds=120)
     distributed.init_process_group("gloo", init_method=f"file://{pathlib.Path.cwd()}/store", rank=rank, world_size=world, timeout=wait)
     check(*arguments)
-    distributed.destroy_process_group()
-    sys.stdout.flush()
-    os._exit(0)  # without the interpreter's end, in which a thread of gloo that still holds a tensor aborts the process
+    leave_group()
 
 
 def run(world: int, check: Callable[..., None], *arguments: Any) -> None:
