@@ -15,7 +15,8 @@ shards = pytest.importorskip("bench.studies.shards")
 store = pytest.importorskip("bench.common.store")
 scaling = pytest.importorskip("bench.studies.scaling")
 
-PAGE = (pathlib.Path(__file__).parent.parent / "docs/scaling.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+PAGE = (ROOT / "docs/scaling.md").read_text()
 RESULTS = store.load(scaling.COUNTS)
 AGAIN = "count again: python -m bench.studies.scaling --count"
 
@@ -39,10 +40,16 @@ def test_bytes(rule):
         assert row["moved"] == variant(rule, mode).storage.traffic, AGAIN
 
 
+def test_bytes_of_the_readme():
+    held = (row["bytes"] for row in shards.counted(RESULTS, "rmsprop").values())
+    least = min(found["total"] - found["gradients"] for found in held)
+    assert f"**{least:.2f} bytes a parameter.**" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize(("rule", "n_bytes"), RESULTS["foreach_moves"].items())
 def test_bytes_of_foreach(rule, n_bytes):
     assert scaling.foreach_moves(rule) == n_bytes, AGAIN
-    assert rule != "rmsprop" or n_bytes == 52  # as README.md says
+    assert rule != "rmsprop" or n_bytes == 52  # as docs/scaling.md says
 
 
 @pytest.mark.skipif(lang.triton is None or lang.interpreted(), reason="nothing compiles for GPUs here")

@@ -2,7 +2,7 @@
 
 import io
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,16 +68,16 @@ def tensors(axes: Axes, results: dict) -> bool:
     return bool(found)
 
 
-def ratios(axes: Axes, results: dict) -> bool:
+def _ratios(axes: Axes, results: dict, implementations: Iterable[str]) -> bool:
     found = [row for row in rows(results) if row["family"] == "model" and row["algorithm"] == "plain" and "ratio" in row]
-    found = [row for row in found if row["implementation"] in COLORS and row["implementation"] != BASELINE]
+    found = [row for row in found if row["implementation"] in implementations and row["implementation"] != BASELINE]
     names = list(dict.fromkeys(row["workload"] for row in found))
-    kinds = [name for name in COLORS if any(row["implementation"] == name for row in found)]
+    kinds = [name for name in implementations if any(row["implementation"] == name for row in found)]
     for k, kind in enumerate(kinds):
         own = [row for row in found if row["implementation"] == kind]
         places = [names.index(row["workload"]) + (k - (len(kinds) - 1) / 2) * 0.8 / len(kinds) for row in own]
         bars = axes.barh(places, [row["ratio"] - 1 for row in own], 0.8 / len(kinds), left=1, color=COLORS[kind], label=kind)
-        axes.bar_label(bars, [f"{row['ratio']:.1f}" for row in own], fontsize=6, padding=2)
+        axes.bar_label(bars, [f"{row['ratio']:.1f}" for row in own], fontsize=6 if len(kinds) > 4 else 8, padding=2)
     axes.axvline(1, color=COLORS[BASELINE], label=BASELINE)
     axes.set(xscale="log", xlabel=f"times as fast as {BASELINE}", title="A plain step, float32")
     if found:
@@ -88,6 +88,15 @@ def ratios(axes: Axes, results: dict) -> bool:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     return bool(found)
+
+
+def ratios(axes: Axes, results: dict) -> bool:
+    return _ratios(axes, results, COLORS)
+
+
+def beside_torch(axes: Axes, results: dict) -> bool:
+    """Of these the same rule alone: what a change of one line brings."""
+    return _ratios(axes, results, (OURS, "torch single", COMPILED))
 
 
 def modes(axes: Axes, results: dict) -> bool:
@@ -105,7 +114,13 @@ def modes(axes: Axes, results: dict) -> bool:
     return len(chosen) > 1
 
 
-PLOTS: dict[str, Callable[[Axes, dict], bool]] = {"scale.png": scale, "tensors.png": tensors, "ratios.png": ratios, "modes.png": modes}
+PLOTS: dict[str, Callable[[Axes, dict], bool]] = {
+    "scale.png": scale,
+    "tensors.png": tensors,
+    "ratios.png": ratios,
+    "beside_torch.png": beside_torch,
+    "modes.png": modes,
+}
 
 
 def draw(results: dict, folder: pathlib.Path) -> list[str]:
