@@ -78,7 +78,7 @@ fix: install  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-docs  ## build the documentation site into build/site; any warning fails
-	$(MKDOCS) build --strict --quiet
+	$(MKDOCS) build --strict
 
 docs-serve: $(VENV)/.installed-docs  ## show it at http://127.0.0.1:8000, anew with each change
 	$(MKDOCS) serve --livereload $(ARGS)

@@ -1,10 +1,12 @@
-"""The code in the documents runs as it stands there."""
+"""The code in the documents runs as it stands there, and their links hold."""
 
 import os
 import pathlib
 import re
 import subprocess
 import sys
+from functools import cache
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -19,6 +21,11 @@ PAGES = [
     if page.parent.name != "gallery" and page.name != "trainers.md" and "\n```python\n" in page.read_text()
 ]  # the gallery comes from executed scripts; tests/integrations run what trainers.md has
 
+DOCUMENTS = sorted(
+    str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench/results").rglob("*.md"))
+)
+FENCE = re.compile(r"^( *)(```+).*?^\1\2", re.S | re.M)
+
 
 def run_blocks(page: str) -> dict:
     names: dict = {}
@@ -30,6 +37,27 @@ def run_blocks(page: str) -> dict:
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks(page):
     assert run_blocks(page)
+
+
+@cache
+def anchors_of(path: pathlib.Path) -> list[str]:
+    """GitHub's, of its headings, and those of the API reference."""
+    text = FENCE.sub("", path.read_text())
+    headings = [re.sub(r"[`*]|\]\([^)]*\)", "", heading) for heading in re.findall(r"^#+ +(.*?) *$", text, re.M)]
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings] + re.findall(r"^::: ([\w.]+)", text, re.M)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links(document):
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", (ROOT / document).read_text()))
+    for link in re.findall(r"\]\(([^)\s]+)", text):
+        if not link.startswith(("https://", "mailto:")):
+            path, _, anchor = unquote(link).partition("#")
+            target = (ROOT / document).parent / path if path else ROOT / document
+            assert target.is_file(), f"{link}: no such file"
+            if anchor and target.suffix == ".md":
+                found = [known for known in anchors_of(target) if anchor == known or anchor.startswith(f"{known}.")]
+                assert len(found) == 1, f"{link}: {len(found)} such headings"  # of equal ones GitHub's anchors are not the site's
 
 
 def test_words_of_rules():

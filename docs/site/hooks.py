@@ -28,6 +28,8 @@ REPORTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("bench/
 SHOWN = {".json", ".png", ".svg"}  # by browsers
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
+FENCED = re.compile(r"^( *)(```+).*?^\1\2", re.DOTALL | re.MULTILINE)
+ITEM_IN_TEXT = re.compile(r"<p>(?:(?!</p>).)*?\n((?:[-*+]|1\.) [^\n<]*)", re.DOTALL)
 LEFT_OVER = re.compile(r"\$\$|\\[a-zA-Z]{2,}")
 
 
@@ -60,17 +62,44 @@ class Repository(Files):
 
 
 def as_page(path: str) -> str:
-    """A file of text as HTML, whose lines have the anchors that GitHub's have."""
+    """A file of text as HTML."""
     try:
         lexer = get_lexer_for_filename(path)
     except ClassNotFound:
         lexer = TextLexer()
-    formatter = HtmlFormatter(full=True, title=path, linenos="inline", lineanchors="L", encoding=None)
-    return pygments.highlight((ROOT / path).read_text(), lexer, formatter)
+    light, dark = (HtmlFormatter(style=style) for style in ("default", "github-dark"))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>{path}</title>
+<style>
+{light.get_style_defs()}
+@media (prefers-color-scheme: dark) {{
+{dark.get_style_defs()}
+}}
+pre {{ overflow-x: auto }}
+</style>
+</head>
+<body>
+<h1>{path}</h1>
+{pygments.highlight((ROOT / path).read_text(), lexer, light)}
+</body>
+</html>
+"""
 
 
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     return Repository(files, config)
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> None:
+    for line in re.findall(r"^(?: {1,3}| {5,7})(?:[-*+]|\d+\.) .*", FENCED.sub("", markdown), re.MULTILINE):
+        log.warning("%s has an item of a list within another that is not 4 spaces to the right of it: %s", page.file.src_uri, line)
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation"]  # a list of itself alone
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
@@ -89,4 +118,6 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
     html = FORMULA.sub(mathml, html)
     for left in LEFT_OVER.findall(CODE.sub("", html)):
         log.warning("%s has %s outside of a formula: $$ stands on lines of its own, after an empty one", page.file.src_uri, left)
+    for item in ITEM_IN_TEXT.findall(CODE.sub("", html)):
+        log.warning("%s has a list without an empty line before it: %s", page.file.src_uri, item)
     return html
