@@ -80,6 +80,7 @@ def as_page(path: str) -> str:
 @media (prefers-color-scheme: dark) {{
 {dark.get_style_defs()}
 }}
+h1 {{ font: 1.5em system-ui; overflow-wrap: anywhere }}
 pre {{ overflow-x: auto }}
 </style>
 </head>

@@ -18,6 +18,10 @@ class Signatures(Extension):
         """A NamedTuple is made of its fields."""
         if "NamedTuple" in map(str, cls.bases):
             kind = ParameterKind.positional_or_keyword
-            fields = [Parameter(a.name, annotation=a.annotation, kind=kind, default=a.value) for a in cls.attributes.values() if a.annotation]
+            fields = [
+                Parameter(a.name, annotation=a.annotation, kind=kind, default=a.value)
+                for a in cls.attributes.values()
+                if "property" not in a.labels
+            ]
             init = Function("__init__", parameters=Parameters(Parameter("self", kind=kind), *fields))
             cls.set_member("__init__", init)

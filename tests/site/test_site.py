@@ -41,7 +41,8 @@ UNDRAWN = """() => {
 CLICKABLE = "a.md-tabs__link, .md-nav--primary a.md-nav__link, .md-nav--primary label"
 # of what can be clicked there: the link to the URL, else what opens its section, else the way back from another
 NEXT = """(all, url) => {
-    const shows = e => { const box = e.getBoundingClientRect(); return e.contains(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2)); };
+    const middle = box => [box.x + box.width / 2, box.y + box.height / 2];
+    const shows = e => e.contains(document.elementFromPoint(...middle(e.getBoundingClientRect())));
     const opens = e => e.matches("label.md-nav__link") && [...e.parentElement.querySelectorAll("a")].some(a => a.href === url);
     const shown = all.filter(shows);
     return all.indexOf(shown.find(e => e.href === url) ?? shown.find(opens) ?? shown.find(e => e.matches(".md-nav__title")));
@@ -84,11 +85,14 @@ def opened(browser, address, screen):
     """A tab of the browser, and all that goes wrong in it."""
     context, faults = browser.new_context(**SCREENS[screen], reduced_motion="reduce"), []
     tab = context.new_page()
-    tab.set_default_timeout(10_000)
+    tab.set_default_timeout(30_000)
     tab.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: faults.append(str(error)))
     tab.on("requestfailed", lambda request: faults.append(f"{request.url} failed"))
-    tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else faults.append(f"{request.url} asked for"))
+    tab.on(
+        "request",
+        lambda request: None if request.url.startswith((address, "data:", "blob:")) else faults.append(f"{request.url} asked for"),
+    )
     tab.on("response", lambda response: faults.append(f"{response.url}: {response.status}") if response.status >= 400 else None)
     yield tab, faults
     context.close()
@@ -109,8 +113,10 @@ def test_the_site_is_there():
 @pytest.mark.parametrize("path", PAGES)
 def test_page(tab, screen, address, path):
     assert tab.goto(address + path).status == 200
-    picture = SITE.parent / "screenshots" / screen / f"{path.removesuffix('.html')}.jpg"
-    tab.screenshot(path=picture, full_page=True, animations="disabled", quality=80, type="jpeg")
+    size = SCREENS[screen]["viewport"]
+    tab.set_viewport_size({**size, "height": min(tab.evaluate("document.body.scrollHeight"), 12_000)})
+    tab.screenshot(path=SITE.parent / f"screenshots/{screen}/{path.removesuffix('.html')}.jpg", animations="disabled", type="jpeg")
+    tab.set_viewport_size(size)
     assert tab.evaluate(OVERFLOWING) == []
     assert tab.evaluate(UNDRAWN) == []
 
