@@ -1,5 +1,7 @@
 """The code in the documents runs as it stands there."""
 
+import contextlib
+import io
 import os
 import pathlib
 import re
@@ -21,14 +23,18 @@ PAGES = [
 
 
 def run_blocks(page: str) -> dict:
+    """The names of all blocks. A block ```text right after one is what it prints."""
     names: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M):
-        exec(block, names)
+    for block, printed in re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", (ROOT / page).read_text(), re.S | re.M):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(block, names)
+        assert printed in ("", out.getvalue())
     return names
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_blocks(page):
+def test_blocks(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where some save a checkpoint
     assert run_blocks(page)
 
 
@@ -42,7 +48,7 @@ def test_words_of_rules():
 
 @pytest.mark.exhaustive
 def test_block_of_several_processes(tmp_path):
-    (block,) = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    (block,) = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "docs/several_gpus.md").read_text(), re.S | re.M)
     (tmp_path / "block.py").write_text(f"{block}\nimport os\nos._exit(0)")  # a thread of gloo that still holds a tensor aborts Python's end
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "block.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
