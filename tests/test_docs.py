@@ -47,13 +47,15 @@ def test_words_of_rules():
 
 
 @pytest.mark.exhaustive
-def test_block_of_several_processes(tmp_path):
-    (block,) = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "docs/several_gpus.md").read_text(), re.S | re.M)
-    (tmp_path / "block.py").write_text(f"{block}\nimport os\nos._exit(0)")  # a thread of gloo that still holds a tensor aborts Python's end
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "block.py"]
+def test_blocks_of_several_processes(tmp_path):
+    blocks = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "docs/several_gpus.md").read_text(), re.S | re.M)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    for block in blocks:
+        # else a thread of gloo that still holds a tensor aborts Python's end
+        (tmp_path / "block.py").write_text(f"{block}\nimport os\nos._exit(0)")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "block.py"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "checkpoint").glob("*.distcp"))) == 2
 
 
