@@ -46,16 +46,27 @@ def test_words_of_rules():
     assert {WORDS[name] for name in named} >= {word for name, word in WORDS.items() if not name.startswith("_")}
 
 
+def run_program(block: str, folder: pathlib.Path, *launcher: str) -> str:
+    """What a block prints that is a program of its own."""
+    (folder / "block.py").write_text(block)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, "block.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_program_that_starts_processes(tmp_path):
+    text = (ROOT / "docs/reinforcement_learning.md").read_text()
+    ((block, printed),) = re.findall(r"^```python script\n(.*?)^```\n\n```text\n(.*?)^```", text, re.S | re.M)
+    assert run_program(block, tmp_path) == printed
+
+
 @pytest.mark.exhaustive
 def test_blocks_of_several_processes(tmp_path):
     blocks = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "docs/several_gpus.md").read_text(), re.S | re.M)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for block in blocks:
-        # else a thread of gloo that still holds a tensor aborts Python's end
-        (tmp_path / "block.py").write_text(f"{block}\nimport os\nos._exit(0)")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "block.py"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
+    for block in blocks:  # a thread of gloo that still holds a tensor aborts Python's end
+        run_program(f"{block}\nimport os\nos._exit(0)", tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     assert len(list((tmp_path / "checkpoint").glob("*.distcp"))) == 2
 
 
