@@ -1,5 +1,7 @@
 """The code in the documents runs as it stands there, and their links hold."""
 
+import contextlib
+import io
 import os
 import pathlib
 import re
@@ -28,14 +30,18 @@ FENCE = re.compile(r"^( *)(```+).*?^\1\2", re.S | re.M)
 
 
 def run_blocks(page: str) -> dict:
+    """The names of all blocks. A block ```text right after one is what it prints."""
     names: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M):
-        exec(block, names)
+    for block, printed in re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", (ROOT / page).read_text(), re.S | re.M):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(block, names)
+        assert printed in ("", out.getvalue())
     return names
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_blocks(page):
+def test_blocks(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where some save a checkpoint
     assert run_blocks(page)
 
 
@@ -68,14 +74,27 @@ def test_words_of_rules():
     assert {WORDS[name] for name in named} >= {word for name, word in WORDS.items() if not name.startswith("_")}
 
 
-@pytest.mark.exhaustive
-def test_block_of_several_processes(tmp_path):
-    (block,) = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
-    (tmp_path / "block.py").write_text(f"{block}\nimport os\nos._exit(0)")  # a thread of gloo that still holds a tensor aborts Python's end
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "block.py"]
+def run_program(block: str, folder: pathlib.Path, *launcher: str) -> str:
+    """What a block prints that is a program of its own."""
+    (folder / "block.py").write_text(block)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, *launcher, "block.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_program_that_starts_processes(tmp_path):
+    text = (ROOT / "docs/reinforcement_learning.md").read_text()
+    ((block, printed),) = re.findall(r"^```python script\n(.*?)^```\n\n```text\n(.*?)^```", text, re.S | re.M)
+    assert run_program(block, tmp_path) == printed
+
+
+@pytest.mark.exhaustive
+def test_blocks_of_several_processes(tmp_path):
+    blocks = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "docs/several_gpus.md").read_text(), re.S | re.M)
+    for block in blocks:  # a thread of gloo that still holds a tensor aborts Python's end
+        run_program(f"{block}\nimport os\nos._exit(0)", tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     assert len(list((tmp_path / "checkpoint").glob("*.distcp"))) == 2
 
 
