@@ -6,7 +6,8 @@ from . import presets, schedules
 from .backward import apply_in_backward
 from .engine.state.masters import export_master
 from .engine.state.usage import Memory
-from .rmsprop import FusedRMSProp, FusedRMSPropGraves
+from .graves import FusedRMSPropGraves
+from .rmsprop import FusedRMSProp
 from .rules.declare import rule
 from .rules.declared import Number, State
 from .rules.errors import RuleError
