@@ -62,7 +62,7 @@ class FusedSMORMS3(RuleOptimizer):
     | `grad_avg` | 0 | the average $m$ |
     | `mem` | 1 | the memory $k$; it stays in full precision in every `state_dtype` |
 
-    `step`, `param_ema` and `master_param` are as in `FusedRMSProp`. In a `state_dtype` of fewer bits, `square_avg` is stored as the variance
+    `step`, `param_ema` and `master_param` are as in `FusedRMSProp`. A `state_dtype` of fewer bits stores `square_avg` as the variance
     about `grad_avg`.
 
     Raises:

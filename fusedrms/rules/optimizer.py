@@ -77,7 +77,7 @@ class WrittenOptimizer(RuleOptimizer):
 
         def __init__(self, params: ParamsT, *args: Any, **options: Any): ...
 
-    def check_rules(self) -> None:
+    def _check_rules(self) -> None:
         for group in self.param_groups:
             for device in {local(param).device for param in group["params"]}:
                 compare_once(self.declared, group, device)
