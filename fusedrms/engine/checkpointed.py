@@ -35,12 +35,12 @@ class CheckpointedOptimizer(GroupedOptimizer):
     @torch.inference_mode(False)
     @torch.no_grad()  # the first alone would turn gradients on
     def state_dict(self) -> dict[str, Any]:
-        """The state of the optimizer in full precision, with torch's names and keys. Any optimizer of the same rule can load it, torch's
-        too.
+        """The state of the optimizer in full precision, with torch's names and keys.
 
-        States of 8 bits, 4 bits and bfloat16 are float32 here. A `square_avg` that is stored as a variance is float64. `master_param` is
-        the float32 master, in whichever form it is stored. What is stored in another form is copied, on its device. The optimizer that
-        loads it stores it as its own options say; one with the same options goes on bit for bit.
+        Any optimizer of the same rule can load it, torch's too. States of 8 bits, 4 bits and bfloat16 are float32 here. A `square_avg` that
+        is stored as a variance is float64. `master_param` is the float32 master, in whichever form it is stored. What is stored in another
+        form is copied, on its device. The optimizer that loads it stores it as its own options say; one with the same options goes on bit
+        for bit.
 
         Returns:
             A dict with the keys of torch's `state_dict()`. Options that torch does not have stand in the value of `foreach`, if they differ

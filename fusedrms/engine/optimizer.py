@@ -17,7 +17,7 @@ from .hooks import hooked
 from .locks import Held, held
 from .options.groups import named_parameters
 from .sharded import local
-from .state.usage import Memory, state_bytes
+from .state.usage import Memory, memory_of, state_bytes
 from .states import make_states, planned_states
 from .statistics import Stats, statistics
 from .step import loss_of, update
@@ -207,7 +207,7 @@ class FusedOptimizer(CheckpointedOptimizer):
             TypeError: With `planned`, an option that a step would refuse.
             ValueError: With `planned`, an option that a step would refuse.
         """
-        held = Memory.of(self, self._run.table_bytes())
+        held = memory_of(self, self._run.table_bytes())
         if not planned:
             return held
         named = [each for each in named_parameters(self.param_groups) if not is_uninitialized(each.param)]
