@@ -13,7 +13,7 @@
 Attributes:
     __version__: Version of the package, "major.minor.patch".
 
-Example:
+Examples:
     >>> from fusedrms import FusedRMSProp
     >>> model = torch.nn.Linear(4, 2)
     >>> optimizer = FusedRMSProp(model.parameters(), lr=1e-3)

@@ -194,7 +194,7 @@ def apply_in_backward(
         ValueError: An option that needs all gradients at once, a `DistributedDataParallel` module, another `norm_from`, or a `norm_from`
             that serves no parameter group; and as the class.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = apply_in_backward(model, FusedRMSProp, lr=1e-3)
         >>> model(torch.ones(8, 4)).square().mean().backward()  # updates the parameters

@@ -15,7 +15,7 @@ class FusedRMSPropGraves(FusedRMSProp):
     It is `FusedRMSProp` with other defaults, and with three options fixed: `centered=True`, `eps_placement="inside"` and
     `lr_in_momentum=True`. Checkpoints of one class load into the other if it has these options.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = FusedRMSPropGraves(model.parameters(), lr=1e-4, weight_decay=0.01)
         >>> model(torch.ones(8, 4)).square().mean().backward()

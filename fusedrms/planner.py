@@ -28,12 +28,10 @@ class LoadPlanner(DefaultLoadPlanner):
 
     All else that is missing is an error that names the key.
 
-    Args:
-        flatten_state_dict: As in torch's `DefaultLoadPlanner`: the state's keys are joined by dots. Default True.
-        flatten_sharded_tensors: As there: nested sharded tensors are flattened. Default True.
-        allow_partial_load: As there: any key may be missing. Default False.
+    Arguments as in `torch.distributed.checkpoint.DefaultLoadPlanner`: `flatten_state_dict`, `flatten_sharded_tensors`,
+    `allow_partial_load`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import torch.distributed.checkpoint as dcp
         >>> from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
@@ -87,7 +85,7 @@ def repacked(group: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The group with torch's options as keys, and all others in the value of `foreach`, as `state_dict()` has them.
 
-    Example:
+    Examples:
         >>> from fusedrms.planner import repacked
         >>> group = dict(params=[0], lr=1e-3, alpha=0.99, eps=1e-8, momentum=0.9, lr_in_momentum=True)
         >>> repacked(group)["foreach"]

@@ -20,7 +20,7 @@ class FusedRMSProp(FusedOptimizer):
 
     A launch is one call of a compiled kernel. It updates all parameters of one device and dtype whose groups follow the same equations.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = FusedRMSProp(model.parameters(), lr=1e-3, momentum=0.9)
         >>> model(torch.ones(8, 4)).square().mean().backward()

@@ -15,7 +15,7 @@ class FusedSMORMS3(RuleOptimizer):
 
     Both follow from the gradient's noise: where gradients agree, steps are large; where they contradict each other, steps are small.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = FusedSMORMS3(model.parameters(), lr=1e-3)
         >>> model(torch.ones(8, 4)).square().mean().backward()

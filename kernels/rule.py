@@ -15,7 +15,7 @@ class State(NamedTuple):
         mean: Name of the next state, of which this one is the second moment. In fewer bits it is stored as the variance about that state.
             Only the first state of a rule of this package may have one. Default None.
 
-    Example:
+    Examples:
         >>> @fusedrms.rule(states=dict(square_sum=fusedrms.State(0.1, nonnegative=True)), eps=1e-10)
         ... def Adagrad(grad, param, state, lr, n):
         ...     square_sum = state.square_sum + grad * grad

@@ -87,25 +87,18 @@ def signature(value: Any) -> dict[str, inspect.Parameter]:
     return {name: one for name, one in inspect.signature(function).parameters.items() if name not in ("self", "cls")}
 
 
-def as_there(text: str) -> dict[str, set[str]]:
-    """Options that a class describes as another one does: by that class's name."""
-    return {
-        other: set(re.findall(r"`(\w+)`", listed)) for other, listed in re.findall(r"^Options as in `(\w+)`: ([^.]*)\.", text, re.M | re.S)
-    }
-
-
 def described(value: Any) -> dict[str, str]:
     """What a docstring says of each parameter, and of the fields of a class that users never make."""
     text = docstring(value)
     found = section(text, "Args")
     if hasattr(value, "__dataclass_fields__"):
         found |= section(text, "Attributes")
-    for other, names in as_there(text).items():
-        theirs, own = signature(getattr(fusedrms, other)), signature(value)
-        assert not names & found.keys(), "described twice"
-        for name in names:
-            assert theirs[name].default == own[name].default, f"{name} has another default than in {other}"
-            found[name] = section(docstring(getattr(fusedrms, other)), "Args")[name]
+    for path, listed in re.findall(r"^(?:Options|Arguments) as in `([\w.]+)`: ([^.]*)\.", text, re.M):
+        other = getattr(fusedrms, path, None) or resolved(path)
+        for name in re.findall(r"`(\w+)`", listed):
+            assert name not in found, f"{name} is described twice"
+            assert signature(other)[name].default == signature(value)[name].default, f"{name} has another default than in {path}"
+            found[name] = section(docstring(other), "Args")[name] if is_own(other) else ""
     return found
 
 
@@ -113,6 +106,7 @@ def described(value: Any) -> dict[str, str]:
 def test_docstring(name):
     text = docstring(PUBLIC[name])
     assert text.split("\n")[0].endswith((".", "`", ":")), "its first line is a sentence"
+    assert not re.search(r"^ *Example:$", text, re.M), "Google's style has Examples"
     assert "``" not in text.replace("```", "")
     assert not re.search(r":\w+:`|^\.\. ", text, re.M), "reStructuredText"
 
@@ -131,8 +125,8 @@ def test_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", TOP)
-def test_there_is_an_example(name):
-    assert ">>> " in docstring(TOP[name])
+def test_there_are_examples(name):
+    assert re.search(r"^Examples:\n    >>> ", docstring(TOP[name]), re.M)
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

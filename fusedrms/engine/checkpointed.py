@@ -70,7 +70,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
             ValueError: Other groups, a missing state, or a state of another shape or unit. Here and below, nothing has changed then.
             RuntimeError: A parameter cannot be stored as the options of this optimizer say; or within `averaged()`.
 
-        Example:
+        Examples:
             >>> model = torch.nn.Linear(4, 2)
             >>> theirs = torch.optim.RMSprop(model.parameters(), lr=1e-3, momentum=0.9)
             >>> model(torch.ones(8, 4)).sum().backward()

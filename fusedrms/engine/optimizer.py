@@ -59,7 +59,7 @@ class FusedOptimizer(CheckpointedOptimizer):
         None if no group has either option, after a step without gradients, and before the first step of this object, load or copy. The
         factor of the limit is `limit / norm`; `torch.nn.utils.clip_grad_norm_` adds 1e-6 to its denominator.
 
-        Example:
+        Examples:
             >>> model = torch.nn.Linear(4, 2)
             >>> optimizer = FusedRMSProp(model.parameters(), clip_grad_norm=math.inf)  # measures, and limits nothing
             >>> model(torch.ones(8, 4)).sum().backward()
@@ -82,7 +82,7 @@ class FusedOptimizer(CheckpointedOptimizer):
     def skipped_steps_by_reason(self) -> dict[str, Tensor]:
         """The same count by reason: "nonfinite", a gradient was NaN or infinite; "above", `skip_above` found a spike.
 
-        Example:
+        Examples:
             >>> weight = torch.nn.Parameter(torch.ones(3))
             >>> optimizer = FusedRMSProp([weight], skip_nonfinite=True)
             >>> weight.grad = torch.tensor([1.0, math.nan, 1.0])
@@ -142,7 +142,7 @@ class FusedOptimizer(CheckpointedOptimizer):
         Raises:
             RuntimeError: No parameter group has an `ema_decay`.
 
-        Example:
+        Examples:
             >>> model = torch.nn.Linear(4, 2)
             >>> optimizer = FusedRMSProp(model.named_parameters(), ema_decay=0.999)
             >>> model(torch.ones(8, 4)).sum().backward()
@@ -164,7 +164,7 @@ class FusedOptimizer(CheckpointedOptimizer):
             RuntimeError: No parameter group has an `ema_decay`. Within the block also from `step()`, `state_dict()`, `load_state_dict()`,
                 and another `averaged()` of this optimizer.
 
-        Example:
+        Examples:
             >>> weight = torch.nn.Parameter(torch.ones(1))
             >>> optimizer = FusedRMSProp([weight], lr=0.01, ema_decay=0.9)
             >>> weight.grad = torch.ones(1)

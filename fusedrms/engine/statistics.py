@@ -75,7 +75,7 @@ class Stats:
         columns: Names of what the squares are of.
         table: Sums, with a row for each parameter.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = FusedRMSProp(model.named_parameters(), stats=True)
         >>> model(torch.ones(8, 4)).sum().backward()

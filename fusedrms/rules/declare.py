@@ -38,7 +38,7 @@ def rule(
     takes `(params, lr, *numbers, weight_decay, *, flags, shared options)`: the rule's own numbers by position or by name, and its
     True-or-False options and those that all rules share by name.
 
-    Example:
+    Examples:
         >>> @fusedrms.rule(states=["exp_avg"], lr=1e-4, decoupled_weight_decay=True, betas=(0.9, 0.99))
         ... def Lion(grad, param, state, lr, n):
         ...     beta1, beta2 = n.betas

@@ -22,7 +22,7 @@ class Number(NamedTuple):
         least: Least value that it may have. Default 0: what may be negative says so.
         most: Largest value that it may have. Default math.inf: no limit.
 
-    Example:
+    Examples:
         >>> @fusedrms.rule(states=["momentum_buffer"], momentum=fusedrms.Number(0.9, most=1.0))
         ... def Momentum(grad, param, state, lr, n):
         ...     buffer = n.momentum * state.momentum_buffer + grad

@@ -16,7 +16,7 @@ CLOSE = 0.7  # of difflib's ratio, from 0 to 1
 class RuleError(TypeError):
     """A function that is no update rule. The message names the rule, your line, what is wrong and what to write instead.
 
-    Example:
+    Examples:
         >>> @fusedrms.rule()
         ... def SignSGD(grad, param, state, lr, n):
         ...     return (lr if grad > 0 else -lr), state

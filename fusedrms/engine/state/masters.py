@@ -82,7 +82,7 @@ def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
     Raises:
         RuntimeError: Within `averaged()`.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(4, 2).to(torch.bfloat16)
         >>> optimizer = FusedRMSProp(model.parameters(), master_weights="split")
         >>> model(torch.ones(8, 4, dtype=torch.bfloat16)).sum().backward()

@@ -34,7 +34,7 @@ class Memory:
         states: Bytes of each state by its name, masters and scales among them.
         tables: Bytes of the tables, which tell launches where their tensors are.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(1000, 100, dtype=torch.bfloat16, device="meta")
         >>> optimizer = FusedRMSProp(model.parameters(), master_weights="split", state_dtype="8bit")
         >>> memory = optimizer.memory(planned=True)  # what a step will need
