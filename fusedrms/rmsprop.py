@@ -44,23 +44,25 @@ class FusedRMSProp(FusedOptimizer):
 
     1. The gradient is $g \leftarrow r g$, where $r$ is `rescale_grad`. With `maximize` it is $g \leftarrow -r g$.
     2. `clip_grad_value` $c$: $g \leftarrow \min(\max(g, -c), c)$.
-    3. `clip_grad_norm` $L$: $g \leftarrow g \min(1, L / N)$. $N$ is the L2 norm of the gradients that point 2 gives.
+    3. `clip_grad_norm` $L$: $g \leftarrow g \min(1, L / N)$. $N$ is the L2 norm of all gradients after point 2, or of this parameter's
+       alone with `clip_norm_over="parameter"`.
     4. `weight_decay` $\lambda$: $g \leftarrow g + \lambda w$. With `clip_after_decay`, point 2 comes after this one.
     5. The averages: $v \leftarrow \alpha v + (1 - \alpha) g^2$ and, if `centered`, $m \leftarrow \alpha m + (1 - \alpha) g$.
     6. `bias_correction`: from here on, $v / (1 - \alpha^t)$ stands for $v$, and $m / (1 - \alpha^t)$ for $m$. The states keep $v$ and $m$.
     7. The second moment is $s = v$ or, if `centered`, the variance $s = \max(0, v - m^2)$.
     8. The denominator $d$, by `eps_placement`: $\sqrt{s} + \epsilon$ ("outside"), $\sqrt{s + \epsilon}$ ("inside"),
        $\sqrt{s + \epsilon} + \epsilon$ ("both"), or $\max(\sqrt{s}, \epsilon)$ ("floor").
-    9. The update is $u = \eta g / d$. With `momentum`, $b \leftarrow \mu b + g / d$ and $u = \eta b$. With `nesterov`,
-       $u = \eta (\mu b + g / d)$ with the new $b$. With `lr_in_momentum`, $b$ and $u$ are made of $\eta g / d$ instead: $\eta$ is left out
-       of $u$. With `clip_norm_on="update"`, $\eta \min(1, L / N)$ stands for $\eta$ here, point 3 is left out, and $N$ is taken before
-       point 2.
-    10. `caution`: $u$ becomes 0 where $u g \le 0$. Elsewhere $u$ is divided by $\max(0.001, p)$, where $p$ is the share of the parameter's
+    9. The update is $u = \eta g / d$.
+    10. `momentum` $\mu$: $b \leftarrow \mu b + g / d$, and $u = \eta b$. With `nesterov`, $u = \eta (\mu b + g / d)$ with the new $b$.
+    11. `lr_in_momentum`, in place of point 10: $b \leftarrow \mu b + \eta g / d$, and $u = b$. With `nesterov`, $u = \mu b + \eta g / d$.
+    12. `clip_norm_on="update"`, in place of point 3: $\eta \min(1, L / N)$ stands for $\eta$ in points 9 to 11. $N$ is the norm before
+        point 2.
+    13. `caution`: $u$ becomes 0 where $u g \le 0$. Elsewhere $u$ is divided by $\max(0.001, p)$. $p$ is the share of the parameter's
         elements with $u g > 0$.
-    11. `decoupled_weight_decay`, in place of point 4: $w \leftarrow w - \eta \lambda w$. With `corrected_weight_decay`,
-        $w \leftarrow w - (\eta^2 / \eta_{max}) \lambda w$, where $\eta_{max}$ is `max_lr_snapshot`.
-    12. The parameter is $w \leftarrow w - u$. `clip_weights` $C$: $w \leftarrow \min(\max(w, -C), C)$.
-    13. `ema_decay` $\delta$: $a \leftarrow \delta a + (1 - \delta) w$. With `ema_warmup`, $\min(\delta, (1 + t) / (10 + t))$ stands for
+    14. `decoupled_weight_decay`, in place of point 4: $w \leftarrow w - \eta \lambda w$. With `corrected_weight_decay`,
+        $w \leftarrow w - (\eta^2 / \eta_{max}) \lambda w$. $\eta_{max}$ is `max_lr_snapshot`.
+    15. The parameter is $w \leftarrow w - u$. `clip_weights` $C$: $w \leftarrow \min(\max(w, -C), C)$.
+    16. `ema_decay` $\delta$: $a \leftarrow \delta a + (1 - \delta) w$. With `ema_warmup`, $\min(\delta, (1 + t) / (10 + t))$ stands for
         $\delta$. After that, a 16-bit $w$ is rounded.
 
     Args:

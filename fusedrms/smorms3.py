@@ -38,7 +38,7 @@ class FusedSMORMS3(RuleOptimizer):
     \end{aligned}
     $$
 
-    The options change the gradient $g$ before these equations, and the parameter $w$ after them, as in points 1 to 4 and 11 to 13 of
+    The options change the gradient $g$ before these equations, and the parameter $w$ after them, as in points 1 to 4 and 14 to 16 of
     `FusedRMSProp`.
 
     Args:
