@@ -201,7 +201,7 @@ def apply_in_backward(
         >>> model.weight.grad is None
         True
 
-    ### What it excludes
+    # What it excludes
 
     These need several gradients at once:
 
@@ -213,7 +213,7 @@ def apply_in_backward(
     Reentrant activation checkpointing (`use_reentrant=True`) runs a backward of its own for each part that it recomputes. A weight that
     several parts share is updated after each. Use `use_reentrant=False` there.
 
-    ### norm_from="previous"
+    # norm_from="previous"
 
     $N$ is the norm of all gradients in the backward before, $n$ is the norm of this parameter's gradient now, and $L$ is `clip_grad_norm`.
     Each gradient, or update if `clip_norm_on="update"`, is multiplied by

@@ -21,7 +21,7 @@ class FusedRMSPropGraves(FusedRMSProp):
         >>> model(torch.ones(8, 4)).square().mean().backward()
         >>> optimizer.step()
 
-    ### Equations
+    # Equations
 
     $$
     \begin{aligned}

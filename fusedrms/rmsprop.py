@@ -28,7 +28,7 @@ class FusedRMSProp(FusedOptimizer):
         >>> sorted(optimizer.state[model.weight])
         ['momentum_buffer', 'square_avg', 'step']
 
-    ### Equations
+    # Equations
 
     With momentum $\mu$, the gradient $g$ and the parameter $w$:
 
@@ -121,7 +121,7 @@ class FusedRMSProp(FusedOptimizer):
     Every option may differ between parameter groups and change between steps. `skip_above` must be the same in all groups that have it.
     Every number but `initial_square_avg` and `seed` may be a tensor of one element. "Options in detail" in the documentation tells more.
 
-    ### States
+    # States
 
     A state has the shape and the strides of its parameter. It is float32 for 16-bit parameters, else it has the parameter's dtype.
     `state_dtype` and `master_weights` store it in fewer bits; `state_dict()` has all of it in full precision.

@@ -23,7 +23,7 @@ class FusedSMORMS3(RuleOptimizer):
         >>> sorted(optimizer.state[model.weight])
         ['grad_avg', 'mem', 'square_avg', 'step']
 
-    ### Equations
+    # Equations
 
     $k$ is the memory, in steps, and $x$ is the share of the gradient that is signal, from 0 to 1:
 
@@ -52,7 +52,7 @@ class FusedSMORMS3(RuleOptimizer):
     `stochastic_rounding`, `master_weights`, `state_dtype`, `seed`, `skip_nonfinite`, `ema_decay`, `ema_warmup`, `stats`, `skip_above`,
     `model_parallel_group`. `caution` is not among them, because updates always have the gradient's sign.
 
-    ### States
+    # States
 
     A state has the shape and the strides of its parameter. It is float32, or float64 or complex for such parameters.
 

@@ -49,7 +49,7 @@ def rule(
         >>> optimizer.param_groups[0]["betas"]
         (0.9, 0.99)
 
-    ### The function
+    # The function
 
     It computes one element. It is called when it is declared, and again when other flags are asked for, with values that stand for one
     element. What it does with them becomes one function, which Triton compiles for GPUs and Numba for CPUs. It is given:
