@@ -171,7 +171,7 @@ def apply_in_backward(
     norm_from: str | None = None,
     **options: Any,
 ) -> FusedOptimizer:
-    r"""Let every `backward()` update each parameter as soon as its gradient is complete, and free the gradient.
+    """Let every `backward()` update each parameter as soon as its gradient is complete, and free the gradient.
 
     So the gradients of a whole model are never in memory together. The result is that of `optimizer_class(module.parameters(), **options)`
     with a `step()` and a `zero_grad()` after each backward, bit for bit, random bits included. But each parameter has a launch of its own.
@@ -201,38 +201,9 @@ def apply_in_backward(
         >>> model.weight.grad is None
         True
 
-    # What it excludes
-
-    These need several gradients at once:
-
-    * A finite `clip_grad_norm` over the optimizer without `norm_from`, `skip_nonfinite`, `skip_above`, and `clip_grad_norm` with a
-      `model_parallel_group`: a ValueError.
-    * `norm_from` in a CUDA graph: a RuntimeError. A `GradScaler`: a RuntimeError from its step.
-    * Gradient accumulation, and hooks that finish gradients after the backward, as those of `DistributedDataParallel` do.
-
-    Reentrant activation checkpointing (`use_reentrant=True`) runs a backward of its own for each part that it recomputes. A weight that
-    several parts share is updated after each. Use `use_reentrant=False` there.
-
-    # norm_from="previous"
-
-    $N$ is the norm of all gradients in the backward before, $n$ is the norm of this parameter's gradient now, and $L$ is `clip_grad_norm`.
-    Each gradient, or update if `clip_norm_on="update"`, is multiplied by
-
-    $$
-    \min\left(1, \frac{L}{\max(N, n)}\right)
-    $$
-
-    * No gradient is ever longer than $L$. All together are at most $L$ times the root of the number of parameters.
-    * Where norms change little from backward to backward, all gradients together are about as long as a `step()` would have them. If the
-      norm now is $k$ times the norm before, they may be $k$ times as long as $L$, within the bound above.
-    * A gradient that is longer than $N$ by itself is shortened alone, so the direction of all together changes. After a jump, the next
-      gradients are scaled down as those of the jump should have been.
-    * The first backward knows no $N$: each gradient is limited by its own norm. Checkpoints hold $N$.
-    * A NaN or an infinity does not count in $N$. It damages its own parameter, as it always does without `skip_nonfinite`, and no other.
-    * One backward is all that autograd runs until it ends. A reentrant checkpoint belongs to the backward around it if that has updated a
-      parameter before, such as the model's head; else it is a backward of its own. Gradients that `step()` finds belong to the backward
-      before.
-    * Each step of a DTensor adds up $n$ over its mesh. $N$ is the same on every rank that has the same parameters.
+    Whatever needs several gradients at once is excluded: a finite `clip_grad_norm` over the optimizer without `norm_from`,
+    `skip_nonfinite`, `skip_above`, a `GradScaler`, gradient accumulation. "Around training" in the documentation's reference lists all of
+    it, and says what `norm_from="previous"` computes.
     """
     optimizer = _make(module, optimizer_class, norm_from, options)
     optimizer._run.backwards = Backwards(optimizer._run.parts, limits=norm_from is not None)

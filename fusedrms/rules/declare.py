@@ -49,22 +49,13 @@ def rule(
         >>> optimizer.param_groups[0]["betas"]
         (0.9, 0.99)
 
-    # The function
+    The function computes one element. It is called when it is declared, and again when other flags are asked for, with values that stand
+    for one element. What it does with them becomes one function, which Triton compiles for GPUs and Numba for CPUs. It is given `grad`,
+    after scaling, clipping and coupled weight decay; `param`, before the step; `state.NAME`; `lr`; `n.NAME`, and `n.step`, which counts the
+    parameter's steps from 1. It returns what the parameter loses, and `state.replace(NAME=value, ...)` with a new value of each state.
 
-    It computes one element. It is called when it is declared, and again when other flags are asked for, with values that stand for one
-    element. What it does with them becomes one function, which Triton compiles for GPUs and Numba for CPUs. It is given:
-
-    | argument | what it is |
-    |---|---|
-    | `grad` | the gradient, after scaling, clipping and coupled weight decay |
-    | `param` | the parameter before the step |
-    | `state.NAME` | a state, as the last step left it |
-    | `lr` | the learning rate |
-    | `n.NAME` | an option of the rule; `n.step` counts the parameter's steps from 1 |
-
-    It returns `(update, state.replace(NAME=value, ...))`: what the parameter loses, and a new value of each state. What it computes from
-    `n` and numbers alone is computed once, in float64, on the host, or on the device if that counts the steps. "Write a rule" in the
-    documentation tells all that it may do.
+    What it computes from `n` and numbers alone is computed once, in float64, on the host, or on the device if that counts the steps. "Write
+    a rule" in the documentation tells all that it may do.
 
     Args:
         states: What is remembered of each element from step to step: names, whose values start from 0, or a mapping from names to a number
