@@ -34,9 +34,8 @@ def rule(
 ) -> Callable[[Callable[..., Any]], type[WrittenOptimizer]]:
     """Make an optimizer class of an update rule that is written as its equations, in torch's words.
 
-    `rule(...)` is a decorator. The class that it makes is a `torch.optim.Optimizer` with the function's name, module and docstring. It
-    takes `(params, lr, *numbers, weight_decay, *, flags, shared options)`: the rule's own numbers by position or by name, and its
-    True-or-False options and those that all rules share by name.
+    `rule(...)` is a decorator. The class that it makes is a `torch.optim.Optimizer` with the function's name, module and docstring, which
+    takes `(params, lr, *numbers, weight_decay, *, flags, shared options)`; numbers and flags are the rule's own options.
 
     Examples:
         >>> @fusedrms.rule(states=["exp_avg"], lr=1e-4, decoupled_weight_decay=True, betas=(0.9, 0.99))
@@ -49,13 +48,11 @@ def rule(
         >>> optimizer.param_groups[0]["betas"]
         (0.9, 0.99)
 
-    The function computes one element. It is called when it is declared, and again when other flags are asked for, with values that stand
-    for one element. What it does with them becomes one function, which Triton compiles for GPUs and Numba for CPUs. It is given `grad`,
-    after scaling, clipping and coupled weight decay; `param`, before the step; `state.NAME`; `lr`; `n.NAME`, and `n.step`, which counts the
-    parameter's steps from 1. It returns what the parameter loses, and `state.replace(NAME=value, ...)` with a new value of each state.
-
-    What it computes from `n` and numbers alone is computed once, in float64, on the host, or on the device if that counts the steps. "Write
-    a rule" in the documentation tells all that it may do.
+    The function computes one element. It is called when it is declared, with values that stand for one element. What it does with them is
+    compiled, by Triton for GPUs and by Numba for CPUs. It is given `grad`, after scaling, clipping and coupled weight decay; `param`,
+    before the step; `state.NAME`; `lr`; `n.NAME`; and `n.step`, the number of the parameter's step from 1. It returns what the parameter
+    loses, and `state.replace(NAME=value, ...)` with a new value of each state. "Write a rule" in the documentation tells all that it may
+    do.
 
     Args:
         states: What is remembered of each element from step to step: names, whose values start from 0, or a mapping from names to a number
