@@ -84,7 +84,7 @@ docs-serve: $(VENV)/.installed-docs  ## show it at http://127.0.0.1:8000, anew w
 	$(MKDOCS) serve --livereload $(ARGS)
 
 test-docs: docs  ## open each of its pages in Chromium, on a desktop and on a phone; pictures go into build/screenshots
-	$(BIN)/python -m pytest tests/site
+	$(BIN)/python -m pytest -n $(JOBS) tests/site
 
 tune: install  ## measure the best chunk and block sizes of this machine's device, for later runs
 	$(BIN)/fusedrms tune $(ARGS)
