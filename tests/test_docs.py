@@ -62,8 +62,20 @@ def test_links(document):
             target = (ROOT / document).parent / path if path else ROOT / document
             assert target.is_file(), f"{link}: no such file"
             if anchor and target.suffix == ".md":
-                found = [known for known in anchors_of(target) if anchor == known or anchor.startswith(f"{known}.")]
-                assert len(found) == 1, f"{link}: {len(found)} such headings"  # of equal ones GitHub's anchors are not the site's
+                known = anchors_of(target)
+                member = any(anchor.startswith(f"{name}.") for name in known)
+                # of equal headings GitHub's anchors are not the site's
+                assert known.count(anchor) == 1 or (member and anchor not in known), f"{link}: {known.count(anchor)} such headings"
+
+
+def test_project_address():
+    """Whatever names it has the one of mkdocs.yml."""
+    address = re.compile(r"https://github\.com/[\w-]+/fusedrms\b")
+    files = [path for suffix in ("md", "toml", "yml", "cff") for path in (*ROOT.glob(f"*.{suffix}"), *ROOT.glob(f".github/**/*.{suffix}"))]
+    named = {str(path.relative_to(ROOT)): set(address.findall(path.read_text())) for path in files}
+    assert len(named["mkdocs.yml"]) == 1
+    assert named["README.md"]
+    assert set().union(*named.values()) == named["mkdocs.yml"]
 
 
 def test_words_of_rules():
