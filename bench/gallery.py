@@ -58,17 +58,21 @@ def execute(parts: list[Cell]) -> list[list[Any]]:
     Raises:
         RuntimeError: a cell has failed; the message has its traceback.
     """
+    from jupyter_client import AsyncKernelManager  # pyright: ignore[reportMissingImports] (of the extra gallery)
     from nbclient import NotebookClient  # pyright: ignore[reportMissingImports] (of the extra gallery)
     from nbclient.exceptions import CellExecutionError  # pyright: ignore[reportMissingImports] (of the extra gallery)
     from nbformat.v4 import new_code_cell, new_notebook  # pyright: ignore[reportMissingImports] (of the extra gallery)
 
     notebook = new_notebook(cells=[new_code_cell(cell.text) for cell in parts if cell.is_code])
-    client = NotebookClient(notebook, timeout=PATIENCE, resources={"metadata": {"path": str(SCRIPTS)}})
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    try:
-        client.execute(env={**os.environ, "PYTHONPATH": path, "JUPYTER_COLUMNS": "140", "PYTHONHASHSEED": "0"})
-    except CellExecutionError as error:
-        raise RuntimeError(str(error)) from None
+    environment = {name: value for name, value in os.environ.items() if name != "GALLERY_SMALL"}  # of the tests
+    path = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = AsyncKernelManager(transport="ipc", ip=f"{folder}/kernel")  # TCP would let other users of the machine in
+        client = NotebookClient(notebook, kernel, timeout=PATIENCE, resources={"metadata": {"path": str(SCRIPTS)}})
+        try:
+            client.execute(env={**environment, "PYTHONPATH": path, "JUPYTER_COLUMNS": "140"})
+        except CellExecutionError as error:
+            raise RuntimeError(str(error)) from None
     return [cell.outputs for cell in notebook.cells]
 
 

@@ -17,7 +17,7 @@ from fusedrms.schedules import ExponentialDecay
 from shapes import SHAPES, draw
 from train_efficientnet import STATISTICS, accuracy, efficientnet, groups
 
-EPOCHS, BATCH = unless_small(10, small=2), 64
+EPOCHS, BATCH = unless_small(6, small=2), 64
 images, labels = draw(unless_small(4096, small=128), seed=0)
 held_out = draw(unless_small(1024, small=32), seed=1)
 

@@ -17,8 +17,8 @@ from fusedrms import FusedRMSProp, export_master
 from gpt import GPT, batch, corpus, spread
 from train_gpt import rate
 
-STEPS = unless_small(600, small=4)
-LAYERS, WIDTH, CONTEXT, BATCH = 2, 192, 64, 12
+STEPS = unless_small(400, small=4)
+LAYERS, WIDTH, CONTEXT, BATCH = 2, 128, 64, 12
 text, held_out_text = corpus()
 held_out = spread(held_out_text, 256, CONTEXT)
 

@@ -13,12 +13,15 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import torch
 
 EXAMPLES = Path(__file__).parents[1]
 SMALL = bool(os.environ.get("GALLERY_SMALL"))
 
 if str(EXAMPLES) not in sys.path:
     sys.path.append(str(EXAMPLES))
+
+torch.set_num_threads(1)  # these models are too small for more; and sums have the same order on any machine
 
 plt.rcParams.update(
     {

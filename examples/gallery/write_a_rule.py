@@ -103,7 +103,7 @@ print(f"after 100 steps the parameters, of up to {largest:.2f}, differ by {apart
 # 50 steps.
 
 # %% Train with each, at three learning rates
-STEPS, CONTEXT = unless_small(300, small=4), 64
+STEPS, CONTEXT = unless_small(200, small=4), 64
 text, _ = corpus()
 
 
