@@ -107,7 +107,7 @@ def footer(name: str) -> str:
     versions = ", ".join(f"{key} {about[key.lower()]}" for key in ("Python", "torch", "Triton", "Numba"))
     return (
         f"---\n\n[examples/gallery/{name}.py](../../examples/gallery/{name}.py), executed by `{about['command']}`: {versions}; "
-        f"{about['device']}, {about['threads']} threads, {about['date']}, commit {commit}."
+        f"{about['device']}, {about['date']}, commit {commit}."
     )
 
 

@@ -30,6 +30,7 @@ plt.rcParams.update(
         "figure.facecolor": "white",
         "figure.constrained_layout.use": True,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "grid.alpha": 0.3,
         "lines.linewidth": 1.5,
     }
