@@ -28,6 +28,7 @@ from fusedrms.tools.files import write
 SCRIPTS, PAGES = ROOT / "examples/gallery", ROOT / "docs/gallery"
 HELPER = "page"  # which all import
 PATIENCE = 1200  # seconds for a cell
+LOCK = Path(tempfile.gettempdir(), f"fusedrms-gallery-{os.getuid()}-{os.stat(ROOT).st_ino}.lock")  # of this checkout
 
 
 class Cell(NamedTuple):
@@ -127,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all, {', '.join(names())}")
     given = parser.parse_args(argv)
     asked = chosen(parser, given.names or None, names(), "NAME")
-    lock = FileLock(Path(tempfile.gettempdir(), f"gallery-{os.stat(ROOT).st_ino}.lock"))
+    lock = FileLock(LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

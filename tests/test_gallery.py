@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from bench import gallery
 from fusedrms.kernels import lang
@@ -14,6 +15,7 @@ from fusedrms.kernels import lang
 if lang.interpreted():
     pytest.skip("about the Numba driver", allow_module_level=True)
 
+NAME = gallery.names()[0]
 INDEX = gallery.PAGES / "index.md"
 PICTURE = r"!\[([^\]]+)\]\((\w+_files/\d+\.png)\)"
 
@@ -32,7 +34,7 @@ y = 2
 """
 CELLS = [
     gallery.Cell("[markdown]", "# Title\n\nText.", False),
-    ("A picture", "x = 1", True),
+    gallery.Cell("A picture", "x = 1", True),
     gallery.Cell("More", "# a remark\ny = 2", True),
 ]
 
@@ -64,6 +66,36 @@ def test_publish(tmp_path, monkeypatch):
     gallery.publish("name", "after", {"1.png": b"3"})
     found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {"name.md": b"after", "name_files/1.png": b"3"}
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """A folder of pages with one."""
+    monkeypatch.setattr(gallery, "PAGES", tmp_path)
+    gallery.publish(NAME, "before", {"1.png": b"1"})
+    yield tmp_path
+    assert (tmp_path / f"{NAME}.md").read_text() == "before"
+    assert (tmp_path / f"{NAME}_files/1.png").read_bytes() == b"1"
+
+
+def test_a_cell_fails(committed, monkeypatch, capsys):
+    """The page stays as it is."""
+
+    def fails(_):
+        raise RuntimeError("what the cell said")
+
+    monkeypatch.setattr(gallery, "execute", fails)
+    with pytest.raises(SystemExit, match="1"):
+        gallery.main([NAME])
+    assert f"error: {NAME}: what the cell said" in capsys.readouterr().err
+
+
+def test_two_at_once(committed, monkeypatch, capsys):
+    """The second one ends at once."""
+    monkeypatch.setattr(gallery, "execute", lambda _: pytest.fail("it executes"))
+    with FileLock(gallery.LOCK), pytest.raises(SystemExit, match="1"):
+        gallery.main([NAME])
+    assert "another one is making pages" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", gallery.names())

@@ -46,7 +46,7 @@ optimizer = presets.efficientnet(groups(model), base_learning_rate=0.016, moving
 steps = len(images) // BATCH
 schedule = ExponentialDecay(optimizer, 2.4 * steps, 0.97, staircase=True, warmup_steps=steps)
 options = ("initial_lr", "alpha", "momentum", "lr_in_momentum", "eps", "eps_placement", "initial_square_avg", "ema_decay", "ema_warmup")
-print({name: optimizer.param_groups[0][name] for name in options})
+print(*(f"{name}: {optimizer.param_groups[0][name]}" for name in options), sep="\n")
 
 # %% [markdown]
 # ## Training
