@@ -4,7 +4,7 @@
 # FSDP2 (`fully_shard`) divides each parameter among processes, and so does the optimizer its states. This page trains a GPT in
 # two processes, kills them, and resumes from the checkpoint. Then one process loads the same checkpoint without FSDP2.
 #
-# It runs on CPUs, where gloo connects the processes. Two GPUs take the same commands.
+# It runs on CPUs, where gloo connects the processes.
 
 # %% Imports and sizes
 import csv
@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fusedrms import FusedRMSProp
 from gpt import GPT, batch, corpus
 from train_gpt import rate
-from training import checkpoint
+from training import checkpoint, resume
 from training.learner import Learner
 from training.parallel import process_group
 
@@ -80,9 +80,10 @@ while not (killed / "checkpoint").exists():
     time.sleep(0.01)
 os.killpg(process.pid, signal.SIGKILL)
 process.wait()
-saved = len(losses(killed))
-shutil.copytree(killed, folder / "copy")
-print(f"killed; the checkpoint is of step {saved}:", *sorted(file.name for file in (killed / "checkpoint").iterdir()))
+found = resume.find(str(killed))
+saved = found.about["step"]
+shutil.copytree(found.folder, folder / "copy")
+print(f"killed; the checkpoint is of step {saved}:", *sorted(file.name for file in (folder / "copy").iterdir()))
 
 # %% [markdown]
 # ## Resumed by two processes
@@ -97,8 +98,8 @@ print(f"steps {saved + 1} to {STEPS} resumed; all {STEPS} losses equal, bit for 
 # %% [markdown]
 # ## Loaded by one process
 #
-# Checkpoints have torch's names and whole tensors, however many processes have saved them. So this process can load the copy of
-# the same checkpoint into a plain model. `Learner` holds a model, an optimizer and a schedule. Its `state_dict` comes from torch's
+# A checkpoint has torch's names and the whole shape of each tensor, however many processes saved it. So this process can load a
+# copy of the same checkpoint into a plain model. `Learner` holds a model, an optimizer and a schedule. Its `state_dict` comes from torch's
 # `get_state_dict`, and `checkpoint.load` fills it by `torch.distributed.checkpoint`. `process_group()` makes a group of one process.
 
 # %% Load in one process, without FSDP2, and train on
@@ -107,7 +108,7 @@ optimizer = FusedRMSProp(model.named_parameters(), lr=LR)
 schedule = LambdaLR(optimizer, lambda step: rate(step, STEPS))
 learner = Learner("FusedRMSProp", model, optimizer, schedule)
 with process_group():
-    checkpoint.load(folder / "copy" / "checkpoint", {learner.name: learner})
+    checkpoint.load(folder / "copy", {learner.name: learner})
 print("step of the optimizer's state:", optimizer.state[model.norm.weight]["step"].item())
 
 text, _ = corpus()

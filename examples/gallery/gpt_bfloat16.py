@@ -85,8 +85,9 @@ plt.show()
 
 # %% Bytes a parameter
 parts = {name: optimizer.memory(planned=True).per_parameter for name, (_, optimizer, _, _) in runs.items()}
-for name, own in parts.items():
-    print(name, {part: round(n_bytes, 4) for part, n_bytes in own.items()})
+print(" " * 16, *(f"{name:>22}" for name in parts))
+for part in parts["bfloat16, split, 8bit"]:
+    print(f"{part:16}", *(f"{own.get(part, 0.0):22.4f}" for own in parts.values()))
 
 # %% Bytes a parameter of each mode: parameters, gradients, master bits, state and its scales
 figure, axes = plt.subplots(figsize=(8, 2.4))
