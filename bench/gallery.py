@@ -59,17 +59,17 @@ def execute(parts: list[Cell]) -> list[list[Any]]:
     Raises:
         RuntimeError: a cell has failed; the message has its traceback.
     """
-    from jupyter_client import AsyncKernelManager  # pyright: ignore[reportMissingImports] (of the extra gallery)
     from nbclient import NotebookClient  # pyright: ignore[reportMissingImports] (of the extra gallery)
     from nbclient.exceptions import CellExecutionError  # pyright: ignore[reportMissingImports] (of the extra gallery)
     from nbformat.v4 import new_code_cell, new_notebook  # pyright: ignore[reportMissingImports] (of the extra gallery)
+    from traitlets.config import Config  # pyright: ignore[reportMissingImports] (of the extra gallery)
 
     notebook = new_notebook(cells=[new_code_cell(cell.text) for cell in parts if cell.is_code])
     environment = {name: value for name, value in os.environ.items() if name != "GALLERY_SMALL"}  # of the tests
     path = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as folder:
-        kernel = AsyncKernelManager(transport="ipc", ip=f"{folder}/kernel")  # TCP would let other users of the machine in
-        client = NotebookClient(notebook, kernel, timeout=PATIENCE, resources={"metadata": {"path": str(SCRIPTS)}})
+        config = Config(KernelManager=dict(transport="ipc", ip=f"{folder}/kernel"))  # TCP would let other users of the machine in
+        client = NotebookClient(notebook, config=config, timeout=PATIENCE, resources={"metadata": {"path": str(SCRIPTS)}})
         try:
             client.execute(env={**environment, "PYTHONPATH": path, "JUPYTER_COLUMNS": "140"})
         except CellExecutionError as error:
