@@ -27,6 +27,7 @@ from fusedrms.tools.files import write
 
 SCRIPTS, PAGES = ROOT / "examples/gallery", ROOT / "docs/gallery"
 HELPER = "page"  # which all import
+COLORS = re.compile("\x1b\\[[0-9;]*m")  # of a terminal
 PATIENCE = 1200  # seconds for a cell
 LOCK = Path(tempfile.gettempdir(), f"fusedrms-gallery-{os.getuid()}-{os.stat(ROOT).st_ino}.lock")  # of this checkout
 
@@ -93,10 +94,10 @@ def render(name: str, parts: list[Cell], outputs: list[list[Any]]) -> tuple[str,
                 pictures[file] = base64.b64decode(data["image/png"])
                 blocks.append(f"![{cell.title}]({name}_files/{file})")
             else:
-                printed += output.get("text", "") or data.get("text/plain", "") + "\n"
+                printed += output.get("text", "") or data.get("text/plain", "").rstrip() + "\n"
         if printed:
-            lines = "\n".join(line.rstrip() for line in printed.strip("\n").splitlines())
-            blocks.append(f"```text\n{lines}\n```")
+            lines = [line.rstrip() for line in COLORS.sub("", printed).strip("\n").splitlines()]
+            blocks.append("\n".join(["```text", *lines, "```"]))
     return "\n\n".join([*blocks, footer(name)]) + "\n", pictures
 
 

@@ -35,7 +35,8 @@ MODES = {
 
 
 # %% [markdown]
-# The training loop is the same for both. `rate` is a warm-up and a cosine.
+# The training loop is the same for both. `rate` is a warm-up and a cosine. `bias_correction=True` keeps the first steps small, as
+# in Adam.
 
 
 # %% Training
@@ -47,7 +48,7 @@ def held_out_loss(model: GPT) -> float:
 def train(dtype: torch.dtype, options: dict) -> tuple[GPT, FusedRMSProp, list[float], dict[int, float]]:
     torch.manual_seed(0)
     model = GPT(LAYERS, WIDTH, CONTEXT).to(dtype)
-    optimizer = FusedRMSProp(model.named_parameters(), lr=1e-3, **options)
+    optimizer = FusedRMSProp(model.named_parameters(), lr=3e-4, bias_correction=True, **options)
     schedule = LambdaLR(optimizer, lambda step: rate(step, STEPS))
     losses, held_out_losses = [], {}
     for step in range(STEPS):
@@ -78,6 +79,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
+# These are single short runs. [Precision modes](../precision.md) compares longer ones, over several seeds.
+#
 # ## Memory
 #
 # `optimizer.memory()` tells the bytes of parameters, gradients and states. With `planned=True` it counts the gradients of a step
@@ -123,6 +126,6 @@ print(f"held-out loss: {held_out_loss(model):.4f} in bfloat16, {held_out_loss(wh
 # %% [markdown]
 # ## Read on
 #
-# * [Precision modes](../precision.md): all modes, how each works, and what each cost in held-out loss over several seeds.
+# * [Precision modes](../precision.md): all modes, how each works, and what each cost in held-out loss.
 # * [Large models](../large_models.md): which mode to take, and what fits into a GPU.
 # * [train_gpt.py](../../examples/train_gpt.py): the whole program, with checkpoints and several processes.

@@ -5,6 +5,8 @@
 # and GPUs, with clipping, weight decay, lean states and checkpoints. This page writes Adamax, checks it, and trains with it.
 
 # %% Imports
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -76,7 +78,7 @@ def without_correction(grad, param, state, lr, n):
 try:
     Adamax.check(reference=without_correction, modes="float32", targets="cpu")
 except AssertionError as error:
-    print(error)
+    print(textwrap.fill(str(error), 120))
 
 # %% [markdown]
 # ## Compare with torch
@@ -122,7 +124,7 @@ def train(make: type, lr: float) -> list[float]:
 
 
 best: dict[str, tuple[float, list[float]]] = {}
-for make, rates in ((Adamax, (2e-3, 4e-3, 8e-3)), (fusedrms.FusedRMSProp, (5e-4, 1e-3, 2e-3))):
+for make, rates in ((Adamax, (1e-3, 2e-3, 4e-3)), (fusedrms.FusedRMSProp, (2.5e-4, 5e-4, 1e-3))):
     runs = {lr: train(make, lr) for lr in rates}
     ends = {lr: float(np.mean(losses[-50:])) for lr, losses in runs.items()}
     chosen = min(ends, key=ends.__getitem__)
