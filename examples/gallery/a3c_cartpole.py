@@ -80,6 +80,9 @@ axes.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
+# A policy that has reached 500 may fall again while it learns on. That is why the program, by itself, stops at a policy that passes
+# two evaluations.
+#
 # ## The optimizer's share of an update
 #
 # After the learning the program times one worker alone. It plays, computes gradients, and steps with each of two optimizers along
