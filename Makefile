@@ -15,8 +15,8 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed train-rl test test-all test-integrations test-versions test-recorded lint fix tune bench docs docs-serve \
-	test-docs gpu gpu-rehearsal \
+.PHONY: help install train train-distributed train-rl gallery test test-all test-integrations test-versions test-recorded lint fix tune bench \
+	docs docs-serve test-docs gpu gpu-rehearsal \
 	sanitize clean
 
 help:  ## show this
@@ -44,6 +44,9 @@ train-distributed: install  ## train in 2 processes (PARALLEL=ddp or fsdp), then
 
 train-rl: $(VENV)/.installed-rl  ## learn CartPole by A3C, whose processes share one RMSProp without locks, and by A2C
 	$(BIN)/python examples/train_a3c.py $(ARGS)
+
+gallery: $(VENV)/.installed-gallery  ## execute the scripts of examples/gallery/ and write their pages into docs/gallery/; ARGS=gpt_bfloat16
+	$(BIN)/python -m bench.gallery $(ARGS)
 
 test: install  ## every kind of check that needs no GPU, in minutes: natively, then the Triton kernels in the interpreter
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu and not exhaustive"
