@@ -78,7 +78,7 @@ dist: $(VENV)/.installed-dist  ## build sdist and wheel, try the wheel alone in 
 	$(BIN)/python tests/wheel/build_dist.py $(ARGS)
 
 release-notes:  ## the changelog's section of the present version, if it can be released
-	@$(PYTHON) tests/release.py
+	@$(PYTHON) tests/wheel/release_notes.py
 
 tune: install  ## measure the best chunk and block sizes of this machine's device, for later runs
 	$(BIN)/fusedrms tune $(ARGS)
