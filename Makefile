@@ -75,7 +75,7 @@ fix: install  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 dist: $(VENV)/.installed-dist  ## build sdist and wheel, try the wheel alone in a new environment, and only then put both into dist/
-	$(BIN)/python tests/wheel/build_dist.py $(ARGS)
+	$(BIN)/python tests/wheel/build_dist.py
 
 release-notes:  ## the changelog's section of the present version, if it can be released
 	@$(PYTHON) tests/wheel/release_notes.py

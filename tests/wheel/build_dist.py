@@ -27,33 +27,31 @@ def tracked() -> list[str]:
     return [name for name in listed if name and os.path.lexists(ROOT / name)]
 
 
-def build(folder: pathlib.Path) -> None:
-    """The sdist of the tracked files, and the wheel of that sdist, into a folder."""
-    with tempfile.TemporaryDirectory(prefix="fusedrms-") as name:
-        source = pathlib.Path(name, "source")
-        for file in tracked():
-            (source / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, source / file, follow_symlinks=False)
-        command = [sys.executable, "-m", "build", "--outdir", folder, source]
-        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        if ran.returncode:
-            print(ran.stdout)
-        ran.check_returncode()
+def build(work: pathlib.Path) -> pathlib.Path:
+    """The sdist of the tracked files, and the wheel of that sdist, in a folder of their own."""
+    source, built = work / "source", work / "built"
+    for file in tracked():
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, source / file, follow_symlinks=False)
+    command = [sys.executable, "-m", "build", "--outdir", built, source]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if ran.returncode:
+        print(ran.stdout)
+    ran.check_returncode()
+    return built
 
 
-def check(folder: pathlib.Path) -> None:
+def check(built: pathlib.Path) -> None:
     """Every test of this room, which finds the two files by the variable."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pathlib.Path(__file__).parent, *sys.argv[1:]]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "FUSEDRMS_DIST": str(folder)}, check=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pathlib.Path(__file__).parent]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "FUSEDRMS_DIST": str(built)}, check=True)
 
 
-def publish(folder: pathlib.Path) -> None:
-    """A folder becomes dist/: at no time are both there, or a half of one."""
-    old = folder.with_name(f"{folder.name}.old")
+def publish(built: pathlib.Path) -> None:
+    """A folder becomes dist/: at no time is half of one there."""
     if os.path.lexists(DIST):
-        DIST.rename(old)
-    folder.rename(DIST)
-    shutil.rmtree(old, ignore_errors=True)
+        DIST.rename(built.with_name("old"))
+    built.rename(DIST)
 
 
 def main() -> int:
@@ -61,17 +59,16 @@ def main() -> int:
     with FileLock(BUILD / "dist.lock"):
         for left in BUILD.glob("dist-*"):  # of a run that was killed
             shutil.rmtree(left)
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="dist-", dir=BUILD))
+        work = pathlib.Path(tempfile.mkdtemp(prefix="dist-", dir=BUILD))
         try:
-            build(folder)
-            check(folder)
-            folder.chmod(0o755)
-            publish(folder)
+            built = build(work)
+            check(built)
+            publish(built)
         except subprocess.CalledProcessError as error:
             print(f"make dist: failed with status {error.returncode}; dist/ is as it was", file=sys.stderr)
             return 1
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(work)
     print("\n".join(str(path.relative_to(ROOT)) for path in sorted(DIST.iterdir())))
     return 0
 
