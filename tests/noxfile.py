@@ -21,7 +21,7 @@ nox.options.download_python = "never"  # a row whose interpreter is missing is r
 nox.options.envdir = str(ROOT / ".nox")
 nox.options.reuse_venv = "yes"
 
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest")  # what these tests import of the extra test
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest", "matplotlib")  # what these tests import beside the package
 NAMES = (
     *("codegen", "rounding", "quantize", "dropin", "checkpoint", "migrating", "torch_loaders", "state_dict", "seeds"),
     *("cli", "configs", "config_files", "memory_command"),  # what needs rich, platformdirs and filelock
