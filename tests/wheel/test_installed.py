@@ -106,5 +106,5 @@ def test_commands(installed):
     assert installed.run("fusedrms", "--version") == f"fusedrms {__version__}\n"
     shown = installed.run("python", "-m", "fusedrms", "--help")
     assert all(command in shown for command in ("doctor", "tune", "inspect", "memory", "presets", "compile"))
-    assert "checkout" in installed.run("fusedrms", "bench", code=2)
-    assert "checkout" in installed.run("fusedrms", "bench", "--help")
+    assert "repository" in installed.run("fusedrms", "bench", code=2)
+    assert "repository" in installed.run("fusedrms", "bench", "--help")
