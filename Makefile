@@ -8,12 +8,15 @@ PARALLEL ?= ddp
 DEVICE ?= cuda
 SANITIZER ?= compute-sanitizer
 TOOLS ?= memcheck racecheck
+# of Material's notice about another program
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # two makes at once install one after the other
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed train-rl test test-all test-integrations test-versions test-recorded lint fix dist release-notes tune bench gpu gpu-rehearsal \
+.PHONY: help install train train-distributed train-rl test test-all test-integrations test-versions test-recorded lint fix dist \
+	release-notes tune bench docs docs-serve test-docs gpu gpu-rehearsal \
 	sanitize clean
 
 help:  ## show this
@@ -79,6 +82,15 @@ dist: $(VENV)/.installed-dist  ## build sdist and wheel, try the wheel alone in 
 
 release-notes:  ## the changelog's section of the present version, if it can be released
 	@$(PYTHON) tests/wheel/release_notes.py
+
+docs: $(VENV)/.installed-docs  ## build the documentation site into build/site; any warning fails
+	$(MKDOCS) build --strict
+
+docs-serve: $(VENV)/.installed-docs  ## show it at http://127.0.0.1:8000, anew with each change
+	$(MKDOCS) serve --livereload $(ARGS)
+
+test-docs: docs  ## open each of its pages in Chromium, on a desktop and on a phone; pictures go into build/screenshots
+	$(BIN)/python -m pytest tests/site
 
 tune: install  ## measure the best chunk and block sizes of this machine's device, for later runs
 	$(BIN)/fusedrms tune $(ARGS)

@@ -171,49 +171,39 @@ def apply_in_backward(
     norm_from: str | None = None,
     **options: Any,
 ) -> FusedOptimizer:
-    """Let every ``backward()`` update each parameter as soon as its gradient is complete, and free the gradient.
+    """Let every `backward()` update each parameter as soon as its gradient is complete, and free the gradient.
 
-    So gradients never take the memory of a whole model. The result is that of ``optimizer_class(module.parameters(), **options)``
-    with a ``step()`` and a ``zero_grad()`` after each backward, bit for bit, random bits included; but each parameter has a
-    launch of its own.
+    So the gradients of a whole model are never in memory together. The result is that of `optimizer_class(module.parameters(), **options)`
+    with a `step()` and a `zero_grad()` after each backward, bit for bit, random bits included. But each parameter has a launch of its own.
+    Call it after `fully_shard`, which makes other parameters.
 
     Args:
-        module: a module, or what an optimizer takes: parameters or parameter groups.
-        optimizer_class: one of this package's, or of its presets.
-        norm_from: "previous", so that clip_grad_norm over the optimizer limits by the norm of the backward before, see below; default
-            None, such a limit is refused.
-        options: of the class.
+        module: The model, or parameters or parameter groups as the class takes them.
+        optimizer_class: `FusedRMSProp`, `FusedRMSPropGraves`, `FusedSMORMS3`, a class that `rule` has made, or a preset.
+        norm_from: "previous" lets `clip_grad_norm` limit gradients by the norm of all gradients in the backward before; see below. Default
+            None: there is no norm of all gradients.
+        options: Options of the class.
 
     Returns:
-        The optimizer, for schedules, ``state_dict()`` and ``load_state_dict()``; its ``step()`` updates only what still has a gradient:
-        parameters of groups that were added later, and those that required no gradient at this call. Hooks of steps are called once
-        for each parameter. Where a parameter is in several such optimizers the latest updates it.
+        The optimizer, for schedules, `state_dict()` and `load_state_dict()`. Its `step()` updates only parameters that still have a
+            gradient: those of groups that were added later, and those that required no gradient at this call. Hooks of steps are called
+            once for each parameter. Where a parameter is in several such optimizers, the latest updates it.
 
     Raises:
-        TypeError: optimizer_class is none of this package's.
-        ValueError: an option that needs all gradients, a DistributedDataParallel module, another norm_from, or one that serves no
-            parameter group, and as of the class.
+        TypeError: `optimizer_class` makes no optimizer of this package.
+        ValueError: An option that needs all gradients at once, a `DistributedDataParallel` module, another `norm_from`, or a `norm_from`
+            that serves no parameter group; and as the class.
 
-    With norm_from="previous" each gradient (or update, as clip_norm_on says) is multiplied by min(1, clip_grad_norm / max(N, n)): N is
-    the norm of all gradients in the backward before, n that of this parameter's now. So none is ever longer than the limit, and all
-    together are not longer than the limit times the root of the number of parameters. Where norms change little from backward to backward,
-    all together are about as long as a step() would have them.
+    Examples:
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = apply_in_backward(model, FusedRMSProp, lr=1e-3)
+        >>> model(torch.ones(8, 4)).square().mean().backward()  # updates the parameters
+        >>> model.weight.grad is None
+        True
 
-    It is not the clipping of a step(), whose factor is that of the norm now. Where that is k times the norm before, all gradients together
-    may be k times as long as the limit, within the bound above. Those that are longer than N by themselves are shortened alone, so that
-    the direction of all together is another. After a jump the next gradients are scaled down as those of the jump should have been. The
-    first backward knows no N: each gradient is limited by its own norm. A NaN or an infinity does not count in N; it damages its own
-    parameter, as ever without skip_nonfinite, and no other. Checkpoints hold N.
-
-    All that autograd runs until it ends is one backward. Reentrant checkpoints are in the backward around them if that has updated a
-    parameter before, of the model's head say; else each is one of its own. Gradients that step() finds belong to the backward before.
-    Each step of a DTensor adds up n over its mesh; N is the same on every rank that has the same parameters.
-
-    Excluded is what needs several gradients at once: a finite clip_grad_norm over the optimizer without norm_from, skip_nonfinite,
-    skip_above, clip_grad_norm with model_parallel_group (ValueError); norm_from in a CUDA graph (RuntimeError); a ``GradScaler``
-    (RuntimeError from its step); gradient accumulation, and hooks that finish gradients after the backward, as DistributedDataParallel's
-    do. Reentrant activation checkpointing (``use_reentrant=True``) runs a backward of its own for each
-    part that it recomputes: a weight that several of them share is updated after each. Use ``use_reentrant=False`` there.
+    Whatever needs several gradients at once is excluded: a finite `clip_grad_norm` over the optimizer without `norm_from`,
+    `skip_nonfinite`, `skip_above`, a `GradScaler`, gradient accumulation. "Around training" in the documentation's reference lists all of
+    it, and says what `norm_from="previous"` computes.
     """
     optimizer = _make(module, optimizer_class, norm_from, options)
     optimizer._run.backwards = Backwards(optimizer._run.parts, limits=norm_from is not None)

@@ -15,17 +15,37 @@ _ANEW = MASTER, PARAM_EMA, "momentum_buffer", "grad_avg"
 
 
 class LoadPlanner(DefaultLoadPlanner):
-    """As torch's, which refuses a checkpoint that lacks a key, but for what the optimizer can begin anew.
+    """Lets `torch.distributed.checkpoint` load checkpoints that lack what the optimizer can begin anew.
 
-    ``dcp.load(state, checkpoint_id=folder, planner=LoadPlanner())`` before set_state_dict also loads
-    * a checkpoint without masters into an optimizer with master_weights, or without averages of parameters into one with ema_decay: they
-      start from the parameters;
-    * one without momentum or without centered into an optimizer with it, which has it off afterwards, as load_state_dict() does;
-    * one of version 0.1 with lr_in_momentum or other options that torch does not know, under keys of their own.
+    torch's own planner refuses a checkpoint that lacks a key. This one also loads, into the `state_dict` that `set_state_dict` gets
+    afterwards:
+
+    * a checkpoint without masters into an optimizer with `master_weights`, or without averages into one with `ema_decay`: they start from
+      the parameters;
+    * a checkpoint without momentum, or not centered, into an optimizer with it. The optimizer has it off afterwards, as after
+      `load_state_dict()`;
+    * a checkpoint of version 0.1 with `lr_in_momentum` or other options that torch does not have, under keys of their own.
+
     All else that is missing is an error that names the key.
 
-    Args:
-        as of :class:`torch.distributed.checkpoint.DefaultLoadPlanner`.
+    Arguments as in `torch.distributed.checkpoint.DefaultLoadPlanner`: `flatten_state_dict`, `flatten_sharded_tensors`,
+    `allow_partial_load`.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch.distributed.checkpoint as dcp
+        >>> from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+        >>> from fusedrms.planner import LoadPlanner
+        >>> folder, model = tempfile.mkdtemp(), torch.nn.Linear(4, 2)
+        >>> plain = FusedRMSProp(model.parameters(), lr=1e-3)
+        >>> dcp.save({"optimizer": get_optimizer_state_dict(model, plain)}, checkpoint_id=folder, no_dist=True)
+        Metadata(...)
+        >>> averaging = FusedRMSProp(model.parameters(), ema_decay=0.999)
+        >>> state = {"optimizer": get_optimizer_state_dict(model, averaging)}
+        >>> dcp.load(state, checkpoint_id=folder, planner=LoadPlanner(), no_dist=True)
+        >>> set_optimizer_state_dict(model, averaging, state["optimizer"])
+        >>> averaging.param_groups[0]["lr"]
+        0.001
     """
 
     def _may_begin(self, key: str) -> bool:
@@ -34,6 +54,11 @@ class LoadPlanner(DefaultLoadPlanner):
         return name in _ANEW and f"{parameter}.step" in self.state_dict
 
     def create_local_plan(self) -> LoadPlan:
+        """What this process reads. `dcp.load` calls it.
+
+        Returns:
+            The plan of torch's `DefaultLoadPlanner`, without the keys that begin anew.
+        """
         saved = self.metadata.state_dict_metadata if self.metadata else {}
         for key in [key for key in self.state_dict if key not in saved and self._may_begin(key)]:
             del self.state_dict[key]
@@ -52,12 +77,18 @@ class LoadPlanner(DefaultLoadPlanner):
 
 
 def repacked(group: dict[str, Any]) -> dict[str, Any]:
-    """A parameter group of a checkpoint of version 0.1, as a full state_dict of today has it.
+    """A parameter group of a checkpoint of version 0.1, in the form that a full `state_dict` has today.
 
     Args:
-        group: of its ``param_groups``, all options under keys of their own.
+        group: A group of the checkpoint's `param_groups`, with all options under keys of their own.
 
     Returns:
-        Those of torch, and the others in the value of foreach, as FusedOptimizer.state_dict() has it.
+        The group with torch's options as keys, and all others in the value of `foreach`, as `state_dict()` has them.
+
+    Examples:
+        >>> from fusedrms.planner import repacked
+        >>> group = dict(params=[0], lr=1e-3, alpha=0.99, eps=1e-8, momentum=0.9, lr_in_momentum=True)
+        >>> repacked(group)["foreach"]
+        '{"lr_in_momentum": true}'
     """
     return pack_group(group, (FusedRMSProp if "alpha" in group else FusedSMORMS3)._class_defaults(rule=True))

@@ -1,6 +1,6 @@
-"""FusedRMSProp and FusedRMSPropGraves: options in, Recipe out; everything else is FusedOptimizer's."""
+"""FusedRMSProp: options in, Recipe out; everything else is FusedOptimizer's."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +8,6 @@ from torch.optim.optimizer import ParamsT
 
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, is_live, is_positive, number
-from .engine.options.naming import check_keywords
 from .engine.options.recipe import NORM_ON, Recipe, recipe_of
 from .kernels.rule import RULES
 from .kernels.rules import RMSPropNumbers
@@ -17,129 +16,136 @@ EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0), "floor":
 
 
 class FusedRMSProp(FusedOptimizer):
-    r"""RMSProp that updates a whole model in one launch: a drop-in for :class:`torch.optim.RMSprop`, and the family around it.
+    r"""RMSProp that updates all parameters in one launch. It takes the place of `torch.optim.RMSprop`, and has more options.
 
-    .. math::
-        v &\leftarrow \alpha v + (1-\alpha) g^2, \qquad
-        m \leftarrow \alpha m + (1-\alpha) g \quad\text{(centered)} \\
-        b &\leftarrow \mu b + g / (\sqrt{v - m^2} + \epsilon), \qquad
-        w \leftarrow w - \mathrm{lr} \cdot b
+    A launch is one call of a compiled kernel. It updates all parameters of one device and dtype whose groups follow the same equations.
+
+    Examples:
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = FusedRMSProp(model.parameters(), lr=1e-3, momentum=0.9)
+        >>> model(torch.ones(8, 4)).square().mean().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.state[model.weight])
+        ['momentum_buffer', 'square_avg', 'step']
+
+    # Equations
+
+    With momentum $\mu$, the gradient $g$ and the parameter $w$:
+
+    $$
+    \begin{aligned}
+    v &\leftarrow \alpha v + (1 - \alpha) g^2 \\
+    b &\leftarrow \mu b + \frac{g}{\sqrt{v} + \epsilon} \\
+    w &\leftarrow w - \eta b
+    \end{aligned}
+    $$
+
+    Step $t$ of a parameter, counted from 1, computes for each element, in this order:
+
+    1. The gradient is $g \leftarrow r g$, where $r$ is `rescale_grad`. With `maximize` it is $g \leftarrow -r g$.
+    2. `clip_grad_value` $c$: $g \leftarrow \min(\max(g, -c), c)$.
+    3. `clip_grad_norm` $L$: $g \leftarrow g \min(1, L / N)$. $N$ is the L2 norm of all gradients after point 2, or of this parameter's
+       alone with `clip_norm_over="parameter"`.
+    4. `weight_decay` $\lambda$: $g \leftarrow g + \lambda w$. With `clip_after_decay`, point 2 comes after this one.
+    5. The averages: $v \leftarrow \alpha v + (1 - \alpha) g^2$ and, if `centered`, $m \leftarrow \alpha m + (1 - \alpha) g$.
+    6. `bias_correction`: from here on, $v / (1 - \alpha^t)$ stands for $v$, and $m / (1 - \alpha^t)$ for $m$. The states keep $v$ and $m$.
+    7. The second moment is $s = v$ or, if `centered`, the variance $s = \max(0, v - m^2)$.
+    8. The denominator $d$, by `eps_placement`: $\sqrt{s} + \epsilon$ ("outside"), $\sqrt{s + \epsilon}$ ("inside"),
+       $\sqrt{s + \epsilon} + \epsilon$ ("both"), or $\max(\sqrt{s}, \epsilon)$ ("floor").
+    9. The update is $u = \eta g / d$.
+    10. `momentum` $\mu$: $b \leftarrow \mu b + g / d$, and $u = \eta b$. With `nesterov`, $u = \eta (\mu b + g / d)$ with the new $b$.
+    11. `lr_in_momentum`, in place of point 10: $b \leftarrow \mu b + \eta g / d$, and $u = b$. With `nesterov`, $u = \mu b + \eta g / d$.
+    12. `clip_norm_on="update"`, in place of point 3: $\eta \min(1, L / N)$ stands for $\eta$ in points 9 to 11. $N$ is the norm before
+        point 2.
+    13. `caution`: $u$ becomes 0 where $u g \le 0$. Elsewhere $u$ is divided by $\max(0.001, p)$. $p$ is the share of the parameter's
+        elements with $u g > 0$.
+    14. `decoupled_weight_decay`, in place of point 4: $w \leftarrow w - \eta \lambda w$. With `corrected_weight_decay`,
+        $w \leftarrow w - (\eta^2 / \eta_{max}) \lambda w$. $\eta_{max}$ is `max_lr_snapshot`.
+    15. The parameter is $w \leftarrow w - u$. `clip_weights` $C$: $w \leftarrow \min(\max(w, -C), C)$.
+    16. `ema_decay` $\delta$: $a \leftarrow \delta a + (1 - \delta) w$. With `ema_warmup`, $\min(\delta, (1 + t) / (10 + t))$ stands for
+        $\delta$. After that, a 16-bit $w$ is rounded.
 
     Args:
-        params: tensors, named tensors or parameter groups, of any shape, on CPU or CUDA (ROCm) devices: float32, bfloat16
-            or float16 with gradients of any of these; float64; complex, as pairs of real numbers.
-        lr: learning rate, a number or a 1-element tensor, which is read on its device; default 1e-2.
-        alpha: decay of the averages, per step; default 0.99.
-        eps: added to the root, in the gradient's unit, or to the square average, in the square of it; default 1e-8.
-        weight_decay: L2 penalty added to the gradient; default 0.
-        momentum: decay of the momentum buffer, per step; default 0, no buffer.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        capturable: CUDA graphs may capture step(), after one outside of them with gradients of the same shapes and strides; then steps
-            are counted on the GPU. A replay takes the hyperparameters of the capture, and of those that are tensors the values they have
-            then; default False.
-        foreach: accepted and without effect, every step is fused.
-        maximize: ascend instead of descend; default False.
-        differentiable: must be False.
-        eps_placement: "outside" of the root, sqrt(v) + eps; "inside", sqrt(v + eps), as Graves, TensorFlow and Keras have it;
-            "both", sqrt(v + eps) + eps, as neon has it; "floor", max(sqrt(v), eps), as Blocks has it, in a kernel of its own;
-            default "outside".
-        lr_in_momentum: the buffer holds updates already multiplied by lr, b = momentum * b + lr * g / (...), w = w - b, so that
-            a changed lr does not act on earlier ones; default False.
-        nesterov: step to momentum * b + u, u being what was just added to b; needs momentum > 0; default False.
-        decoupled_weight_decay: w = w - lr * weight_decay * w before the step, instead of the L2 penalty; default False.
-        corrected_weight_decay: w = w - lr**2 / max_lr_snapshot * weight_decay * w in its place, so that what decay and gradients come to
-            does not depend on the schedule (Defazio, arXiv:2506.02285); needs decoupled_weight_decay; default False.
-        max_lr_snapshot: the highest rate of the schedule, for that; default None, the lr that the optimizer, or the group, was made with.
-        initial_square_avg: what ``square_avg`` starts from, in the square of the gradient's unit, at the first step of a
-            parameter; default 0.
-        bias_correction: divide ``square_avg`` and ``grad_avg`` by 1 - alpha**step wherever they are used; default False.
-        rescale_grad: the gradient is multiplied by it before all else (1 / batch size, 1 / loss scale); default 1.
-        clip_grad_value: limit of the gradient's magnitude, elementwise; default None.
-        clip_after_decay: clip to clip_grad_value after the L2 penalty is added, as MXNet 1 does; default False, before.
-        clip_grad_norm: limit of the L2 norm of all gradients of the optimizer together, those of groups without this option
-            included; they are scaled by min(1, limit / norm), after clip_grad_value; math.inf limits nothing, and measures
-            alone; default None. The norm stays on the device; see :attr:`last_grad_norm`. :func:`apply_in_backward` needs
-            norm_from="previous" for a finite one. DTensors count whole. Where other processes hold other parameters, as in
-            pipeline stages, it is the norm of a part unless model_parallel_group says so; likewise skip_nonfinite and skip_above.
-        clip_norm_on: what that factor scales: the "gradient", or the "update" alone, so that the averages do not see it, and
-            the norm is taken before clip_grad_value (neon); it multiplies lr, and so the whole momentum buffer unless
-            lr_in_momentum; default "gradient".
-        clip_norm_over: whose norm it is: that of all gradients of the "optimizer", or of each "parameter" by itself
-            (Keras' clipnorm); default "optimizer".
-        clip_weights: limit of the parameters' magnitude after the step, elementwise; default None.
-        caution: leave out, of an update, the elements whose sign is not that of the gradient (with its L2 penalty), and divide the others
-            by the share of the parameter's elements that they are, at least 0.001; the momentum buffer does not see it. Reads gradients
-            and states once more. Needs momentum > 0, without which updates have the gradient's sign (Liang et al., arXiv:2411.16085;
-            timm); default False.
-        stochastic_rounding: round bfloat16 and float16 parameters up or down with the probabilities that make the mean exact,
-            instead of to nearest, where small updates are lost; wider parameters are left as they are; default False.
-        master_weights: what 16-bit parameters are rounded from, to nearest: None, themselves; "float32", ``master_param`` in
-            their state; "split", for bfloat16, the parameter and the 16 bits that it lacks, int16 in ``master_param``, together the
-            same float32 bit for bit; "split24" the same with 8 bits, int8: a float32 of 24 bits, whose lowest 8 are 0, rounded
-            stochastically by each step. Not with stochastic_rounding; wider parameters need none; default None.
-        state_dtype: of the averages and the momentum buffer of real parameters up to 32 bits: torch.float32; torch.bfloat16,
-            rounded stochastically; "8bit" or "4bit", codes of 64 elements to a scale, likewise; default torch.float32.
-        seed: of the random bits, which depend on it, the parameter's place among all, its steps and the element's index, and this
-            process's rank in model_parallel_group; 0 to 2**64 - 1. Default None: made of the parameters' shapes and dtypes, and the
-            first number that no other optimizer of such parameters has that lives in this process, so that no two draw the same bits.
-            Processes draw the same if each makes the same optimizers, as replicas must: pass a seed where one makes more, and where
-            processes hold other parameters of the same shapes. A checkpoint brings its own.
-        skip_nonfinite: leave a step out, as if it had not been called, if any gradient of the optimizer holds a NaN or an infinity,
-            or in float32 a magnitude above 1e19, whose square is infinite; found and heeded on the device, counted by
-            :attr:`skipped_steps`; reads gradients once more, unless clip_grad_norm does so already; not with both clip_grad_value
-            and a finite clip_grad_norm; an infinite one is measured before clip_grad_value then; default False.
-        ema_decay: decay, per step, of an exponential moving average of the parameter itself, from 0 to 1: with each step the launch makes
-            average = ema_decay * average + (1 - ema_decay) * w of the new w, before that is rounded to 24 or 16 bits; it begins as the
-            parameter when its states are made: at its first step with this option, or in :meth:`prepare` before. A parameter without
-            a gradient, or whose step is left out, keeps its average. :meth:`averaged` puts averages in place of the parameters,
-            :meth:`averages` yields them; default None, no average.
-        ema_warmup: the average decays by min(ema_decay, (1 + t) / (10 + t)) at a parameter's step t, counted from 1, as TensorFlow's does
-            that is given the number of updates; default False.
-        stats: True, or every how many steps: measure norms of gradients, changes, parameters and states for :meth:`stats`; 100 measures
-            steps 1, 101, 201 of this object. Not in checkpoints; default False.
-        skip_above: (factor, window), (5.0, 128) say: leave a step out, as if it had not been called, if the L2 norm of all gradients is
-            more than factor times the median of the norms of the last ``window`` steps that were made (of two middle ones the
-            lower); found and heeded on the device, counted by :attr:`skipped_steps_by_reason`. Norms that the window still lacks count
-            as the largest, so that nothing is left out before half of it is there. The norm is :attr:`last_grad_norm`, taken before
-            clip_grad_value unless clip_grad_norm limits it too. One that is 0, NaN or infinite is no spike and is not remembered:
-            skip_nonfinite leaves out the last two. What is left out does not move the limit. If norms come to stay above it, so that
-            every step is left out, set a larger factor, or None for a step, after which the window begins anew. factor > 1, window
-            from 2 to 1024, the same in all groups that have it; the window is in checkpoints, pickles and copies; default None.
-            OLMo-core's SkipStepOptimizer has mean and standard deviation instead: a step is left out if its loss or its norm is 6
-            deviations above or below the mean of the last 128, which has those of steps left out too; its checkpoints have no window.
-        model_parallel_group: process groups (a ProcessGroup, a DeviceMesh, or a list of them) whose other processes hold other
-            parameters, or other parts of these that are no DTensors: pipeline stages, experts, ZeroRedundancyOptimizer, FSDP1. Squares
-            are added up over it for the norm of all gradients, and to find what is not finite; every process in it must call step(),
-            one without parameters too, ``[{"params": []}]``. A ``torch.amp.GradScaler`` knows of its own process alone: use torch's
-            ``ShardedGradScaler(process_group=...)``, and its ``unscale_`` before each step. Neither in a checkpoint nor in a
-            pickle; default None.
+        params: Parameters, named parameters or parameter groups, of any shape, on CPU, CUDA or ROCm devices. float32, bfloat16 and float16,
+            with gradients of any of these three; float64; complex, as pairs of real numbers.
+        lr: Learning rate $\eta$: a number or a tensor of one element, which is read on its device. Default 1e-2.
+        alpha: Decay $\alpha$ of the averages per step, from 0 to 1. Default 0.99.
+        eps: $\epsilon$, in the unit of the gradient. Inside of the root it is in the square of that unit. Default 1e-8.
+        weight_decay: L2 penalty $\lambda$, added to the gradient. Default 0.
+        momentum: Decay $\mu$ of the momentum buffer per step. 0: there is no buffer. Default 0.
+        centered: Divide by the gradient's standard deviation instead of its root mean square. Default False.
+        capturable: Allow a CUDA graph to capture `step()`, after one step outside of the graph. Default False.
+        foreach: Accepted as torch's argument, without effect: every step is fused. Default None.
+        maximize: Ascend instead of descend. Default False.
+        differentiable: Must be False; torch's argument. Default False.
+        eps_placement: Where `eps` stands: "outside" of the root, "inside" (Graves, TensorFlow, Keras), "both" (neon) or "floor" (Blocks).
+            "floor" has a kernel of its own. Default "outside".
+        lr_in_momentum: The momentum buffer holds updates that are already multiplied by `lr`. So a new `lr` leaves earlier updates as they
+            are. It decides the buffer's unit: change it only together with a new buffer. Default False.
+        nesterov: Nesterov's momentum. It needs `momentum > 0`. Default False.
+        decoupled_weight_decay: Take `lr * weight_decay * w` from the parameter, instead of the L2 penalty. Default False.
+        corrected_weight_decay: Let decoupled decay follow `lr**2`, so that the balance of decay and gradients does not depend on the
+            schedule (Defazio, arXiv:2506.02285). It needs `decoupled_weight_decay`. Default False.
+        max_lr_snapshot: Highest `lr` of the schedule, for `corrected_weight_decay`. Default None: the `lr` that the optimizer, or the
+            parameter group, is made with.
+        initial_square_avg: What `square_avg` starts from, in the square of the gradient's unit. Default 0.
+        bias_correction: Divide the averages by $1 - \alpha^t$ where they are used. It needs `alpha < 1`. Default False.
+        rescale_grad: Multiplies the gradient before all else: 1 / batch size, 1 / loss scale. Default 1.
+        clip_grad_value: Limit of the magnitude of each element of the gradient. Default None: no limit.
+        clip_after_decay: Clip to `clip_grad_value` after the L2 penalty is added, as MXNet 1 does, not before. Default False.
+        clip_grad_norm: Limit of the L2 norm of all gradients together. `math.inf` measures the norm only. Default None: neither.
+        clip_norm_on: What the limit of the norm scales: the "gradient", or the "update" alone, so that the averages do not see the limit
+            (neon). Default "gradient".
+        clip_norm_over: Whose norm is limited: that of all gradients of the "optimizer", or of each "parameter" by itself (`clipnorm` of
+            Keras). Default "optimizer".
+        clip_weights: Limit of the magnitude of each element of the parameter after the step. Default None: no limit.
+        caution: Leave out the elements of an update that do not have their gradient's sign (Liang et al., arXiv:2411.16085; timm). It needs
+            `momentum > 0`, and reads gradients and states once more. Default False.
+        stochastic_rounding: Round 16-bit parameters up or down at random, so that the mean is exact. Rounding to nearest loses small
+            updates. Default False.
+        master_weights: A more precise copy of 16-bit parameters: "float32"; "split" or "split24", for bfloat16, keep only the bits that the
+            parameter lacks of 32 or 24. Not with `stochastic_rounding`. Default None: no copy.
+        state_dtype: How the averages and the momentum buffer of real parameters up to 32 bits are stored: torch.float32, torch.bfloat16,
+            "8bit" or "4bit". Default torch.float32.
+        seed: Seed of the random bits, from 0 to 2**64 - 1. Default None: one made from the parameters' shapes and dtypes.
+        skip_nonfinite: Leave out a step in which any gradient holds a NaN, an infinity, or in float32 a magnitude above 1e19. The device
+            decides; the host does not wait. Default False.
+        ema_decay: Decay $\delta$ per step, from 0 to 1, of an average of each parameter: see `averaged()`. Default None: no average.
+        ema_warmup: Let the average decay faster in the first steps, as TensorFlow does with `num_updates`. Default False.
+        stats: Measure norms for `stats()`: True at every step; 100 at steps 1, 101, 201. Default False.
+        skip_above: (factor, window), such as (5.0, 128): leave out a step whose gradient norm is above `factor` times the median norm of
+            the last `window` steps. factor > 1, window from 2 to 1024. Default None: leave out none.
+        model_parallel_group: Process groups (a ProcessGroup, a DeviceMesh or a list of them) whose other processes hold other parameters.
+            Norms are added up over them. Default None.
 
-    Every option may differ between parameter groups, and change between steps; but lr_in_momentum only with a new momentum
-    buffer, whose unit it decides. Every number but initial_square_avg and seed may be a 1-element tensor, on a GPU one that is read
-    there: each step takes its value of that moment, unchecked, and a momentum counts as one even if it is 0. Float64 keeps all digits.
+    Every option may differ between parameter groups and change between steps. `skip_above` must be the same in all groups that have it.
+    Every number but `initial_square_avg` and `seed` may be a tensor of one element. "Options in detail" in the documentation tells more.
 
-    State of a parameter, with torch's names, the parameter's shape and strides, float32 for 16-bit parameters and else its dtype:
-    ``square_avg``, ``momentum_buffer`` if momentum > 0, ``grad_avg`` if centered, ``param_ema`` if there is an ema_decay; ``step``, 0-d
-    float32, or float64 where that is the default dtype, on the CPU, or on the GPU if that alone knows of a step (capturable,
-    skip_nonfinite, skip_above, a scaler). In another state_dtype a centered ``square_avg`` holds the variance, square_avg - grad_avg²;
-    codes of 8 bits are uint8 or, of what has a sign, int8, those of 4 bits int16 [ceil(numel / 4)], four to a word, the first in its
-    lowest bits, in the order of the parameter's memory (``square_avg_dim_order``, if the last dimension is not innermost there); with
-    float32 [ceil(numel / 64)] in ``square_avg_scale`` and so on. :meth:`state_dict` has all of it in full precision.
+    # States
+
+    A state has the shape and the strides of its parameter. It is float32 for 16-bit parameters, else it has the parameter's dtype.
+    `state_dtype` and `master_weights` store it in fewer bits; `state_dict()` has all of it in full precision.
+
+    | state | exists with | what it is |
+    |---|---|---|
+    | `step` | always | number of steps, 0-d: float32, or float64 where that is the default dtype |
+    | `square_avg` | always | the average $v$ |
+    | `grad_avg` | `centered` | the average $m$ |
+    | `momentum_buffer` | `momentum > 0` | the buffer $b$ |
+    | `param_ema` | `ema_decay` | the average $a$ of the parameter |
+    | `master_param` | `master_weights` | what the 16-bit parameter is rounded from, or the bits that it lacks |
 
     Raises:
-        ValueError: a hyperparameter that is negative, NaN or infinite (but for clip_grad_norm), alpha or ema_decay above 1, ema_warmup
-            without ema_decay, a tensor lr of several elements, a limit or rescale_grad that is not positive, a word that is none of the
-            options', nesterov without momentum, bias_correction with alpha >= 1, stochastic_rounding with master_weights, skip_above that
-            differs between groups, or differentiable.
-        TypeError: an option that is no number where it must be one.
-        RuntimeError: from step(), before any parameter has changed: a sparse or meta tensor, an unsupported device or
-            dtype, a gradient of another device or shape than its parameter's; a split master of float16 parameters, a
-            lean state_dtype of float64 or complex ones.
+        ValueError: A hyperparameter is negative, NaN or infinite (`clip_grad_norm` may be infinite), an option has a value that it does not
+            allow, or two options exclude each other.
+        TypeError: An option must be a number and is none.
+        RuntimeError: From `step()`, before any parameter has changed: a parameter or gradient is sparse or on the meta device, has an
+            unsupported device or dtype, or the gradient has another device or shape than the parameter; "split" masters of float16
+            parameters, a `state_dtype` of fewer bits for float64 or complex ones.
 
-    Source: Tieleman and Hinton, Lecture 6.5 of "Neural Networks for Machine Learning" (2012); centered: Graves,
-    arXiv:1308.0850 (2013), equations 38-45, but by default as torch has it, with eps outside of the root and lr outside of the
-    momentum. Differs from torch's arithmetic in one thing: a centered variance that rounding has made negative counts as 0,
-    where torch makes NaN. :mod:`fusedrms.presets` has the options of other systems.
+    Source: Tieleman and Hinton, Lecture 6.5 of "Neural Networks for Machine Learning" (2012); `centered`: Graves, arXiv:1308.0850 (2013),
+    equations 38 to 45. The defaults are torch's: `eps` is outside of the root, and `lr` is outside of the momentum buffer. The arithmetic
+    is torch's but for one thing: a centered variance that rounding has made negative counts as 0, where torch makes NaN.
     """
 
     kinds = RULES["rmsprop_centered_momentum"].states
@@ -236,50 +242,3 @@ class FusedRMSProp(FusedOptimizer):
             starts=dict(square_avg=number(group, "initial_square_avg")),
             at_step=(lambda steps: dict(correction=1 / (1 - alpha**steps))) if group["bias_correction"] else None,
         )
-
-
-class FusedRMSPropGraves(FusedRMSProp):
-    """Graves' RMSProp: centered, with momentum, eps inside of the root and lr inside of the momentum buffer.
-
-    Args:
-        params: as of :class:`FusedRMSProp`.
-        lr: learning rate; default 1e-4.
-        alpha: decay of the averages and weight of what enters them, per step; default 0.95.
-        momentum: decay of the momentum buffer, per step; default 0.9.
-        eps: added to the variance, in the square of the gradient's unit; default 1e-4.
-        weight_decay: L2 penalty added to the gradient; default 0.
-        options: the others of :class:`FusedRMSProp`, by name; centered, eps_placement and lr_in_momentum only as they are here.
-
-    State: ``square_avg``, ``grad_avg``, ``momentum_buffer``, ``step``, as of :class:`FusedRMSProp`, and checkpoints of one load
-    into the other where it has these options.
-
-    Raises:
-        as FusedRMSProp.
-
-    Source: Graves, arXiv:1308.0850 (2013), equations 38-45; PuzzleLib's RMSPropGraves, Chainer's RMSpropGraves.
-    """
-
-    _fixed: ClassVar[dict[str, Any]] = dict(centered=True, eps_placement="inside", lr_in_momentum=True)
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-4,
-        alpha: float = 0.95,
-        momentum: float = 0.9,
-        eps: float = 1e-4,
-        weight_decay: float = 0,
-        **options: Any,
-    ):
-        check_keywords("FusedRMSPropGraves.__init__()", options, FusedRMSProp._class_defaults())
-        own = dict(lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
-        super().__init__(params, **own, **{**self._fixed, **options})
-
-    def check_group(self, group: dict) -> None:
-        super().check_group(group)
-        for option, value in self._fixed.items():
-            if group[option] != value:
-                raise ValueError(
-                    f"{option}={group[option]!r} is not supported by FusedRMSPropGraves, whose rule has {option}={value!r}: "
-                    "leave the option out, or use FusedRMSProp"
-                )

@@ -3,7 +3,8 @@
 import inspect
 
 from . import presets
-from .rmsprop import FusedRMSProp, FusedRMSPropGraves
+from .graves import FusedRMSPropGraves
+from .rmsprop import FusedRMSProp
 from .smorms3 import FusedSMORMS3
 
 

@@ -8,12 +8,22 @@ class State(NamedTuple):
     """What a rule remembers of each element of a parameter from step to step.
 
     Args:
-        start: its value before the first step; default 0.
-        nonnegative: it is never negative, as an average of squares is: its codes of 8 or 4 bits are unsigned, twice as fine, and no
-            value above 0 becomes 0; default False.
-        full_precision: it is kept in float32, or float64, whatever ``state_dtype`` says; default False.
-        mean: the next state of the rule, of which this one is the second moment: in fewer bits it is kept as the variance about that;
-            the first state alone may have one; default None.
+        start: Its value before the first step. Default 0.
+        nonnegative: It is never negative, such as an average of squares. So its codes of 8 or 4 bits need no sign and are twice as fine,
+            and no value above 0 becomes 0. Default False.
+        full_precision: It is stored in float32, or float64, whatever `state_dtype` says. Default False.
+        mean: Name of the next state, of which this one is the second moment. In fewer bits it is stored as the variance about that state.
+            Only the first state of a rule of this package may have one. Default None.
+
+    Examples:
+        >>> @fusedrms.rule(states=dict(square_sum=fusedrms.State(0.1, nonnegative=True)), eps=1e-10)
+        ... def Adagrad(grad, param, state, lr, n):
+        ...     square_sum = state.square_sum + grad * grad
+        ...     return lr * grad / (torch.sqrt(square_sum) + n.eps), state.replace(square_sum=square_sum)
+        >>> optimizer = Adagrad([torch.ones(2)])
+        >>> optimizer.prepare()
+        >>> optimizer.state_dict()["state"][0]["square_sum"]
+        tensor([0.1000, 0.1000])
     """
 
     start: float = 0.0

@@ -117,6 +117,20 @@ def test_documents_say_what_was_measured():
     assert {name for _, name in found} == set(documents.TABLES), "a table that no document shows is not needed"
 
 
+def test_provenance(results):
+    """Of a file of pytest-benchmark's, and of a study's."""
+    (_, _, nested), (_, _, flat) = map(
+        documents.TABLES["provenance"], (results, {**results["machine_info"], "threads": 1, "changed": True})
+    )
+    assert nested == "| a device, 2 threads | torch 2 | 0123456789, 2026-01-01 | `python -m bench --device=cpu` |"
+    assert flat == "| a device, 1 thread | torch 2 | 0123456789 with changes, 2026-01-01 | `python -m bench --device=cpu` |"
+
+
+def test_what_missed_its_aim():
+    rows = [dict(what=what, value=0.5, unit="of copy", aim="≥ 0.9", met=met) for what, met in (("a", True), ("b", False), ("c", None))]
+    assert documents.TABLES["missed"]({"headline": rows})[2:] == ["| b | 0.5 of copy | ≥ 0.9 |"]
+
+
 def test_versions_are_recorded(tmp_path):
     """What a row is run with replaces what it had; rows stand by version, in whatever order they were run."""
     outcomes, results = [tmp_path / name for name in ("native", "interpreted")], tmp_path / "versions.json"

@@ -1,10 +1,14 @@
-"""The code in the documents runs as it stands there."""
+"""The code in the documents runs as it stands there, and their links hold."""
 
+import contextlib
+import io
 import os
 import pathlib
 import re
 import subprocess
 import sys
+from functools import cache
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -19,17 +23,47 @@ PAGES = [
     if page.parent.name != "gallery" and page.name != "trainers.md" and "\n```python\n" in page.read_text()
 ]  # the gallery comes from executed scripts; tests/integrations run what trainers.md has
 
+DOCUMENTS = sorted(
+    str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench/results").rglob("*.md"))
+)
+FENCE = re.compile(r"^( *)(```+).*?^\1\2", re.S | re.M)
+
 
 def run_blocks(page: str) -> dict:
+    """The names of all blocks. A block ```text right after one is what it prints."""
     names: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M):
-        exec(block, names)
+    for block, printed in re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", (ROOT / page).read_text(), re.S | re.M):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(block, names)
+        assert printed in ("", out.getvalue())
     return names
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_blocks(page):
+def test_blocks(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where some save a checkpoint
     assert run_blocks(page)
+
+
+@cache
+def anchors_of(path: pathlib.Path) -> list[str]:
+    """GitHub's, of its headings, and those of the API reference."""
+    text = FENCE.sub("", path.read_text())
+    headings = [re.sub(r"[`*]|\]\([^)]*\)", "", heading) for heading in re.findall(r"^#+ +(.*?) *$", text, re.M)]
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings] + re.findall(r"^::: ([\w.]+)", text, re.M)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links(document):
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", (ROOT / document).read_text()))
+    for link in re.findall(r"\]\(([^)\s]+)", text):
+        if not link.startswith(("https://", "mailto:")):
+            path, _, anchor = unquote(link).partition("#")
+            target = (ROOT / document).parent / path if path else ROOT / document
+            assert target.is_file(), f"{link}: no such file"
+            if anchor and target.suffix == ".md":
+                found = [known for known in anchors_of(target) if anchor == known or anchor.startswith(f"{known}.")]
+                assert len(found) == 1, f"{link}: {len(found)} such headings"  # of equal ones GitHub's anchors are not the site's
 
 
 def test_words_of_rules():
@@ -40,14 +74,27 @@ def test_words_of_rules():
     assert {WORDS[name] for name in named} >= {word for name, word in WORDS.items() if not name.startswith("_")}
 
 
-@pytest.mark.exhaustive
-def test_block_of_several_processes(tmp_path):
-    (block,) = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
-    (tmp_path / "block.py").write_text(f"{block}\nimport os\nos._exit(0)")  # a thread of gloo that still holds a tensor aborts Python's end
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "block.py"]
+def run_program(block: str, folder: pathlib.Path, *launcher: str) -> str:
+    """What a block prints that is a program of its own."""
+    (folder / "block.py").write_text(block)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, *launcher, "block.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_program_that_starts_processes(tmp_path):
+    text = (ROOT / "docs/reinforcement_learning.md").read_text()
+    ((block, printed),) = re.findall(r"^```python script\n(.*?)^```\n\n```text\n(.*?)^```", text, re.S | re.M)
+    assert run_program(block, tmp_path) == printed
+
+
+@pytest.mark.exhaustive
+def test_blocks_of_several_processes(tmp_path):
+    blocks = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "docs/several_gpus.md").read_text(), re.S | re.M)
+    for block in blocks:  # a thread of gloo that still holds a tensor aborts Python's end
+        run_program(f"{block}\nimport os\nos._exit(0)", tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     assert len(list((tmp_path / "checkpoint").glob("*.distcp"))) == 2
 
 

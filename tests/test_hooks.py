@@ -64,7 +64,7 @@ def test_a_subclass_calls_them_once():
     assert (calls, optimizer.seen) == (["pre"], 1)
     optimizer.step(lambda: optimizer.step() if len(calls) < 3 else None)  # a step within a step is one of its own
     assert calls == ["pre"] * 3
-    assert optimizer.hooking is None
+    assert optimizer._hooking is None
 
 
 @pytest.mark.parametrize("when", ["before it is made", "after it"])

@@ -34,7 +34,19 @@ def _figures(results: dict) -> list[str]:
     return table(("", "measured"), [(row["what"], f"{value(row)} {row['unit']}") for row in found])
 
 
-TABLES: dict[str, Callable[[dict], list[str]]] = {"shares": _shares, "figures": _figures}
+def _cold(results: dict) -> list[str]:
+    found = [row for row in results["headline"] if row.get("cold_us")]
+    return table(
+        ("step of", "from the cache, µs", "from memory, µs"), [(row["what"], *map(figure, (row["value"], row["cold_us"]))) for row in found]
+    )
+
+
+def _missed(results: dict) -> list[str]:
+    found = [row for row in results["headline"] if row["met"] is False]
+    return table(("", "measured", "aim"), [(row["what"], f"{figure(row['value'])} {row['unit']}", row["aim"]) for row in found])
+
+
+TABLES: dict[str, Callable[[dict], list[str]]] = {"shares": _shares, "figures": _figures, "cold": _cold, "missed": _missed}
 
 
 def line(found: Row) -> str:

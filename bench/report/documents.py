@@ -2,7 +2,8 @@
 
 <!-- from bench/results/cpu-AMD_EPYC/step.json: torch -->
 
-What presets are comes from their code: <!-- from fusedrms/presets: presets -->.
+The table "provenance" says of most files where their figures come from. What presets are comes from their code:
+<!-- from fusedrms/presets: presets -->.
 """
 
 import pathlib
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from bench.common.arguments import ROOT
 from bench.common.store import load
 from bench.gpu import headline
-from bench.report import steps
+from bench.report import provenance, steps
 from bench.studies import bits, drift, group_size, modes, one_pass, own_rules, shards, versions
 from bench.studies.against import table as against
 from bench.studies.family import table as family
@@ -20,7 +21,7 @@ from fusedrms.tools.files import write
 
 PAGES = ("README.md", "docs/*.md")
 BEGIN, END = "<!-- from ", " -->"
-SOURCES = (steps, precision, drift, modes, bits, group_size, one_pass, own_rules, shards, headline, versions, against, family)
+SOURCES = (provenance, steps, precision, drift, modes, bits, group_size, one_pass, own_rules, shards, headline, versions, against, family)
 TABLES: dict[str, Callable[[dict], list[str]]] = {name: made for source in SOURCES for name, made in source.TABLES.items()}
 
 

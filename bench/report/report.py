@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from statistics import fmean
 
-from bench.common.machine import GUESTS
 from bench.common.store import BASELINE, Row, load, rows
 from bench.common.text import figure, percent, ratio, size, table
+from bench.report import provenance
 from bench.report.steps import TABLES
 from fusedrms.tools.files import write
 
@@ -55,11 +55,9 @@ def _section(title: str, lines: list[str], image: str = "", drawn: list[str] | N
 
 
 def _machine(results: dict) -> str:
-    machine = results["machine_info"]
-    versions = ", ".join(f"{key} {machine[key]}" for key in ("python", "torch", "triton", "numba", *GUESTS) if machine.get(key))
     rates = " and ".join(f"{row['limit']} {figure(row['gb_per_s'])} GB/s" for row in rows(results, "limit"))
-    commit = machine["commit"][:10] + (" with changes" if results["commit_info"]["dirty"] else "")
-    return f"{machine['device']}, {machine['threads']} threads, {versions}; {rates}; commit {commit}, {machine['date']}.{_others(results)}"
+    where = f"{provenance.device(results)}, {provenance.versions(results)}"
+    return f"{where}; {rates}; commit {provenance.commit(results)}.{_others(results)}"
 
 
 def _host(results: dict) -> list[str]:

@@ -35,18 +35,20 @@ class CheckpointedOptimizer(GroupedOptimizer):
     @torch.inference_mode(False)
     @torch.no_grad()  # the first alone would turn gradients on
     def state_dict(self) -> dict[str, Any]:
-        """The state in full precision, with torch's names, however it is stored, so that any optimizer of the same rule can load it.
+        """The state of the optimizer in full precision, with torch's names and keys.
+
+        Any optimizer of the same rule can load it, torch's too. States of 8 bits, 4 bits and bfloat16 are float32 here. A `square_avg` that
+        is stored as a variance is float64. `master_param` is the float32 master, in whichever form it is stored. What is stored in another
+        form is copied, on its device. The optimizer that loads it stores it as its own options say; one with the same options goes on bit
+        for bit.
 
         Returns:
-            What torch's has, and no other key; options that torch's lacks stand in that of foreach, if they differ from their defaults.
-            8-bit, 4-bit and bfloat16 states are float32; a ``square_avg`` that is stored as a variance is float64;
-            ``master_param`` is the float32 master of a parameter, in whichever form it is stored. The optimizer that loads it
-            stores it as its own options say; one with the same options goes on bit for bit. What is stored in another form is
-            copied, on its device.
+            A dict with the keys of torch's `state_dict()`. Options that torch does not have stand in the value of `foreach`, if they differ
+                from their defaults.
 
         Raises:
-            ValueError: a group has more or fewer names than parameters, or a state is of no parameter.
-            RuntimeError: within averaged().
+            ValueError: A group has more or fewer names than parameters, or a state belongs to no parameter.
+            RuntimeError: Within `averaged()`.
         """
         self._run.check_not_averaged("state_dict()")
         groups = self._mended()
@@ -58,16 +60,25 @@ class CheckpointedOptimizer(GroupedOptimizer):
     @torch.inference_mode(False)
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of an optimizer of this class or, where it has the same states, of torch's.
+        """Load the state of an optimizer of this class or, if it has the same states, of torch's.
 
         Args:
-            state_dict: what state_dict() returned. Its tensors are copied: the two optimizers share none. However states are
-                stored in the checkpoint, they come to be stored as the options of this optimizer say, on the parameter's device.
-                Options of which it says nothing stay as they are.
+            state_dict: What `state_dict()` returned. Its tensors are copied, to the parameters' device and in the form that the options of
+                this optimizer say. Options that it does not have stay as they are.
 
         Raises:
-            ValueError: other groups, a missing state or one of another shape or unit; nothing has changed then, here and below.
-            RuntimeError: a parameter that cannot be stored as the options of this optimizer say; within averaged().
+            ValueError: Other groups, a missing state, or a state of another shape or unit. Here and below, nothing has changed then.
+            RuntimeError: A parameter cannot be stored as the options of this optimizer say; or within `averaged()`.
+
+        Examples:
+            >>> model = torch.nn.Linear(4, 2)
+            >>> theirs = torch.optim.RMSprop(model.parameters(), lr=1e-3, momentum=0.9)
+            >>> model(torch.ones(8, 4)).sum().backward()
+            >>> theirs.step()
+            >>> optimizer = FusedRMSProp(model.parameters())
+            >>> optimizer.load_state_dict(theirs.state_dict())
+            >>> optimizer.param_groups[0]["momentum"]
+            0.9
         """
         self._run.check_not_averaged("load_state_dict()")
         super().load_state_dict(state_dict)
@@ -80,11 +91,29 @@ class CheckpointedOptimizer(GroupedOptimizer):
         )
 
     def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """As torch's; the hook gets the checkpoint in full precision.
+
+        Args:
+            hook: `hook(optimizer, state_dict)`, which returns None or another dict.
+            prepend: Call it before the hooks that were registered earlier. Default False.
+
+        Returns:
+            A handle whose `remove()` removes the hook.
+        """
         handle = super().register_state_dict_post_hook(hook, prepend)
         self._optimizer_state_dict_post_hooks.move_to_end(self._ours[0].id, last=False)
         return handle
 
     def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """As torch's; the hook gets the checkpoint as it was passed to `load_state_dict()`.
+
+        Args:
+            hook: `hook(optimizer, state_dict)`, which returns None or another dict.
+            prepend: Call it before the hooks that were registered earlier. Default False.
+
+        Returns:
+            A handle whose `remove()` removes the hook.
+        """
         handle = super().register_load_state_dict_pre_hook(hook, prepend)
         self._optimizer_load_state_dict_pre_hooks.move_to_end(self._ours[1].id)
         return handle

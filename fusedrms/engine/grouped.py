@@ -116,6 +116,16 @@ class GroupedOptimizer(Optimizer):
         """What the options of a parameter group, which check_group has passed, ask for."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group, such as layers that are no longer frozen.
+
+        Args:
+            param_group: A dict with `params`, and options that differ from the optimizer's. A preset's optimizer takes the preset's
+                argument names too.
+
+        Raises:
+            ValueError: An option is wrong, or a parameter is in two groups or twice in this one.
+            TypeError: An option or a parameter has the wrong type.
+        """
         if isinstance(param_group, dict):
             if self._source:
                 param_group = self._source.translate(param_group)

@@ -49,13 +49,13 @@ def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
     def call_hooks(self: Any, *args: Any, **kwargs: Any) -> Any:
         # another calls them: an override, or torch's wrapper, which it puts around a step() that was assigned to a class
-        if self.hooking not in (None, hooked_step) or getattr(type(self).step, "__code__", None) is watched.__code__:
+        if self._hooking not in (None, hooked_step) or getattr(type(self).step, "__code__", None) is watched.__code__:
             return step(self, *args, **kwargs)
-        before, self.hooking = self.hooking, hooked_step
+        before, self._hooking = self._hooking, hooked_step
         try:
             return watched(self, *args, **kwargs)
         finally:
-            self.hooking = before
+            self._hooking = before
 
     @wraps(step)
     def hooked_step(self: Any, *args: Any, **kwargs: Any) -> Any:

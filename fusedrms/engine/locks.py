@@ -5,10 +5,15 @@ import os
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterable
 from multiprocessing import reduction
 from multiprocessing.context import assert_spawning
 from multiprocessing.reduction import ForkingPickler
 from typing import IO, Any
+
+from torch import Tensor
+
+from ..kernels import devices
 
 try:
     import fcntl
@@ -86,8 +91,12 @@ class Held:
 ForkingPickler.register(Held, lambda held: (Held, (held.lock,)))
 
 
-def held(lock: Any) -> Held:
-    """What `lock=` of share_memory() asks for; TypeError or ValueError for what no step can hold."""
+def held(lock: Any, params: Iterable[Tensor], in_backward: bool) -> Held:
+    """What `lock=` of share_memory() asks for; TypeError or ValueError for what no step of these parameters can hold."""
+    if in_backward:
+        raise ValueError(f"lock={lock!r} is not supported with apply_in_backward, whose steps are one for each parameter: leave it out")
+    if gpu := next((param.device for param in params if devices.is_gpu(param.device)), None):
+        raise ValueError(f"lock={lock!r} excludes nobody on {gpu}, which updates after step() has returned: share a model on the CPU")
     if lock is True:
         if fcntl is None:
             raise ValueError("lock=True needs the record locks of POSIX, which this system lacks: pass lock=torch.multiprocessing.Lock()")

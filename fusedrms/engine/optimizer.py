@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy as is_uninitialized
 
-from ..kernels import devices
 from .averages import averaged, averages
 from .checkpointed import CheckpointedOptimizer
 from .checkpoints.dcp import only_makes_states
@@ -18,7 +17,7 @@ from .hooks import hooked
 from .locks import Held, held
 from .options.groups import named_parameters
 from .sharded import local
-from .state.usage import Memory, state_bytes
+from .state.usage import Memory, memory_of, state_bytes
 from .states import make_states, planned_states
 from .statistics import Stats, statistics
 from .step import loss_of, update
@@ -32,7 +31,7 @@ class FusedOptimizer(CheckpointedOptimizer):
         arguments: all arguments of its __init__, by name.
     """
 
-    hooking: Callable[..., Any] | None = None  # the step() that calls the hooks now, of this class or one made from it
+    _hooking: Callable[..., Any] | None = None  # the step() that calls the hooks now, of this class or one made from it
     _first_number = 0  # of its parameters, among those that it is a part of
 
     def __init_subclass__(cls, **arguments: Any):
@@ -51,28 +50,46 @@ class FusedOptimizer(CheckpointedOptimizer):
 
     @property
     def last_grad_norm(self) -> Tensor | None:
-        """L2 norm of all gradients at the last step, as clip_grad_norm found it: 0-d float64, on the gradients' device, without a sync.
+        """L2 norm of all gradients at the last step: a 0-d float64 tensor on the gradients' device. Nothing waits for the device.
 
-        That of all together even if each parameter is limited by its own; of rescaled and, unless the update is limited, clipped
-        values. Of DTensors, and with a model_parallel_group, it is that of all processes, on each of them, with gradients or without.
-        None if no parameter group has a clip_grad_norm or skip_above, before the first step of this object, load or copy, and else after a
-        step without gradients. Unlike that of torch's clip_grad_norm_, the factor limit / norm has no 1e-6 in its denominator.
-        With apply_in_backward it is that of the gradients in the last backward.
+        It is measured if a parameter group has `clip_grad_norm` or `skip_above`. It is the norm of rescaled gradients, after
+        `clip_grad_value` unless only the update is limited. With DTensors or a `model_parallel_group` every process has the norm over all
+        processes. After `apply_in_backward` it is the norm of the gradients of the last backward.
+
+        None if no group has either option, after a step without gradients, and before the first step of this object, load or copy. The
+        factor of the limit is `limit / norm`; `torch.nn.utils.clip_grad_norm_` adds 1e-6 to its denominator.
+
+        Examples:
+            >>> model = torch.nn.Linear(4, 2)
+            >>> optimizer = FusedRMSProp(model.parameters(), clip_grad_norm=math.inf)  # measures, and limits nothing
+            >>> model(torch.ones(8, 4)).sum().backward()
+            >>> optimizer.step()
+            >>> optimizer.last_grad_norm
+            tensor(25.2982, dtype=torch.float64)
         """
         return self._run.grad_norm()
 
     @property
     def skipped_steps(self) -> Tensor:
-        """How many steps of this object left everything as it was: 0-d int64, without a sync.
+        """How many steps of this object were left out: a 0-d int64 tensor. Reading it does not wait for the device.
 
-        On the gradients' device, for each step that a ``torch.amp.GradScaler``, skip_nonfinite or skip_above watched; not part of a
-        checkpoint. :attr:`skipped_steps_by_reason` says why.
+        A step is left out by a `torch.amp.GradScaler`, by `skip_nonfinite` or by `skip_above`. The count is on the gradients' device, and
+        is not part of a checkpoint. `skipped_steps_by_reason` tells why.
         """
         return self._run.skipped_steps()
 
     @property
     def skipped_steps_by_reason(self) -> dict[str, Tensor]:
-        """The same, apart, without a sync: "nonfinite", because a gradient was not finite, and "above", because of skip_above."""
+        """The same count by reason: "nonfinite", a gradient was NaN or infinite; "above", `skip_above` found a spike.
+
+        Examples:
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> optimizer = FusedRMSProp([weight], skip_nonfinite=True)
+            >>> weight.grad = torch.tensor([1.0, math.nan, 1.0])
+            >>> optimizer.step()
+            >>> optimizer.skipped_steps_by_reason
+            {'nonfinite': tensor(1), 'above': tensor(0)}
+        """
         return self._run.skipped_by_reason()
 
     @hooked
@@ -80,15 +97,16 @@ class FusedOptimizer(CheckpointedOptimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            closure: evaluates the model again and returns the loss.
+            closure: Evaluates the model again and returns the loss. Default None.
 
         Returns:
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: a parameter or gradient that cannot be updated; no parameter has changed then, here and below.
-            TypeError, ValueError: an option or state that is wrong.
-            KeyError: another thread took a state away.
+            RuntimeError: A parameter or gradient cannot be updated. Here and below, no parameter has changed then.
+            TypeError: An option has the wrong type.
+            ValueError: An option or a state is wrong.
+            KeyError: Another thread took a state away.
         """
         try:
             return self._step(closure)
@@ -98,7 +116,7 @@ class FusedOptimizer(CheckpointedOptimizer):
             self._run.ties.end(made=False)
             raise
 
-    def check_rules(self) -> None:
+    def _check_rules(self) -> None:
         """Called before a step makes its tables; RuntimeError if the drivers cannot be trusted with a rule."""
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
@@ -115,54 +133,81 @@ class FusedOptimizer(CheckpointedOptimizer):
         return loss
 
     def averages(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """The averages of parameters that ``ema_decay`` asks for.
+        """The averages of parameters that `ema_decay` keeps.
 
         Yields:
-            (name, parameter, average) of each parameter of such a group that has made a step, in their order: its name in
-            ``param_names``, or params[its number]; the average itself, not a copy, float32 for 16-bit parameters, a DTensor like its
-            parameter.
+            `(name, parameter, average)` of each parameter that has an average, in their order. The name is that in `param_names`, or
+                `params[number]`. The average is the state itself, no copy: float32 for 16-bit parameters, and a DTensor like its parameter.
 
         Raises:
-            RuntimeError: no parameter group has an ema_decay.
+            RuntimeError: No parameter group has an `ema_decay`.
+
+        Examples:
+            >>> model = torch.nn.Linear(4, 2)
+            >>> optimizer = FusedRMSProp(model.named_parameters(), ema_decay=0.999)
+            >>> model(torch.ones(8, 4)).sum().backward()
+            >>> optimizer.step()
+            >>> [(name, tuple(average.shape)) for name, parameter, average in optimizer.averages()]
+            [('weight', (2, 4)), ('bias', (2,))]
         """
         return averages(self)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Put averages in place of the parameters for the length of a ``with`` block: ``with optimizer.averaged(): evaluate(model)``.
+        """Put the averages in place of the parameters for the length of a `with` block: `with optimizer.averaged(): evaluate(model)`.
 
-        They are written into the parameters' own memory, so that compiled models, CUDA graphs and FSDP2 see them; then the parameters
-        come back bit for bit, after an exception too. That takes a copy of them meanwhile. Parameters without an average stay as they
-        are, and so do buffers: batch norm's own statistics are those of the model (``torch.optim.swa_utils.update_bn`` makes others).
+        The averages are written into the parameters' own memory, so compiled models, CUDA graphs and FSDP2 see them. At the end of the
+        block the parameters come back bit for bit, after an exception too. Until then a copy of the parameters takes memory. Parameters
+        without an average stay as they are, and so do buffers, such as batch norm's statistics (`torch.optim.swa_utils.update_bn` makes new
+        ones).
 
         Raises:
-            RuntimeError: no parameter group has an ema_decay; step(), state_dict() or load_state_dict() of this optimizer, or another
-                averaged(), within the block.
+            RuntimeError: No parameter group has an `ema_decay`. Within the block also from `step()`, `state_dict()`, `load_state_dict()`,
+                and another `averaged()` of this optimizer.
+
+        Examples:
+            >>> weight = torch.nn.Parameter(torch.ones(1))
+            >>> optimizer = FusedRMSProp([weight], lr=0.01, ema_decay=0.9)
+            >>> weight.grad = torch.ones(1)
+            >>> optimizer.step()
+            >>> with optimizer.averaged():
+            ...     print(weight.data)  # 0.9 * 1.0 + 0.1 * 0.9
+            tensor([0.9900])
+            >>> weight.data
+            tensor([0.9000])
         """
         return averaged(self)
 
     def stats(self) -> Stats:
-        """The statistics of the last step that was measured, as the option ``stats`` asks for; see :class:`Stats`.
+        """The statistics of the last measured step. The option `stats` says which steps are measured.
 
-        They are added up here, on the device and without a wait for it, in the same order at every run. Of a step that was left out all
-        are NaN. Where parameters are DTensors all ranks of their mesh must call this.
+        They are added up on the device, in the same order in every run, and this does not wait for it. After a step that was left out, all
+        of them are NaN. If parameters are DTensors, all ranks of their mesh must call this.
+
+        Returns:
+            `Stats`: norms of gradients, updates, parameters and states.
 
         Raises:
-            RuntimeError: no parameter group has stats, or no step has been measured since the optimizer was made, loaded or released.
+            RuntimeError: No parameter group has `stats`, or no step was measured since the optimizer was made, loaded or released.
         """
         return statistics(self, self._run.measured_plans())
 
     def memory(self, planned: bool = False) -> Memory:
-        """How many bytes parameters, gradients, states and tables take up, in total and a parameter.
+        """How many bytes the parameters, gradients, states and tables of the optimizer take in this process.
 
         Args:
-            planned: with the gradients and states that a step of all parameters will have, those aside that require no gradient; a
-                gradient that is not there yet counts as its parameter does. They take no memory for it, so that a model on the meta
-                device, which may fit nowhere, has an answer too. Tables are those of now. Default: all as it is now.
+            planned: Count the gradients and states that a step of all parameters will need, those without `requires_grad` left out. A
+                gradient that is not there yet counts as many bytes as its parameter. Nothing is allocated, so the model may be on the meta
+                device. Tables are those of now. Default False: count what is there now.
+
+        Returns:
+            `Memory`: bytes in total and for each parameter.
 
         Raises:
-            RuntimeError, TypeError, ValueError: if planned, an option that a step would refuse.
+            RuntimeError: With `planned`, a parameter that a step would refuse.
+            TypeError: With `planned`, an option that a step would refuse.
+            ValueError: With `planned`, an option that a step would refuse.
         """
-        held = Memory.of(self, self._run.table_bytes())
+        held = memory_of(self, self._run.table_bytes())
         if not planned:
             return held
         named = [each for each in named_parameters(self.param_groups) if not is_uninitialized(each.param)]
@@ -175,41 +220,40 @@ class FusedOptimizer(CheckpointedOptimizer):
         )
 
     def release(self) -> None:
-        """Free the tables of the steps so far, on the device too; the next step makes them anew.
+        """Free the tables of the last steps, on the device too. The next step makes them anew.
 
-        Between steps they keep no parameter, gradient or state alive; they are about 120 bytes a parameter tensor and 12 for each 1,024
-        of its elements. Where other parameters have gradients from step to step, there are those of the last four sets.
+        A table tells a launch where its tensors are. Tables take about 120 bytes for each parameter tensor and 12 for each 1,024 of its
+        elements. Between steps they keep no parameter, gradient or state alive. If other parameters have gradients from step to step, the
+        tables of the last four sets are kept.
         """
         self._run.release()
 
     def share_memory(self, lock: Any = None) -> "FusedOptimizer":
-        """Move states and counters to shared memory, those of every parameter, so that processes update the same (Hogwild, A3C).
+        """Move the states and counters of all parameters to shared memory, so that several processes update the same model (Hogwild, A3C).
 
-        States that are not there yet are made, of parameters without a gradient too. The model needs its own share_memory(). On a GPU
-        nothing is moved: its memory is shared as it is.
-
-        Without a lock, processes that update at once may overwrite each other's values, as with torch's; but each value is one that a
-        step has written, and each counter counts all steps. docs/processes.md says what else holds, and what a killed process leaves.
+        States that do not exist yet are made. The model needs its own `share_memory()`. On a GPU nothing is moved: its memory is shared as
+        it is. Without a lock, processes may overwrite each other's updates, as with torch's optimizers. Each value is still one that a step
+        has written, and counters count all steps. "Threads, processes" in the documentation tells what else holds, and what a killed
+        process leaves.
 
         Args:
-            lock: what each step() holds from when it looks at the parameters until it has written and counted, but not around the
-                closure. True: one that the operating system takes away from a process that dies. Or a context manager that excludes
-                processes, such as ``torch.multiprocessing.Lock()``, for which the others wait for ever if a process dies in a step.
-                Default: that of an earlier call, if there was one.
+            lock: What a step holds while it reads and writes, but not while a closure runs. True: a lock that the operating system takes
+                away from a process that dies. Or a context manager that excludes processes, such as `torch.multiprocessing.Lock()`, for
+                which the others wait for ever if its holder dies. Default None: the lock of an earlier call, if there was one.
 
         Returns:
             The optimizer.
 
         Raises:
-            TypeError: the lock is no context manager.
-            ValueError: a lock that excludes no process, or can be entered once; lock=True on a system without record locks; any where
-                parameters are on a GPU, which goes on after step() has returned, or with apply_in_backward. Nothing has changed then.
+            TypeError: The lock is no context manager.
+            ValueError: The lock excludes no process, or can be entered only once; `lock=True` where the system has no record locks; any
+                lock with parameters on a GPU or after `apply_in_backward`. Nothing has changed then.
 
-        The lock goes to processes that are started, forked or spawned. ``copy.copy``, which shares the states, has it too;
-        ``copy.deepcopy``, ``pickle`` and ``torch.save`` leave it out, as they leave out that memory is shared. As torch's locks it
-        cannot be sent through a queue.
+        Note:
+            Processes that are started, forked or spawned get the lock, and so does `copy.copy`. `copy.deepcopy`, `pickle` and `torch.save`
+            leave it out. Like torch's locks, it cannot be sent through a queue.
         """
-        new = self._lock if lock is None else self._check_lock(lock)
+        new = self._lock if lock is None else held(lock, self._params(), in_backward=self._run.backwards is not None)
         self.prepare()
         for values in self.state.values():
             for value in values.values() if isinstance(values, dict) else ():
@@ -217,14 +261,6 @@ class FusedOptimizer(CheckpointedOptimizer):
                     local(value).share_memory_()
         self._use_lock(new)
         return self
-
-    def _check_lock(self, lock: Any) -> Held:
-        """TypeError or ValueError for one that steps cannot hold."""
-        if self._run.backwards:
-            raise ValueError(f"lock={lock!r} is not supported with apply_in_backward, whose steps are one for each parameter: leave it out")
-        if gpu := next((param.device for param in self._params() if devices.is_gpu(param.device)), None):
-            raise ValueError(f"lock={lock!r} excludes nobody on {gpu}, which updates after step() has returned: share a model on the CPU")
-        return held(lock)
 
     def _use_lock(self, lock: Held | None) -> None:
         self._lock = lock
@@ -250,10 +286,11 @@ class FusedOptimizer(CheckpointedOptimizer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Make the states of all parameters now, which else come with a parameter's first step, as those of lazy ones do in any case.
+        """Make the states of all parameters now. Otherwise a state is made by its parameter's first step; a lazy parameter's always is.
 
         Raises:
-            RuntimeError, ValueError: as step(), before any state was made.
+            RuntimeError: As `step()`; no state has been made then.
+            ValueError: As `step()`; no state has been made then.
         """
         self._make_states(lambda param: not is_uninitialized(param))
 

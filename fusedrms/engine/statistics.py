@@ -52,23 +52,39 @@ class _Table(NamedTuple):
 
 
 class Stats:
-    """Statistics of a step, on the device of the parameters; nothing waits for it before :meth:`as_dict`.
+    """Statistics of one step, from `FusedRMSProp.stats()`. They stay on the parameters' device; only `as_dict()` waits for it.
 
-    Of each parameter, parameter group and all together a dict of 0-d float64 tensors:
+    Each parameter, each parameter group and all parameters together have a dict of 0-d float64 tensors:
 
-    * ``grad_norm``, ``update_norm``, ``param_norm``: L2 norms of the gradient, without loss scale, rescaled, before any limit; of what the
-      step has changed; of the new parameter, in full precision; and likewise of each of the rule's states, ``square_avg_norm`` and so on.
-      Squares are float32 (float64 of float64 parameters), so magnitudes below 1e-19 count as 0, and above 1.8e19 a norm is infinite;
-    * ``update_ratio``: update_norm / param_norm;
-    * ``grad_max``: the largest magnitude in the gradient, NaN left out;
-    * ``grad_zeros``, ``grad_nonfinite``: the shares of its elements that are 0, and that are NaN or infinite, from 0 to 1.
+    | key | meaning |
+    |---|---|
+    | `grad_norm` | L2 norm of the gradient: rescaled, without loss scale, before any limit |
+    | `update_norm` | L2 norm of what the step has changed |
+    | `param_norm` | L2 norm of the new parameter, in full precision |
+    | `square_avg_norm`, … | L2 norm of each of the rule's states |
+    | `update_ratio` | `update_norm / param_norm` |
+    | `grad_max` | largest magnitude in the gradient, NaN left out |
+    | `grad_zeros` | share of the gradient's elements that are 0, from 0 to 1 |
+    | `grad_nonfinite` | share of the gradient's elements that are NaN or infinite, from 0 to 1 |
 
-    A complex element counts as two numbers. Of DTensors they are those of the whole parameter.
+    A complex element counts as two numbers. The statistics of a DTensor are those of the whole parameter. Squares are float32, or float64
+    for float64 parameters: in float32 a magnitude below 1e-19 counts as 0, and one above 1.8e19 makes a norm infinite.
 
     Args:
-        named: the parameters, at least one.
-        columns: what squares are of.
-        table: a row for each parameter.
+        named: The measured parameters, at least one.
+        columns: Names of what the squares are of.
+        table: Sums, with a row for each parameter.
+
+    Examples:
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = FusedRMSProp(model.named_parameters(), stats=True)
+        >>> model(torch.ones(8, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> stats = optimizer.stats()
+        >>> stats.parameters["bias"]["grad_max"]
+        tensor(8., dtype=torch.float64)
+        >>> stats.as_dict(prefix="optimizer/")["optimizer/bias/grad_zeros"]
+        0.0
     """
 
     def __init__(self, named: Sequence[NamedParameter], columns: Sequence[str], table: _Table):
@@ -79,28 +95,28 @@ class Stats:
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Tensor]]:
-        """Of each parameter, by its name in ``param_names``, or params[its number] where there is none, or several have it."""
+        """The statistics of each parameter, by its name in `param_names`; by `params[number]` if it has none, or shares it."""
         return dict(zip(self._names, self._table.dicts(self._columns), strict=True))
 
     @cached_property
     def groups(self) -> dict[int, dict[str, Tensor]]:
-        """Of each parameter group that is measured, by its number."""
+        """The statistics of each measured parameter group, by its number."""
         return dict(zip(self._members, self._table.sums([*self._members.values()]).dicts(self._columns), strict=True))
 
     @cached_property
     def total(self) -> dict[str, Tensor]:
-        """Of all parameters that are measured."""
+        """The statistics of all measured parameters together."""
         return self._table.sums([list(range(len(self._names)))]).dicts(self._columns)[0]
 
     def as_dict(self, prefix: str = "") -> dict[str, float]:
-        """All of them as numbers, for TensorBoard, W&B or a CSV file; waits for the device once.
+        """All statistics as numbers, for TensorBoard, W&B or a CSV file. This waits for the device once.
 
         Args:
-            prefix: begins each key, "optimizer/" say.
+            prefix: Begins each key, such as "optimizer/". Default "".
 
         Returns:
-            ``{prefix}{name}/{statistic}`` for each parameter, ``{prefix}group{number}/{statistic}`` for each parameter group, and
-            ``{prefix}{statistic}`` for all parameters together.
+            Numbers by `{prefix}{name}/{statistic}` for each parameter, `{prefix}group{number}/{statistic}` for each parameter group, and
+                `{prefix}{statistic}` for all parameters together.
         """
         found = {f"{name}/": values for name, values in self.parameters.items()}
         found |= {f"group{g}/": values for g, values in self.groups.items()} | {"": self.total}

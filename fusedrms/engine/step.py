@@ -93,7 +93,7 @@ def _planned(optimizer: "FusedOptimizer", recipes: list[Recipe], capturing: bool
     kept = plan = None  # free the old tables first
     known = set(shards)
     redistributed |= placed_grads([param for param in sharded(optimizer._params()) if param not in known])
-    optimizer.check_rules()
+    optimizer._check_rules()
     plan = Plan(
         name=type(optimizer).__name__,
         groups=groups,

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
-from ..rmsprop import FusedRMSPropGraves
+from ..graves import FusedRMSPropGraves
 from .preset import preset
 
 

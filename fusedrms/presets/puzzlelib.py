@@ -4,7 +4,8 @@ from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
-from ..rmsprop import FusedRMSProp, FusedRMSPropGraves
+from ..graves import FusedRMSPropGraves
+from ..rmsprop import FusedRMSProp
 from ..smorms3 import FusedSMORMS3
 from .preset import preset
 

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ..engine.options.checks import check_positive
-from ..rmsprop import FusedRMSProp, FusedRMSPropGraves
+from ..graves import FusedRMSPropGraves
+from ..rmsprop import FusedRMSProp
 from .preset import preset
 
 

@@ -32,40 +32,42 @@ TAKEN = ("step", MASTER, PARAM_EMA, "replace")  # in the state of a parameter, a
 def rule(
     states: Iterable[str] | Mapping[str, State | float] = (), **options: Any
 ) -> Callable[[Callable[..., Any]], type[WrittenOptimizer]]:
-    r"""Make an optimizer of an update rule that is written as its equations, in torch's words.
+    """Make an optimizer class of an update rule that is written as its equations, in torch's words.
 
-    ::
+    `rule(...)` is a decorator. The class that it makes is a `torch.optim.Optimizer` with the function's name, module and docstring, which
+    takes `(params, lr, *numbers, weight_decay, *, flags, shared options)`; numbers and flags are the rule's own options.
 
-        @fusedrms.rule(states=["exp_avg"], lr=1e-4, decoupled_weight_decay=True, betas=(0.9, 0.99))
-        def Lion(grad, param, state, lr, n):
-            beta1, beta2 = n.betas
-            update = torch.sign(torch.lerp(grad, state.exp_avg, beta1))
-            return lr * update, state.replace(exp_avg=torch.lerp(grad, state.exp_avg, beta2))
+    Examples:
+        >>> @fusedrms.rule(states=["exp_avg"], lr=1e-4, decoupled_weight_decay=True, betas=(0.9, 0.99))
+        ... def Lion(grad, param, state, lr, n):
+        ...     beta1, beta2 = n.betas
+        ...     update = torch.sign(torch.lerp(grad, state.exp_avg, beta1))
+        ...     return lr * update, state.replace(exp_avg=torch.lerp(grad, state.exp_avg, beta2))
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = Lion(model.parameters(), weight_decay=0.1, state_dtype="8bit")
+        >>> optimizer.param_groups[0]["betas"]
+        (0.9, 0.99)
 
-        optimizer = Lion(model.parameters(), lr=1e-4, weight_decay=0.1, state_dtype="8bit")
-
-    The function is called here, and again for other flags when they are asked for, with values that stand for one element of a parameter:
-    what it does with them becomes one function of registers, which Triton compiles for GPUs and Numba for CPUs. docs/rules.md has all that
-    it may do.
+    The function computes one element. It is called when it is declared, with values that stand for one element. What it does with them is
+    compiled, by Triton for GPUs and by Numba for CPUs. It is given `grad`, after scaling, clipping and coupled weight decay; `param`,
+    before the step; `state.NAME`; `lr`; `n.NAME`; and `n.step`, the number of the parameter's step from 1. It returns what the parameter
+    loses, and `state.replace(NAME=value, ...)` with a new value of each state. "Write a rule" in the documentation tells all that it may
+    do.
 
     Args:
-        states: what is remembered of each element from step to step: names, whose values start from 0, or a mapping of names to a number
-            to start from, or to a :class:`State`; default none.
-        options: those of the optimizer, by name, with their defaults. A number, or a :class:`Number` with its range, is `n.NAME` in the
-            function, a tuple of them is a tuple; True or False is what it is there, so that it may branch on it. ``lr`` (1e-3 where it
-            is not named) and the options that all rules share, ``weight_decay`` and ``decoupled_weight_decay`` for example, take these
-            defaults.
+        states: What is remembered of each element from step to step: names, whose values start from 0, or a mapping from names to a number
+            to start from or to a `State`. Default (): nothing.
+        options: Options of the optimizer by name, with their defaults. A number, or a `Number` with its range, is `n.NAME` in the function,
+            and a tuple of them is a tuple. True or False is itself there, so the function may branch on it. `lr` (1e-3 unless named) and
+            the options that all rules share, such as `weight_decay` and `decoupled_weight_decay`, take these defaults.
 
     Returns:
-        What makes a class of a function `(grad, param, state, lr, n) -> (update, state)`: a :class:`torch.optim.Optimizer` whose name,
-        module and docstring are the function's. It takes `(params, lr, *numbers, weight_decay, *, flags, shared options)`. The function
-        sees grad, after scaling, clipping and coupled weight decay; param, before this step; `state.NAME`; lr; `n.NAME`, and `n.step`,
-        which counts the parameter's steps from 1. It returns what the parameter loses, and `state.replace(NAME=value, ...)` of all
-        states. What is made of `n` and numbers alone is computed in float64 on the host, or on the device where steps are counted there.
+        A decorator that makes a class of a function `(grad, param, state, lr, n) -> (update, state)`.
 
     Raises:
-        RuleError: the function does what a rule cannot; the message has the line.
-        TypeError, ValueError: a state or an option that cannot be one.
+        RuleError: The function does what a rule cannot do. The message has the line.
+        TypeError: A state or an option has the wrong type.
+        ValueError: A state or an option cannot be one.
     """
     if callable(states):
         raise TypeError('fusedrms.rule is called first: write @fusedrms.rule(states=["exp_avg"]), or @fusedrms.rule() for a rule without')

@@ -18,8 +18,18 @@ class Number(NamedTuple):
     """An option of a rule that is a number, with the range that it must be in.
 
     Args:
-        default: its value where none is given.
-        least, most: the least and the largest value that it may have; default 0 and no limit. What may be negative says so.
+        default: Its value where none is given.
+        least: Least value that it may have. Default 0: what may be negative says so.
+        most: Largest value that it may have. Default math.inf: no limit.
+
+    Examples:
+        >>> @fusedrms.rule(states=["momentum_buffer"], momentum=fusedrms.Number(0.9, most=1.0))
+        ... def Momentum(grad, param, state, lr, n):
+        ...     buffer = n.momentum * state.momentum_buffer + grad
+        ...     return lr * buffer, state.replace(momentum_buffer=buffer)
+        >>> Momentum([torch.ones(2)], momentum=1.5)
+        Traceback (most recent call last):
+        ValueError: Invalid momentum value: 1.5; it must be a finite number from 0 to 1
     """
 
     default: float

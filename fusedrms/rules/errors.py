@@ -14,7 +14,15 @@ CLOSE = 0.7  # of difflib's ratio, from 0 to 1
 
 
 class RuleError(TypeError):
-    """A function that is no update rule: the rule, the user's line, what is wrong and what to write instead."""
+    """A function that is no update rule. The message names the rule, your line, what is wrong and what to write instead.
+
+    Examples:
+        >>> @fusedrms.rule()
+        ... def SignSGD(grad, param, state, lr, n):
+        ...     return (lr if grad > 0 else -lr), state
+        Traceback (most recent call last):
+        fusedrms.rules.errors.RuleError: ...
+    """
 
 
 class Rule(NamedTuple):

@@ -15,10 +15,10 @@ from .declared import Declared, Written
 
 
 class RuleOptimizer(FusedOptimizer):
-    """What :func:`fusedrms.rule` makes classes from.
+    """What all optimizer classes have in common that `rule` makes, and `FusedSMORMS3` too.
 
     Attributes:
-        declared: the rule, its states and its options.
+        declared: The rule, its states and its options.
     """
 
     declared: ClassVar[Declared]
@@ -44,21 +44,23 @@ class RuleOptimizer(FusedOptimizer):
         seed: int = 0,
         **flags: bool,
     ) -> list[Any]:
-        """Print what the rule becomes, and compare all who compute it: Numba, Triton, the function itself, a reference.
+        """Print what the rule's kernels become, and compare all who compute it: Numba, Triton, the function itself, and a reference.
 
         Args:
-            reference: a NumPy function `(grad, param, state, lr, n) -> (update, states)` of float64 arrays [n_elements], to compare
-                with at several steps. It is written as the rule, `state.NAME`, `n.NAME`, `state.replace(...)`; states may be a dict too.
-            modes, targets: as of ``fusedrms inspect``.
-            seed: of the random numbers.
-            flags: options that are True or False, where not their defaults are meant.
+            reference: A NumPy function `(grad, param, state, lr, n) -> (update, states)` of float64 arrays [n_elements]. It is compared at
+                several steps. It is written like the rule, with `state.NAME`, `n.NAME` and `state.replace(...)`; its states may be a dict
+                too. Default None: no reference.
+            modes: Precision modes, as in `fusedrms inspect`. Default ("float32", "bfloat16+split+8bit").
+            targets: Devices to compile for, as in `fusedrms inspect`. Default ("sm_90", "cpu").
+            seed: Seed of the random numbers. Default 0.
+            flags: True-or-False options of the rule, where not their defaults are meant.
 
         Returns:
-            A row of the table for each target and mode.
+            A row of the printed table for each target and mode.
 
         Raises:
-            RuntimeError: the drivers, or the function in torch, do not compute the same.
-            AssertionError: the reference computes something else; the message has the step, the value and both results.
+            RuntimeError: Numba, Triton and the function do not compute the same.
+            AssertionError: The reference computes something else. The message has the step, the value and both results.
         """
         tool = importlib.import_module("fusedrms.tools.check")  # it loads rich
         return tool.check(cls, reference, _several(modes), _several(targets), seed=seed, flags=flags)
@@ -69,7 +71,11 @@ def _several(words: str | Sequence[str]) -> Sequence[str]:
 
 
 class WrittenOptimizer(RuleOptimizer):
-    """One of a class that :func:`fusedrms.rule` has made, whose `__init__` has a signature of its own: type checkers take any options."""
+    """An optimizer of a class that `rule` has made. The class's `__init__` has a signature of its own; type checkers take any options.
+
+    Attributes:
+        declared: The rule, its states and its options.
+    """
 
     declared: ClassVar[Written]  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -77,7 +83,7 @@ class WrittenOptimizer(RuleOptimizer):
 
         def __init__(self, params: ParamsT, *args: Any, **options: Any): ...
 
-    def check_rules(self) -> None:
+    def _check_rules(self) -> None:
         for group in self.param_groups:
             for device in {local(param).device for param in group["params"]}:
                 compare_once(self.declared, group, device)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ..engine.state.precision import MASTER
-from ..engine.state.usage import Memory
+from ..engine.state.usage import Memory, memory_of
 from ..kernels.quant import GROUP
 from ..rmsprop import FusedRMSProp
 from .models import Shape, Shapes
@@ -83,7 +83,7 @@ def _torch(name: str, dtype: torch.dtype, new: Callable[[list[torch.nn.Parameter
         param.grad = torch.empty_like(param)
         optimizer = new([param])
         optimizer.step()
-        return _held(Memory.of(optimizer, tables=0))
+        return _held(memory_of(optimizer, tables=0))
 
     return Way(f"torch {name}, {str(dtype).removeprefix('torch.')}", "torch", of, sources=(PYTORCH,))
 

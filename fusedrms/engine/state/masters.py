@@ -70,19 +70,26 @@ def master_of(param: Tensor, values: dict) -> Tensor | None:
 
 
 def export_master(optimizer: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each parameter of an optimizer and its value in full precision: of 16-bit parameters the float32 master, if they have one.
+    """Each parameter of an optimizer with its value in full precision: a 16-bit parameter's float32 master, if it has one.
 
     Args:
-        optimizer: one of this package's.
+        optimizer: An optimizer of this package.
 
     Yields:
-        (parameter, value): the value a copy of its shape, placement and on its device, float32 for 16-bit parameters and else of its dtype;
-        copied as it is asked for, so that the memory for one is enough.
+        `(parameter, value)`: the value is a copy with the parameter's shape, device and placement, float32 for 16-bit parameters, else of
+            the parameter's dtype. It is copied when it is asked for, so memory for one value is enough.
 
     Raises:
-        RuntimeError: within averaged().
+        RuntimeError: Within `averaged()`.
 
-    Example: ``masters = {param: value.cpu() for param, value in export_master(optimizer)}``
+    Examples:
+        >>> model = torch.nn.Linear(4, 2).to(torch.bfloat16)
+        >>> optimizer = FusedRMSProp(model.parameters(), master_weights="split")
+        >>> model(torch.ones(8, 4, dtype=torch.bfloat16)).sum().backward()
+        >>> optimizer.step()
+        >>> masters = {parameter: value.cpu() for parameter, value in export_master(optimizer)}
+        >>> masters[model.weight].dtype
+        torch.float32
     """
     run: Any = getattr(optimizer, "_run", None)
     if run:
