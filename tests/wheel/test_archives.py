@@ -59,6 +59,7 @@ def test_wheel_is_for_every_python_and_system(wheel):
     found = of_wheel(wheel)[f"fusedrms-{__version__}.dist-info/WHEEL"].decode()
     assert "Root-Is-Purelib: true" in found
     assert re.findall(r"^Tag: (.*)$", found, re.M) == ["py3-none-any"]
+    assert {pathlib.PurePath(name).suffix for name in of_wheel(wheel) if name.startswith("fusedrms/")} == {".py", ".json", ".typed"}
 
 
 def test_sdist_has_what_the_package_is_built_of_and_nothing_else(sdist):
