@@ -15,8 +15,8 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCKED := $(if $(shell command -v flock),flock $(VENV).lock,)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train train-distributed train-rl gallery test test-all test-integrations test-versions test-recorded lint fix tune bench \
-	docs docs-serve test-docs gpu gpu-rehearsal \
+.PHONY: help install train train-distributed train-rl gallery test test-all test-integrations test-versions test-recorded lint fix dist \
+	release-notes tune bench docs docs-serve test-docs gpu gpu-rehearsal \
 	sanitize clean
 
 help:  ## show this
@@ -79,6 +79,12 @@ lint: install  ## check style and types
 fix: install  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+dist: $(VENV)/.installed-dist  ## build sdist and wheel, try the wheel alone in a new environment, and only then put both into dist/
+	$(BIN)/python tests/wheel/build_dist.py
+
+release-notes:  ## the changelog's section of the present version, if it can be released
+	@$(PYTHON) tests/wheel/release_notes.py
 
 docs: $(VENV)/.installed-docs  ## build the documentation site into build/site; any warning fails
 	$(MKDOCS) build --strict

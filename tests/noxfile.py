@@ -6,41 +6,25 @@ Other sessions hold systems, which cannot be where this project is, against what
 """
 
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import nox
 
 ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from version_rows import OLDEST, ROWS, Row  # noqa: E402
 
 nox.options.default_venv_backend = "uv"  # it links what environments share, which is gigabytes
 nox.options.download_python = "never"  # a row whose interpreter is missing is reported as skipped, and fails where CI is set
 nox.options.envdir = str(ROOT / ".nox")
 nox.options.reuse_venv = "yes"
 
-
-class Row(NamedTuple):
-    python: str
-    torch: str
-    triton: str  # the one that this torch asks for
-    numba: str
-    numpy: str
-    compiled: bool = False  # whether all kernels are compiled and measured, which takes minutes, or those of one rule
-
-
-ROWS = (
-    Row("3.10", "2.9.0", "3.5.0", "0.61.0", "1.26.0", compiled=True),  # the oldest that pyproject.toml admits
-    Row("3.11", "2.10.0", "3.6.0", "0.62.1", "2.2.6"),
-    Row("3.12", "2.11.0", "3.6.0", "0.65.1", "2.4.6", compiled=True),
-    Row("3.12", "2.12.0", "3.7.0", "0.67.0", "2.5.5"),
-    Row("3.11", "2.13.0", "3.7.1", "0.68.1", "2.4.6", compiled=True),  # constraints.txt
-    Row("3.13", "2.14.1", "3.8.0", "0.68.1", "2.5.5"),
-    Row("3.13", "2.15.0", "3.9.0", "0.68.1", "2.5.5", compiled=True),
-    Row("3.14", "2.15.0", "3.9.0", "0.68.1", "2.5.5"),
-)
-TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest")  # what these tests import of the extra test
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "expecttest", "matplotlib")  # what these tests import beside the package
 NAMES = (
     *("codegen", "rounding", "quantize", "dropin", "checkpoint", "migrating", "torch_loaders", "state_dict", "seeds"),
+    *("cli", "configs", "config_files", "memory_command"),  # what needs rich, platformdirs and filelock
     *("stale", "inplace", "ptx", "ptx_machine", "ptx_triton", "ptx_optimizer", "rule_tracing", "rule_check", "rule_first_step"),
 )
 FILES = [f"tests/test_{name}.py" for name in NAMES]
@@ -53,8 +37,10 @@ def versions(row: Row) -> Callable[[nox.Session], None]:
 
     def run(session: nox.Session) -> None:
         session.chdir(ROOT)
-        pins = (f"{name}=={getattr(row, name)}" for name in ("torch", "triton", "numba", "numpy"))
-        session.install("--editable", ".", *pins, *TOOLS)
+        resolution = "lowest-direct" if row.name == OLDEST else "highest"
+        pins = (f"{name}=={version}" for name, version in row.pins.items())
+        session.install("--upgrade", "--resolution", resolution, "--editable", ".", *pins)
+        session.install(*TOOLS)
         runs = (
             (["-m", "not gpu and not exhaustive", *([] if row.compiled else ["-k", ONE_RULE]), *FILES], {}),
             (["-m", "interpret and not gpu and not exhaustive", *INTERPRETED], {"TRITON_INTERPRET": "1"}),
@@ -65,12 +51,12 @@ def versions(row: Row) -> Callable[[nox.Session], None]:
             session.run("python", "-m", *command, env=env, success_codes=(0, 1))
         session.run("python", "-m", "bench.studies.versions", session.name, *outcomes)  # fails if a test did
 
-    run.__doc__ = f"Triton {row.triton}, Numba {row.numba}, NumPy {row.numpy}"
+    run.__doc__ = ", ".join(f"{name} {version}" for name, version in row.pins.items()) or f"the {row.name} of every dependency"
     return run
 
 
 for row in ROWS:
-    nox.session(versions(row), python=row.python, name=f"py{row.python}-torch{row.torch}")
+    nox.session(versions(row), python=row.python, name=row.session)
 
 
 class Recorded(NamedTuple):

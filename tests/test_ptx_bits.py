@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fusedrms.kernels import lang
+from fusedrms.kernels.gpu import values as interpreter
 from fusedrms.tools.variants import RULES
 from ptx.compare import differing
 from ptx.launches import Launch
@@ -13,6 +14,9 @@ from ptx.stored import random_bits
 from ptx.verdict import check
 from sample import exhaustive
 
+pytestmark = pytest.mark.skipif(
+    lang.interpreted() and not interpreter.puts_back(), reason="Numba compiles nothing once this Triton's interpreter has run"
+)
 TARGETS = ("interpreter",) if lang.interpreted() else ("sm_80", "sm_90", "sm_100")
 
 

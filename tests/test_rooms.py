@@ -24,7 +24,7 @@ OTHER_ROOMS = {
     "fusedrms.engine.sharded": (("fusedrms/engine/sharded.py",), "kernels.*"),
     "kernels.launch": (("kernels/launch.py",), "kernels.*"),
     "bench.commands": (("bench/",), "fusedrms.*, kernels.*, bench.*"),
-    "tests": (("tests/test_", "tests/integrations/"), "fusedrms.*, kernels.*, bench.*, examples, tests.helpers"),
+    "tests": (("tests/test_", "tests/integrations/", "tests/wheel/"), "fusedrms.*, kernels.*, bench.*, examples, tests.helpers"),
     "tests.helpers": (("tests/",), "fusedrms.*, kernels.*, examples"),
     "examples": (("examples/",), "fusedrms.*, kernels.*"),
 }

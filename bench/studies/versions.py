@@ -1,4 +1,6 @@
-"""Which versions the tests were run with, and what came of it: bench/results/versions.json, an entry for each row.
+"""Which versions the tests were run with, and what came of it: an entry for each row.
+
+They are in fusedrms/tools/versions.json, where `fusedrms doctor` finds them too; bench/results/versions.json is a link to it.
 
 python -m bench.studies.versions ROW FILE...    adds up pytest's JUnit XML, with the versions of the interpreter that runs this
 """
@@ -17,8 +19,9 @@ from bench.common.store import Row, dumped, load
 from bench.common.text import table
 from fusedrms.tools.files import write
 
-RESULTS = arguments.RESULTS / "versions.json"
-PACKAGES = ("torch", "triton", "numba", "numpy")
+RESULTS = arguments.ROOT / "fusedrms/tools/versions.json"
+SHOWN = ("torch", "triton", "numba", "numpy")
+PACKAGES = (*SHOWN, "platformdirs", "filelock", "rich")
 
 
 def counts(paths: list[str]) -> Row:
@@ -55,7 +58,7 @@ def record(found: Row, path: pathlib.Path = RESULTS) -> None:
 
 
 def _versions(results: dict) -> list[str]:
-    columns = ("python", *PACKAGES, "passed", "failed", "skipped")
+    columns = ("python", *SHOWN, "passed", "failed", "skipped")
     lines = [[str(found[column]).partition("+")[0] for column in columns] for found in results["rows"]]
     return table(("Python", "torch", "Triton", "Numba", "NumPy", "tests passed", "failed", "skipped"), lines)
 

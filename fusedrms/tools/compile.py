@@ -21,6 +21,7 @@ from ..engine.tables import configs
 from ..kernels import caches, devices, lang, launch
 from ..kernels.rules import columns
 from ..kernels.tables import dtype_of
+from . import printing
 from .errors import UserError
 from .variants import LISTED, OWN_RULE, RULES, Variant, check, make, parse_mode, variant, words
 
@@ -232,7 +233,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     took: dict[int, float] = {}
     failed: dict[int, Exception] = {}
     with closing(one_by_one(work) if args.jobs == 1 else in_processes(asked, len(work), args.jobs)) as ended:
-        for n, result in track(ended, "compiling", total=len(work), console=console, disable=args.json):
+        for n, result in track(ended, "compiling", total=len(work), console=printing.for_progress(console, not args.json)):
             try:
                 took[n] = result()
             except Exception as error:

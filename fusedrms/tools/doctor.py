@@ -8,7 +8,6 @@ import time
 import warnings
 from typing import Any
 
-import numba
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,7 @@ from ..engine.tables import configs
 from ..kernels import caches, devices, lang
 from ..rmsprop import FusedRMSProp
 from ..version import __version__
-from . import files
+from . import files, tested
 
 TOLERANCE = 1e-5
 
@@ -101,7 +100,7 @@ def advice(reports: list[dict[str, Any]]) -> list[str]:
             kind = device["device"].partition(":")[0]
             said.append(f"nothing was tuned for {device['model']}, which launches with defaults: fusedrms tune --device {kind}")
         if device["self_test"]["problem"]:
-            said.append(f"the self-test failed on {device['device']}; if the installed versions are those of constraints.txt, report it")
+            said.append(f"the self-test failed on {device['device']}; if the installed versions were tested together, report it")
     return [*said, *caches.unusable.values()]
 
 
@@ -121,22 +120,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
         reports = [device_report(device) for device in (torch.device("cpu"), *devices.gpus())]
     versions = dict(
         fusedrms=__version__,
-        python=platform.python_version(),
-        torch=torch.__version__,
-        triton=lang.triton and lang.triton.__version__,
-        numba=numba.__version__,
+        **tested.installed(),
         cuda=torch.version.cuda,
         rocm=torch.version.hip,
         system=f"{platform.system()} {platform.machine()}",
         threads=torch.get_num_threads(),
     )
+    compared = tested.report()
     said = advice(reports)
     failed = not all(device["self_test"]["ok"] for device in reports)
     if args.json:
         places = [str(directory) for directory in configs.directories()]
-        print(json.dumps(dict(versions=versions, devices=reports, looked_in=places, advice=said), indent=1))
+        print(json.dumps(dict(versions=versions, tested=compared, devices=reports, looked_in=places, advice=said), indent=1))
         return int(failed)
     console.print("  ".join(f"{name} {value}" for name, value in versions.items() if value is not None), highlight=False)
+    console.print("; ".join(filter(None, (compared["said"], compared["remedy"]))), soft_wrap=True, highlight=False)
     shown = Table()
     for header in ("device", "model", "driver", "tuned configurations", "self-test"):
         shown.add_column(header, overflow="fold")

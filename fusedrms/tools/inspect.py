@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ..kernels.storage import ITEMSIZE, Storage
-from . import cpu_code, files, machine_code
+from . import cpu_code, files, machine_code, printing
 from .errors import UserError
 from .machine_code import TARGETS, Code, target_of
 from .roofline import Limit, gpus, limit, multiprocessor
@@ -237,7 +237,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             pass
     n = len(rules) * len(modes) * len(targets)
     work = rows(rules, modes, targets, aligned=not args.unaligned)
-    found = list(track(work, "compiling", total=n, console=console, transient=True, disable=args.json or not console.is_terminal))
+    progress = printing.for_progress(console, console.is_terminal and not args.json)
+    found = list(track(work, "compiling", total=n, console=progress, transient=True))
     if args.json:
         print(json.dumps(as_json(found), indent=1))
     else:

@@ -34,6 +34,11 @@ def plain_where_needed(file: object) -> None:
         file.reconfigure(errors=_ERRORS)
 
 
+def for_progress(console: Console, shown: bool) -> Console:
+    """Where a bar of progress goes. If it is not shown, nowhere: rich before 14.3 prints an empty line for one that is disabled."""
+    return console if shown else Console(quiet=True)
+
+
 def console(file: io.TextIOWrapper | None = None, width: int = 140) -> Console:
     """Of a file, else of stdout; width: where it is no terminal."""
     out = file or sys.stdout

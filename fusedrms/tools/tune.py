@@ -19,7 +19,7 @@ from ..engine.tables import configs
 from ..engine.tables.configs import Rows
 from ..kernels import devices, lang
 from ..version import __version__
-from . import files, search
+from . import files, printing, search
 from .errors import UserError
 from .noise import share_of_others
 from .search import Result
@@ -159,7 +159,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     code, problem = 0, None
     others = share_of_others()
     columns = TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=console, disable=args.json) as progress:
+    with Progress(*columns, console=printing.for_progress(console, not args.json)) as progress:
         task = progress.add_task("", total=n_all)
         try:
             for what, result in search.search_all(device, args.rules, args.dtypes, args.sizes, args.budget):
