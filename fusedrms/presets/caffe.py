@@ -39,15 +39,15 @@ def caffe_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        base_lr: learning rate, a number or a 1-element tensor; required.
-        rms_decay: decay of the average of squares $v$, per step; default 0.99.
-        delta: $\delta$, added to the root, in the gradient's unit; default 1e-8.
-        weight_decay: L2 penalty added to the gradient after clipping; default 0.0.
-        clip_gradients: limit of the L2 norm of all gradients, of their sum over `iter_size` batches, in the gradient's unit; None or less
-            than 0 for none; default -1.0.
-        iter_size: batches whose gradients are added up in a step, and divided by their number; call `backward()` so many times before
-            each step; default 1.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        base_lr: Learning rate, a number or a 1-element tensor. Required.
+        rms_decay: Decay of the average of squares $v$, per step. Default 0.99.
+        delta: $\delta$, added to the root, in the gradient's unit. Default 1e-8.
+        weight_decay: L2 penalty added to the gradient after clipping. Default 0.0.
+        clip_gradients: Limit of the L2 norm of all gradients, of their sum over `iter_size` batches, in the gradient's unit; None or less
+            than 0 for none. Default -1.0.
+        iter_size: Batches whose gradients are added up in a step, and divided by their number; call `backward()` so many times before
+            each step. Default 1.
 
     Raises:
         ValueError: `iter_size` is not above 0, or `clip_gradients` is 0.

@@ -26,11 +26,11 @@ def chainer_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        lr: learning rate, a number or a 1-element tensor; default 0.01.
-        alpha: decay of the average of squares $v$, per step; default 0.99.
-        eps: added to the root, in the gradient's unit, or to $v$, in its square; default 1e-8.
-        eps_inside_sqrt: True: divide by $\sqrt{v + \text{eps}}$; default False.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 0.01.
+        alpha: Decay of the average of squares $v$, per step. Default 0.99.
+        eps: Added to the root, in the gradient's unit, or to $v$, in its square. Default 1e-8.
+        eps_inside_sqrt: True: divide by $\sqrt{v + \text{eps}}$. Default False.
 
     Raises:
         ValueError: `eps_inside_sqrt` is neither True nor False.
@@ -69,11 +69,11 @@ def chainer_rmsprop_graves(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        lr: learning rate, a number or a 1-element tensor; default 1e-4.
-        alpha: decay of the averages $v$ and $m$, per step; default 0.95.
-        momentum: decay of the momentum buffer $b$, per step; default 0.9.
-        eps: added to the variance $v - m^2$, in the square of the gradient's unit; default 1e-4.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 1e-4.
+        alpha: Decay of the averages $v$ and $m$, per step. Default 0.95.
+        momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
+        eps: Added to the variance $v - m^2$, in the square of the gradient's unit. Default 1e-4.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -107,9 +107,9 @@ def chainer_smorms3(params: ParamsT, lr: float | Tensor = 0.001, eps: float = 1e
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        lr: the largest learning rate, a number or a 1-element tensor; default 0.001.
-        eps: added to $v$, in the square of the gradient's unit, and to its root, in the gradient's unit; default 1e-16.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: The largest learning rate, a number or a 1-element tensor. Default 0.001.
+        eps: Added to $v$, in the square of the gradient's unit, and to its root, in the gradient's unit. Default 1e-16.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

@@ -21,10 +21,10 @@ def dl4j_rmsprop(params: ParamsT, learningRate: float | Tensor = 0.1, rmsDecay: 
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learningRate: learning rate, a number or a 1-element tensor; ten times that of most systems; default 0.1.
-        rmsDecay: decay of the average of squares $v$, per step; default 0.95.
-        epsilon: $\epsilon$, added to the root, in the gradient's unit; the number at which $v$ starts, too; default 1e-8.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learningRate: Learning rate, a number or a 1-element tensor; ten times that of most systems. Default 0.1.
+        rmsDecay: Decay of the average of squares $v$, per step. Default 0.95.
+        epsilon: $\epsilon$, added to the root, in the gradient's unit; the number at which $v$ starts, too. Default 1e-8.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

@@ -24,12 +24,12 @@ def flux_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        eta: $\eta$, learning rate, a number or a 1-element tensor; default 0.001.
-        rho: $\rho$, decay of the averages $v$ and $m$, per step; the docstring there calls it a momentum, which the rule does not have;
-            default 0.9.
-        epsilon: $\epsilon$, added to the root, in the gradient's unit; default 1e-8.
-        centred: divide by the standard deviation of the gradient instead of its root mean square; default False.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        eta: $\eta$, learning rate, a number or a 1-element tensor. Default 0.001.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step; the docstring there calls it a momentum, which the rule does not have.
+            Default 0.9.
+        epsilon: $\epsilon$, added to the root, in the gradient's unit. Default 1e-8.
+        centred: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

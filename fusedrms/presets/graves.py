@@ -22,7 +22,7 @@ def graves2013(params: ParamsT) -> dict[str, Any]:
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups.
+        params: Parameters, named parameters, or parameter groups.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

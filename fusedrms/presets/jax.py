@@ -21,10 +21,10 @@ def jax_rmsprop(params: ParamsT, step_size: float | Tensor, gamma: float = 0.9, 
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        step_size: learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`; required.
-        gamma: $\gamma$, decay of the average of squares $v$, per step; default 0.9.
-        eps: added to $v$, in the square of the gradient's unit; default 1e-8.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        step_size: Learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`. Required.
+        gamma: $\gamma$, decay of the average of squares $v$, per step. Default 0.9.
+        eps: Added to $v$, in the square of the gradient's unit. Default 1e-8.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -56,11 +56,11 @@ def jax_rmsprop_momentum(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        step_size: learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`; required.
-        gamma: $\gamma$, decay of the average of squares $v$, per step; default 0.9.
-        eps: added to $v$, in the square of the gradient's unit; default 1e-8.
-        momentum: decay of the momentum buffer $b$, per step; default 0.9.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        step_size: Learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`. Required.
+        gamma: $\gamma$, decay of the average of squares $v$, per step. Default 0.9.
+        eps: Added to $v$, in the square of the gradient's unit. Default 1e-8.
+        momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

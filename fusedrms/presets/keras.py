@@ -51,20 +51,20 @@ def keras_rmsprop(
     Gradients are clipped before all of this.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; default 0.001.
-        rho: $\rho$, decay of the averages $v$ and $m$, per step; default 0.9.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.0.
-        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit; default 1e-7.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        weight_decay: decoupled weight decay; None for none; default None.
-        clipnorm: limit of the L2 norm of each parameter's gradient by itself, in the gradient's unit; None, 0 or less for none; default
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 0.001.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-7.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        weight_decay: Decoupled weight decay; None for none. Default None.
+        clipnorm: Limit of the L2 norm of each parameter's gradient by itself, in the gradient's unit; None, 0 or less for none. Default
             None.
-        clipvalue: limit of each element's magnitude in the gradient, in the gradient's unit; None, 0 or less for none; default None.
-        global_clipnorm: limit of the L2 norm of all gradients together, in the gradient's unit; None, 0 or less for none; default None.
+        clipvalue: Limit of each element's magnitude in the gradient, in the gradient's unit; None, 0 or less for none. Default None.
+        global_clipnorm: Limit of the L2 norm of all gradients together, in the gradient's unit; None, 0 or less for none. Default None.
 
     Raises:
-        ValueError: more than one of the three limits is given, as in Keras.
+        ValueError: More than one of the three limits is given, as in Keras.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -133,21 +133,21 @@ def keras2_rmsprop(
     Gradients are clipped before all of this.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; default 0.001.
-        rho: $\rho$, decay of the averages $v$ and $m$, per step; default 0.9.
-        momentum: decay of the momentum buffer $b$, per step; more than 0 moves epsilon inside the root; default 0.0.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 0.001.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; more than 0 moves epsilon inside the root. Default 0.0.
         epsilon: $\epsilon$, added to the root, in the gradient's unit, or to what is below it, in its square; 0 and None are 1e-7, as
-            there; default 1e-7.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        clipnorm: limit of the L2 norm of each parameter's gradient by itself, after `clipvalue`, in the gradient's unit, above 0; None
-            for none; default None.
-        clipvalue: limit of each element's magnitude in the gradient, in the gradient's unit, above 0; None for none; default None.
-        global_clipnorm: limit of the L2 norm of all gradients together, after `clipvalue`, in the gradient's unit, above 0; None for
-            none; default None.
+            there. Default 1e-7.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        clipnorm: Limit of the L2 norm of each parameter's gradient by itself, after `clipvalue`, in the gradient's unit, above 0; None
+            for none. Default None.
+        clipvalue: Limit of each element's magnitude in the gradient, in the gradient's unit, above 0; None for none. Default None.
+        global_clipnorm: Limit of the L2 norm of all gradients together, after `clipvalue`, in the gradient's unit, above 0; None for
+            none. Default None.
 
     Raises:
-        ValueError: both `clipnorm` and `global_clipnorm` are given, as in tf.keras; or a limit is 0, which makes all gradients 0 there.
+        ValueError: Both `clipnorm` and `global_clipnorm` are given, as in tf.keras; or a limit is 0, which makes all gradients 0 there.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

@@ -35,14 +35,14 @@ def mindspore_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; ten times that of most systems; default 0.1.
-        decay: decay of the averages $v$ and $m$, per step; default 0.9.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.0.
-        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit; default 1e-10.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        loss_scale: gradients are divided by it first; default 1.0.
-        weight_decay: L2 penalty added to the gradient; default 0.0.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor; ten times that of most systems. Default 0.1.
+        decay: Decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-10.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        loss_scale: Gradients are divided by it first. Default 1.0.
+        weight_decay: L2 penalty added to the gradient. Default 0.0.
 
     Raises:
         ValueError: `loss_scale` is not above 0.

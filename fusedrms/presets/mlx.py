@@ -21,10 +21,10 @@ def mlx_rmsprop(params: ParamsT, learning_rate: float | Tensor, alpha: float = 0
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`; required.
-        alpha: decay of the average of squares $v$, per step; default 0.99.
-        eps: added to the root, in the gradient's unit; default 1e-8.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`. Required.
+        alpha: Decay of the average of squares $v$, per step. Default 0.99.
+        eps: Added to the root, in the gradient's unit. Default 1e-8.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

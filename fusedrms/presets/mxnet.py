@@ -54,18 +54,18 @@ def mxnet_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number; default 0.001.
-        gamma1: $\gamma_1$, decay of the averages $v$ and $m$, per step; default 0.9.
-        gamma2: $\gamma_2$, decay of the momentum buffer $b$, per step; without effect unless centered; default 0.9.
-        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit; default 1e-8.
-        centered: the rule of Graves: divide by the standard deviation of the gradient, with momentum; default False.
-        clip_weights: limit of the parameters' magnitude after the step, in their unit; None, 0 or less for none; default None.
-        wd: L2 penalty added to the gradient; default 0.0.
-        rescale_grad: the gradient is multiplied by it first; MXNet's Trainer sets it to 1 / batch size; default 1.0.
-        clip_gradient: limit of each element's magnitude in the gradient with `wd * w` already in it, in the gradient's unit; None, 0 or
-            less for none; default None.
-        multi_precision: keep a float32 master of 16-bit parameters, as `master_weights="float32"`; default False.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number. Default 0.001.
+        gamma1: $\gamma_1$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        gamma2: $\gamma_2$, decay of the momentum buffer $b$, per step; without effect unless centered. Default 0.9.
+        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-8.
+        centered: The rule of Graves: divide by the standard deviation of the gradient, with momentum. Default False.
+        clip_weights: Limit of the parameters' magnitude after the step, in their unit; None, 0 or less for none. Default None.
+        wd: L2 penalty added to the gradient. Default 0.0.
+        rescale_grad: The gradient is multiplied by it first; MXNet's Trainer sets it to 1 / batch size. Default 1.0.
+        clip_gradient: Limit of each element's magnitude in the gradient with `wd * w` already in it, in the gradient's unit; None, 0 or
+            less for none. Default None.
+        multi_precision: Keep a float32 master of 16-bit parameters, as `master_weights="float32"`. Default False.
 
     Raises:
         ValueError: `multi_precision` is neither True nor False.
@@ -143,18 +143,18 @@ def mxnet2_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number; default 0.001.
-        rho: $\rho$, decay of the averages $v$ and $m$, per step; default 0.9.
-        momentum: decay of the momentum buffer $b$, per step; without effect unless centered; default 0.9.
-        epsilon: $\epsilon$, added to the root, in the gradient's unit, or to the variance, in its square, if centered; default 1e-8.
-        centered: the rule of Graves: divide by the standard deviation of the gradient, with momentum; default False.
-        clip_weights: limit of the parameters' magnitude after the step, in their unit; None, 0 or less for none; default None.
-        wd: L2 penalty added to the gradient; default 0.0.
-        rescale_grad: the gradient is multiplied by it first; default 1.0.
-        clip_gradient: limit of each element's magnitude in the gradient before `wd * w` is added, unlike MXNet 1, in the gradient's unit;
-            None, 0 or less for none; default None.
-        multi_precision: keep a float32 master of 16-bit parameters, as `master_weights="float32"`; default False.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number. Default 0.001.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; without effect unless centered. Default 0.9.
+        epsilon: $\epsilon$, added to the root, in the gradient's unit, or to the variance, in its square, if centered. Default 1e-8.
+        centered: The rule of Graves: divide by the standard deviation of the gradient, with momentum. Default False.
+        clip_weights: Limit of the parameters' magnitude after the step, in their unit; None, 0 or less for none. Default None.
+        wd: L2 penalty added to the gradient. Default 0.0.
+        rescale_grad: The gradient is multiplied by it first. Default 1.0.
+        clip_gradient: Limit of each element's magnitude in the gradient before `wd * w` is added, unlike MXNet 1, in the gradient's unit;
+            None, 0 or less for none. Default None.
+        multi_precision: Keep a float32 master of 16-bit parameters, as `master_weights="float32"`. Default False.
 
     Raises:
         ValueError: `multi_precision` is neither True nor False.

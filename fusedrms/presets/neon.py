@@ -40,20 +40,20 @@ def neon_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        stochastic_round: round 16-bit parameters stochastically, to the bits that they have; neon's number of bits is not supported;
-            default False.
-        decay_rate: decay of the average of squares $v$, per step; default 0.95.
-        learning_rate: learning rate, a number; default 0.002.
-        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit, and to its root, in the gradient's unit;
-            default 1e-6.
-        gradient_clip_norm: limit of the L2 norm of all gradients, before they are clipped by value, in the gradient's unit; None or 0 for
-            none; default None.
-        gradient_clip_value: limit of each element's magnitude in the gradient, in the gradient's unit, its sign ignored; None or 0 for
-            none; default None.
-        param_clip_value: limit of the parameters' magnitude after the step, in their unit, its sign ignored; None or 0 for none; default
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        stochastic_round: Round 16-bit parameters stochastically, to the bits that they have; neon's number of bits is not supported.
+            Default False.
+        decay_rate: Decay of the average of squares $v$, per step. Default 0.95.
+        learning_rate: Learning rate, a number. Default 0.002.
+        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit, and to its root, in the gradient's unit.
+            Default 1e-6.
+        gradient_clip_norm: Limit of the L2 norm of all gradients, before they are clipped by value, in the gradient's unit; None or 0 for
+            none. Default None.
+        gradient_clip_value: Limit of each element's magnitude in the gradient, in the gradient's unit, its sign ignored; None or 0 for
+            none. Default None.
+        param_clip_value: Limit of the parameters' magnitude after the step, in their unit, its sign ignored; None or 0 for none. Default
             None.
-        batch_size: what gradients are divided by; neon's are sums over a batch, torch's mean losses need 1; default 1.
+        batch_size: What gradients are divided by; neon's are sums over a batch, torch's mean losses need 1. Default 1.
 
     Raises:
         ValueError: `stochastic_round` is neither True nor False, or `batch_size` is not above 0.

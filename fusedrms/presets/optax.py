@@ -40,16 +40,16 @@ def optax_rmsprop(
     the root.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`; required.
-        decay: decay of the averages $v$ and $m$, per step; default 0.9.
-        eps: added to what is below the root, in the square of the gradient's unit, or to the root, in the gradient's unit; default 1e-8.
-        initial_scale: the number at which $v$ starts, in the square of the gradient's unit; default 0.0.
-        eps_in_sqrt: False: eps is added to the root instead; default True.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        momentum: decay of the momentum buffer $b$, per step; None for no buffer; default None.
-        nesterov: look one update ahead; without effect if there is no momentum, as in optax; default False.
-        bias_correction: divide the averages by $1 - \text{decay}^t$ at step $t$; default False.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`. Required.
+        decay: Decay of the averages $v$ and $m$, per step. Default 0.9.
+        eps: Added to what is below the root, in the square of the gradient's unit, or to the root, in the gradient's unit. Default 1e-8.
+        initial_scale: The number at which $v$ starts, in the square of the gradient's unit. Default 0.0.
+        eps_in_sqrt: False: eps is added to the root instead. Default True.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        momentum: Decay of the momentum buffer $b$, per step; None for no buffer. Default None.
+        nesterov: Look one update ahead; without effect if there is no momentum, as in optax. Default False.
+        bias_correction: Divide the averages by $1 - \text{decay}^t$ at step $t$. Default False.
 
     Raises:
         ValueError: `eps_in_sqrt` is neither True nor False; or `bias_correction` with a decay of 1 or more.

@@ -33,13 +33,13 @@ def paddle_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; required.
-        rho: $\rho$, decay of the averages $v$ and $m$, per step; default 0.95.
-        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit; default 1e-6.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.0.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        weight_decay: L2 penalty added to the gradient after clipping; None for none; default None.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Required.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step. Default 0.95.
+        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-6.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        weight_decay: L2 penalty added to the gradient after clipping; None for none. Default None.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

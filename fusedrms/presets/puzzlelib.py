@@ -22,10 +22,10 @@ def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learnRate: learning rate, a number; default 1e-3.
-        factor: decay of the average of squares $v$, per step; default 0.9.
-        epsilon: $\epsilon$, added to the root, in the gradient's unit; default 1e-5.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learnRate: Learning rate, a number. Default 1e-3.
+        factor: Decay of the average of squares $v$, per step. Default 0.9.
+        epsilon: $\epsilon$, added to the root, in the gradient's unit. Default 1e-5.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -56,11 +56,11 @@ def puzzlelib_rmsprop_graves(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learnRate: learning rate, a number; default 1e-4.
-        alpha: decay of the averages $v$ and $m$, per step; default 0.95.
-        momRate: decay of the momentum buffer $b$, per step; default 0.9.
-        epsilon: $\epsilon$, added to the variance $v - m^2$, in the square of the gradient's unit; default 1e-4.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learnRate: Learning rate, a number. Default 1e-4.
+        alpha: Decay of the averages $v$ and $m$, per step. Default 0.95.
+        momRate: Decay of the momentum buffer $b$, per step. Default 0.9.
+        epsilon: $\epsilon$, added to the variance $v - m^2$, in the square of the gradient's unit. Default 1e-4.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -92,9 +92,9 @@ def puzzlelib_smorms3(params: ParamsT, learnRate: float = 1e-3, epsilon: float =
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learnRate: the largest learning rate, a number; default 1e-3.
-        epsilon: $\epsilon$, added to $v$, in the square of the gradient's unit, and to its root, in the gradient's unit; default 1e-16.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learnRate: The largest learning rate, a number. Default 1e-3.
+        epsilon: $\epsilon$, added to $v$, in the square of the gradient's unit, and to its root, in the gradient's unit. Default 1e-16.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

@@ -38,17 +38,17 @@ def torch_rmsprop(
     [`FusedRMSProp`][fusedrms.FusedRMSProp] with no option beyond torch's is the same.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        lr: learning rate, a number or a 1-element tensor; default 1e-2.
-        alpha: decay of the averages $v$ and $m$, per step; default 0.99.
-        eps: added to the root, in the gradient's unit; default 1e-8.
-        weight_decay: L2 penalty added to the gradient; default 0.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        capturable: CUDA graphs may capture `step()`, as of [`FusedRMSProp`][fusedrms.FusedRMSProp]; default False.
-        foreach: without effect, every step is fused; default None.
-        maximize: ascend instead of descend: $g \leftarrow -g$ at first; default False.
-        differentiable: must be False; default False.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 1e-2.
+        alpha: Decay of the averages $v$ and $m$, per step. Default 0.99.
+        eps: Added to the root, in the gradient's unit. Default 1e-8.
+        weight_decay: L2 penalty added to the gradient. Default 0.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        capturable: CUDA graphs may capture `step()`, as of [`FusedRMSProp`][fusedrms.FusedRMSProp]. Default False.
+        foreach: Without effect, every step is fused. Default None.
+        maximize: Ascend instead of descend: $g \leftarrow -g$ at first. Default False.
+        differentiable: Must be False. Default False.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -94,12 +94,12 @@ def torch7_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learningRate: learning rate, a number or a 1-element tensor; default 1e-2.
-        alpha: decay of the average of squares $v$, per step; default 0.99.
-        epsilon: $\epsilon$, added to the root, in the gradient's unit; default 1e-8.
-        weightDecay: L2 penalty added to the gradient; default 0.0.
-        initialMean: the number at which $v$ starts, in the square of the gradient's unit; default 0.0.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learningRate: Learning rate, a number or a 1-element tensor. Default 1e-2.
+        alpha: Decay of the average of squares $v$, per step. Default 0.99.
+        epsilon: $\epsilon$, added to the root, in the gradient's unit. Default 1e-8.
+        weightDecay: L2 penalty added to the gradient. Default 0.0.
+        initialMean: The number at which $v$ starts, in the square of the gradient's unit. Default 0.0.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

@@ -25,11 +25,11 @@ def dqn2015(params: ParamsT, lr: float | Tensor = 0.00025, wc: float = 0.0, *, m
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        lr: learning rate, a number or a 1-element tensor; default 0.00025.
-        wc: L2 penalty added to the gradient ("weight cost"); default 0.0.
-        minibatch_size: the batch size if your loss is a mean, as torch's are; 1 if it is a sum. Gradients are multiplied by it, since
-            epsilon is meant for sums over 32 transitions; default 32.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 0.00025.
+        wc: L2 penalty added to the gradient ("weight cost"). Default 0.0.
+        minibatch_size: The batch size if your loss is a mean, as torch's are; 1 if it is a sum. Gradients are multiplied by it, since
+            epsilon is meant for sums over 32 transitions. Default 32.
 
     Raises:
         ValueError: `minibatch_size` is not above 0.
@@ -74,10 +74,10 @@ def dqn_zoo(params: ParamsT, learning_rate: float | Tensor = 0.00025, optimizer_
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; default 0.00025.
-        optimizer_epsilon: added to the variance $v - m^2$, of gradients of means over 32 transitions, in the square of the gradient's
-            unit; default 0.01 / 32**2.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 0.00025.
+        optimizer_epsilon: Added to the variance $v - m^2$, of gradients of means over 32 transitions, in the square of the gradient's
+            unit. Default (0.01 / 32**2).
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -114,12 +114,12 @@ def dopamine(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; default 0.00025.
-        decay: decay of the averages $v$ and $m$, per step; default 0.95.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.0.
-        epsilon: $\epsilon$, added to the variance, or to the square average, in the square of the gradient's unit; default 0.00001.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default True.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 0.00025.
+        decay: Decay of the averages $v$ and $m$, per step. Default 0.95.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        epsilon: $\epsilon$, added to the variance, or to the square average, in the square of the gradient's unit. Default 0.00001.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default True.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -152,12 +152,12 @@ def a3c2016(
     `optimizer.share_memory()` shares the statistics.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        eta: $\eta$, learning rate, a number or a 1-element tensor, which A3C anneals linearly to 0; default 7e-4.
-        alpha: $\alpha$, decay of the average of squares $v$, per step; default 0.99.
-        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit; default 0.1.
-        clip_norm: limit of the L2 norm of a worker's gradients, in the gradient's unit; None, 0 or less for none. The paper has none,
-            well-known codes have 40; default None.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        eta: $\eta$, learning rate, a number or a 1-element tensor, which A3C anneals linearly to 0. Default 7e-4.
+        alpha: $\alpha$, decay of the average of squares $v$, per step. Default 0.99.
+        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit. Default 0.1.
+        clip_norm: Limit of the L2 norm of a worker's gradients, in the gradient's unit; None, 0 or less for none. The paper has none,
+            well-known codes have 40. Default None.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -197,12 +197,12 @@ def impala2018(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor, which IMPALA anneals linearly to 0; default 0.00048.
-        decay: decay of the average of squares $v$, per step; default 0.99.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.0.
-        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit; default 0.1.
-        clip_norm: limit of the L2 norm of all gradients, in the gradient's unit; None, 0 or less for none; default None.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor, which IMPALA anneals linearly to 0. Default 0.00048.
+        decay: Decay of the average of squares $v$, per step. Default 0.99.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit. Default 0.1.
+        clip_norm: Limit of the L2 norm of all gradients, in the gradient's unit; None, 0 or less for none. Default None.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

@@ -44,12 +44,12 @@ def tensorflow_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; required.
-        decay: decay of the averages $v$ and $m$, per step; default 0.9.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.0.
-        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit; default 1e-10.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Required.
+        decay: Decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-10.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -93,14 +93,14 @@ def tf_slim_rmsprop(
     $\bar w$ starts as $w$. `with optimizer.averaged():` puts it in place of the parameters.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; default 0.01.
-        rmsprop_decay: decay of the average of squares $v$, per step; default 0.9.
-        rmsprop_momentum: decay of the momentum buffer $b$, per step; default 0.9.
-        opt_epsilon: added to the square average, in the square of the gradient's unit; default 1.0.
-        weight_decay: L2 penalty added to the gradient; default 0.00004.
-        moving_average_decay: decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
-            None or 0 for no average; default None.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 0.01.
+        rmsprop_decay: Decay of the average of squares $v$, per step. Default 0.9.
+        rmsprop_momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
+        opt_epsilon: Added to the square average, in the square of the gradient's unit. Default 1.0.
+        weight_decay: L2 penalty added to the gradient. Default 0.00004.
+        moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
+            None or 0 for no average. Default None.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

@@ -25,7 +25,7 @@ def theano_rmsprop(params: ParamsT) -> dict[str, Any]:
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups.
+        params: Parameters, named parameters, or parameter groups.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -52,10 +52,10 @@ def lasagne_rmsprop(params: ParamsT, learning_rate: float | Tensor = 1.0, rho: f
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; default 1.0.
-        rho: $\rho$, decay of the average of squares $v$, per step; default 0.9.
-        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit; default 1e-6.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 1.0.
+        rho: $\rho$, decay of the average of squares $v$, per step. Default 0.9.
+        epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit. Default 1e-6.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -86,10 +86,10 @@ def blocks_rmsprop(
     $$
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; default 1.0.
-        decay_rate: decay of the average of squares $v$, per step; default 0.9.
-        max_scaling: the most that a gradient is multiplied by, apart from the learning rate, per unit of the gradient; default 1e5.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 1.0.
+        decay_rate: Decay of the average of squares $v$, per step. Default 0.9.
+        max_scaling: The most that a gradient is multiplied by, apart from the learning rate, per unit of the gradient. Default 1e5.
 
     Raises:
         ValueError: `max_scaling` is not above 0.

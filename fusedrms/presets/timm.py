@@ -41,21 +41,21 @@ def timm_rmsprop_tf(
     $w \leftarrow w - \text{lr} \cdot b$.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        lr: learning rate, a number or a 1-element tensor; default 1e-2.
-        alpha: decay of the averages $v$ and $m$, per step; default 0.9.
-        eps: added to the square average, or to the variance, in the square of the gradient's unit; default 1e-10.
-        weight_decay: L2 penalty added to the gradient, or decoupled decay; default 0.0.
-        momentum: decay of the momentum buffer $b$, per step; 0 for no buffer; default 0.0.
-        centered: divide by the standard deviation of the gradient instead of its root mean square; default False.
-        decoupled_decay: $w \leftarrow w \cdot (1 - \text{lr} \cdot \text{weight_decay})$ before the step, instead of the penalty; default
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 1e-2.
+        alpha: Decay of the averages $v$ and $m$, per step. Default 0.9.
+        eps: Added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-10.
+        weight_decay: L2 penalty added to the gradient, or decoupled decay. Default 0.0.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        decoupled_decay: $w \leftarrow w \cdot (1 - \text{lr} \cdot \text{weight_decay})$ before the step, instead of the penalty. Default
             False.
         corrected_weight_decay: $w \leftarrow w \cdot (1 - \frac{\text{lr}^2}{\text{max_lr}} \cdot \text{weight_decay})$ in its place,
-            where max_lr is the lr given here; without effect unless `decoupled_decay`, as in timm; default False.
-        lr_in_momentum: the learning rate stands inside the buffer; False: outside, as in torch; default True.
-        caution: leave out updates against their gradient's sign, and make the others as much larger; without effect if there is no
-            momentum, as in timm; default False.
-        foreach: without effect, every step is fused; default None.
+            where max_lr is the lr given here; without effect unless `decoupled_decay`, as in timm. Default False.
+        lr_in_momentum: The learning rate stands inside the buffer; False: outside, as in torch. Default True.
+        caution: Leave out updates against their gradient's sign, and make the others as much larger; without effect if there is no
+            momentum, as in timm. Default False.
+        foreach: Without effect, every step is fused. Default None.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]

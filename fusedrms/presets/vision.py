@@ -39,12 +39,12 @@ def efficientnet(
     $\bar w$ starts as $w$. `with optimizer.averaged():` puts it in place of the parameters.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        base_learning_rate: learning rate for each 256 images of a batch, a number; default 0.016.
-        moving_average_decay: decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
-            None or 0 for no average; default 0.9999.
-        weight_decay: L2 penalty added to the gradient; default 1e-5.
-        train_batch_size: images in a step; default 2048.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        base_learning_rate: Learning rate for each 256 images of a batch, a number. Default 0.016.
+        moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
+            None or 0 for no average. Default 0.9999.
+        weight_decay: L2 penalty added to the gradient. Default 1e-5.
+        train_batch_size: Images in a step. Default 2048.
 
     Raises:
         ValueError: `train_batch_size` is not above 0, or `base_learning_rate` is below 0.
@@ -95,14 +95,14 @@ def mobilenet_v3(
     $\bar w$ starts as $w$. `with optimizer.averaged():` puts it in place of the parameters.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor, for 1,536 images in a step; default 0.16.
-        rmsprop_decay: decay of the average of squares $v$, per step; default 0.9.
-        rmsprop_momentum: decay of the momentum buffer $b$, per step; default 0.9.
-        opt_epsilon: added to the square average, in the square of the gradient's unit; default 0.002.
-        weight_decay: L2 penalty added to the gradient; default 1e-5.
-        moving_average_decay: decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
-            None or 0 for no average; default 0.9999.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor, for 1,536 images in a step. Default 0.16.
+        rmsprop_decay: Decay of the average of squares $v$, per step. Default 0.9.
+        rmsprop_momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
+        opt_epsilon: Added to the square average, in the square of the gradient's unit. Default 0.002.
+        weight_decay: L2 penalty added to the gradient. Default 1e-5.
+        moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
+            None or 0 for no average. Default 0.9999.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
@@ -148,15 +148,15 @@ def nasnet(
     $\bar w$ starts as $w$. `with optimizer.averaged():` puts it in place of the parameters.
 
     Args:
-        params: parameters, named parameters, or parameter groups, whose options may have the names below.
-        learning_rate: learning rate, a number or a 1-element tensor; the code's comments have .015 for each 16 images of NASNet-A
-            (large), AmoebaNet .64 for 256; required.
-        rmsprop_decay: decay of the average of squares $v$, per step; default 0.9.
-        rmsprop_momentum: decay of the momentum buffer $b$, per step; default 0.9.
-        opt_epsilon: added to the square average, in the square of the gradient's unit; default 1.0.
-        weight_decay: L2 penalty added to the gradient; NASNet-A (mobile) and AmoebaNet have 4e-5; default 5e-5.
-        moving_average_decay: decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
-            None or 0 for no average; default 0.9999.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor; the code's comments have .015 for each 16 images of NASNet-A
+            (large), AmoebaNet .64 for 256. Required.
+        rmsprop_decay: Decay of the average of squares $v$, per step. Default 0.9.
+        rmsprop_momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
+        opt_epsilon: Added to the square average, in the square of the gradient's unit. Default 1.0.
+        weight_decay: L2 penalty added to the gradient; NASNet-A (mobile) and AmoebaNet have 4e-5. Default 5e-5.
+        moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
+            None or 0 for no average. Default 0.9999.
 
     Example:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
