@@ -219,4 +219,4 @@ def named(word: str) -> Preset:
             return PRESETS[name]
     about = [member.name for member in find(word)] if word else []
     choice = ", ".join(sorted(begin or about or PRESETS))
-    raise ValueError(f"{word!r} is {'not one preset' if begin else 'no preset'}: take one of {choice}")
+    raise ValueError(f"{word!r} {'begins several presets' if begin else 'is not a preset'}: take one of {choice}")
