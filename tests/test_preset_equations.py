@@ -37,7 +37,7 @@ def blocks(name: str) -> list[tuple[str, list[str]]]:
 
 def python(latex: str) -> str:
     """An expression of Python."""
-    text = re.sub(r"\\text\{(\w+)\}", r"\1", latex)
+    text = re.sub(r"\\text\{(\w+)\}", r"\1", latex.replace(r"\_", "_"))
     for command, word in WORDS.items():
         text = text.replace(command, word)
     while (at := re.search(r"\\(frac|sqrt)\{", text)) is not None:
@@ -84,8 +84,8 @@ class Equations:
             for each in said:
                 if start := re.fullmatch(r"(.*)_0 = (.*)", each):
                     self.known[python(start[1])] = eval(python(start[2]), FUNCTIONS, self.known)
-                elif when := re.fullmatch(r"\\text\{if (\w+), else \} (\w) = (\d)", each):
-                    condition = when[1]
+                elif when := re.fullmatch(r"\\text\{if ([\w\\]+), else \} (\w) = (\d)", each):
+                    condition = when[1].replace("\\", "")
                     self.known[when[2]] = float(when[3])
                 else:
                     self.lines.append((*map(python, each.split(" = ")), "True"))

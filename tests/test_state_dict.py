@@ -51,7 +51,7 @@ def test_an_infinite_limit_comes_along():
         ('{"clip_grad_norm": NaN}', "clip_grad_norm=nan is not supported"),
         ('{"clip_grad_norm": -Infinity}', "clip_grad_norm=-inf is not supported"),
         ('{"clip_weights": Infinity}', "clip_weights=inf is not supported"),
-        ("{", r"foreach of parameter group 0 in the checkpoint is '\{', no JSON"),
+        ("{", r"foreach of parameter group 0 in the checkpoint is '\{', not options in JSON"),
         ("[1]", "not options in JSON: load another checkpoint"),
         ("[" * 100_000, "not options in JSON: load another checkpoint"),
         ('{"clip": 3}', "checkpoint has clip=3, which this version, or this rule, does not know"),

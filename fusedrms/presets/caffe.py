@@ -31,10 +31,10 @@ def caffe_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow g \cdot \min\left(1,\ \frac{\text{clip_gradients}}{\lVert g \rVert_2}\right) \\
-    g &\leftarrow \frac{g}{\text{iter_size}} + \text{weight_decay} \cdot w \\
-    v &\leftarrow \text{rms_decay} \cdot v + (1 - \text{rms_decay}) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{base_lr} \cdot g}{\sqrt{v} + \delta}
+    g &\leftarrow g \cdot \min\left(1,\ \frac{\text{clip\_gradients}}{\lVert g \rVert_2}\right) \\
+    g &\leftarrow \frac{g}{\text{iter\_size}} + \text{weight\_decay} \cdot w \\
+    v &\leftarrow \text{rms\_decay} \cdot v + (1 - \text{rms\_decay}) \cdot g^2 \\
+    w &\leftarrow w - \frac{\text{base\_lr} \cdot g}{\sqrt{v} + \delta}
     \end{aligned}
     $$
 

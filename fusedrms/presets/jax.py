@@ -16,7 +16,7 @@ def jax_rmsprop(params: ParamsT, step_size: float | Tensor, gamma: float = 0.9, 
     $$
     \begin{aligned}
     v &\leftarrow \gamma \cdot v + (1 - \gamma) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{step_size} \cdot g}{\sqrt{v + \text{eps}}}
+    w &\leftarrow w - \frac{\text{step\_size} \cdot g}{\sqrt{v + \text{eps}}}
     \end{aligned}
     $$
 
@@ -50,7 +50,7 @@ def jax_rmsprop_momentum(
     $$
     \begin{aligned}
     v &\leftarrow \gamma \cdot v + (1 - \gamma) \cdot g^2 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{step_size} \cdot g}{\sqrt{v + \text{eps}}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{step\_size} \cdot g}{\sqrt{v + \text{eps}}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$

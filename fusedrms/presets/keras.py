@@ -40,10 +40,10 @@ def keras_rmsprop(
 
     $$
     \begin{aligned}
-    w &\leftarrow w - \text{weight_decay} \cdot \text{learning_rate} \cdot w \\
+    w &\leftarrow w - \text{weight\_decay} \cdot \text{learning\_rate} \cdot w \\
     v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
     m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \qquad \text{if centered, else } m = 0 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$
@@ -115,7 +115,7 @@ def keras2_rmsprop(
     \begin{aligned}
     v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
     m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \qquad \text{if centered, else } m = 0 \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2} + \epsilon}
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2} + \epsilon}
     \end{aligned}
     $$
 
@@ -125,7 +125,7 @@ def keras2_rmsprop(
     \begin{aligned}
     v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
     m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \qquad \text{if centered, else } m = 0 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$

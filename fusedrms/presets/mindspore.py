@@ -26,10 +26,10 @@ def mindspore_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow \frac{g}{\text{loss_scale}} + \text{weight_decay} \cdot w \\
+    g &\leftarrow \frac{g}{\text{loss\_scale}} + \text{weight\_decay} \cdot w \\
     v &\leftarrow \text{decay} \cdot v + (1 - \text{decay}) \cdot g^2, \qquad v_0 = 1 \\
     m &\leftarrow \text{decay} \cdot m + (1 - \text{decay}) \cdot g \qquad \text{if centered, else } m = 0 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$

@@ -16,7 +16,7 @@ def mlx_rmsprop(params: ParamsT, learning_rate: float | Tensor, alpha: float = 0
     $$
     \begin{aligned}
     v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot g}{\sqrt{v} + \text{eps}}
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v} + \text{eps}}
     \end{aligned}
     $$
 

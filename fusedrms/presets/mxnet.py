@@ -31,11 +31,11 @@ def mxnet_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow \text{rescale_grad} \cdot g + \text{wd} \cdot w \\
-    g &\leftarrow \operatorname{clip}(g,\ \pm \text{clip_gradient}) \\
+    g &\leftarrow \text{rescale\_grad} \cdot g + \text{wd} \cdot w \\
+    g &\leftarrow \operatorname{clip}(g,\ \pm \text{clip\_gradient}) \\
     v &\leftarrow \gamma_1 \cdot v + (1 - \gamma_1) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot g}{\sqrt{v + \epsilon}} \\
-    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip_weights})
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \epsilon}} \\
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
     \end{aligned}
     $$
 
@@ -43,13 +43,13 @@ def mxnet_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow \text{rescale_grad} \cdot g + \text{wd} \cdot w \\
-    g &\leftarrow \operatorname{clip}(g,\ \pm \text{clip_gradient}) \\
+    g &\leftarrow \text{rescale\_grad} \cdot g + \text{wd} \cdot w \\
+    g &\leftarrow \operatorname{clip}(g,\ \pm \text{clip\_gradient}) \\
     v &\leftarrow \gamma_1 \cdot v + (1 - \gamma_1) \cdot g^2 \\
     m &\leftarrow \gamma_1 \cdot m + (1 - \gamma_1) \cdot g \\
-    b &\leftarrow \gamma_2 \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \gamma_2 \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b \\
-    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip_weights})
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
     \end{aligned}
     $$
 
@@ -122,10 +122,10 @@ def mxnet2_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow \operatorname{clip}(\text{rescale_grad} \cdot g,\ \pm \text{clip_gradient}) + \text{wd} \cdot w \\
+    g &\leftarrow \operatorname{clip}(\text{rescale\_grad} \cdot g,\ \pm \text{clip\_gradient}) + \text{wd} \cdot w \\
     v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot g}{\sqrt{v} + \epsilon} \\
-    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip_weights})
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v} + \epsilon} \\
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
     \end{aligned}
     $$
 
@@ -133,12 +133,12 @@ def mxnet2_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow \operatorname{clip}(\text{rescale_grad} \cdot g,\ \pm \text{clip_gradient}) + \text{wd} \cdot w \\
+    g &\leftarrow \operatorname{clip}(\text{rescale\_grad} \cdot g,\ \pm \text{clip\_gradient}) + \text{wd} \cdot w \\
     v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
     m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b \\
-    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip_weights})
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
     \end{aligned}
     $$
 

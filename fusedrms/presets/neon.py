@@ -31,11 +31,11 @@ def neon_rmsprop(
 
     $$
     \begin{aligned}
-    s &= \min\left(1,\ \frac{\text{gradient_clip_norm} \cdot \text{batch_size}}{\lVert g \rVert_2}\right) \\
-    g &\leftarrow \operatorname{clip}\left(\frac{g}{\text{batch_size}},\ \pm \text{gradient_clip_value}\right) \\
-    v &\leftarrow \text{decay_rate} \cdot v + (1 - \text{decay_rate}) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot s \cdot g}{\sqrt{v + \epsilon} + \epsilon} \\
-    w &\leftarrow \operatorname{clip}(w,\ \pm \text{param_clip_value})
+    s &= \min\left(1,\ \frac{\text{gradient\_clip\_norm} \cdot \text{batch\_size}}{\lVert g \rVert_2}\right) \\
+    g &\leftarrow \operatorname{clip}\left(\frac{g}{\text{batch\_size}},\ \pm \text{gradient\_clip\_value}\right) \\
+    v &\leftarrow \text{decay\_rate} \cdot v + (1 - \text{decay\_rate}) \cdot g^2 \\
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot s \cdot g}{\sqrt{v + \epsilon} + \epsilon} \\
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{param\_clip\_value})
     \end{aligned}
     $$
 

@@ -27,10 +27,10 @@ def optax_rmsprop(
 
     $$
     \begin{aligned}
-    v &\leftarrow \text{decay} \cdot v + (1 - \text{decay}) \cdot g^2, \qquad v_0 = \text{initial_scale} \\
+    v &\leftarrow \text{decay} \cdot v + (1 - \text{decay}) \cdot g^2, \qquad v_0 = \text{initial\_scale} \\
     m &\leftarrow \text{decay} \cdot m + (1 - \text{decay}) \cdot g \qquad \text{if centered, else } m = 0 \\
-    c &= 1 - \text{decay}^t \qquad \text{if bias_correction, else } c = 1 \\
-    u &= \frac{\text{learning_rate} \cdot g}{\sqrt{\frac{v}{c} - \left(\frac{m}{c}\right)^2 + \text{eps}}} \\
+    c &= 1 - \text{decay}^t \qquad \text{if bias\_correction, else } c = 1 \\
+    u &= \frac{\text{learning\_rate} \cdot g}{\sqrt{\frac{v}{c} - \left(\frac{m}{c}\right)^2 + \text{eps}}} \\
     b &\leftarrow \text{momentum} \cdot b + u \\
     w &\leftarrow w - b
     \end{aligned}

@@ -24,10 +24,10 @@ def paddle_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow g + \text{weight_decay} \cdot w \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
     v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
     m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \qquad \text{if centered, else } m = 0 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$

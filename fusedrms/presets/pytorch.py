@@ -27,7 +27,7 @@ def torch_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow g + \text{weight_decay} \cdot w \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
     v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2 \\
     m &\leftarrow \alpha \cdot m + (1 - \alpha) \cdot g \qquad \text{if centered, else } m = 0 \\
     b &\leftarrow \text{momentum} \cdot b + \frac{g}{\sqrt{v - m^2} + \text{eps}} \\

@@ -17,7 +17,7 @@ def dqn2015(params: ParamsT, lr: float | Tensor = 0.00025, wc: float = 0.0, *, m
 
     $$
     \begin{aligned}
-    g &\leftarrow \text{minibatch_size} \cdot g + \text{wc} \cdot w \\
+    g &\leftarrow \text{minibatch\_size} \cdot g + \text{wc} \cdot w \\
     v &\leftarrow 0.95 \cdot v + 0.05 \cdot g^2 \\
     m &\leftarrow 0.95 \cdot m + 0.05 \cdot g \\
     w &\leftarrow w - \frac{\text{lr} \cdot g}{\sqrt{v - m^2 + 0.01}}
@@ -69,7 +69,7 @@ def dqn_zoo(params: ParamsT, learning_rate: float | Tensor = 0.00025, optimizer_
     \begin{aligned}
     v &\leftarrow 0.95 \cdot v + 0.05 \cdot g^2 \\
     m &\leftarrow 0.95 \cdot m + 0.05 \cdot g \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \text{optimizer_epsilon}}}
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \text{optimizer\_epsilon}}}
     \end{aligned}
     $$
 
@@ -108,7 +108,7 @@ def dopamine(
     \begin{aligned}
     v &\leftarrow \text{decay} \cdot v + (1 - \text{decay}) \cdot g^2, \qquad v_0 = 1 \\
     m &\leftarrow \text{decay} \cdot m + (1 - \text{decay}) \cdot g \qquad \text{if centered, else } m = 0 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$
@@ -143,7 +143,7 @@ def a3c2016(
 
     $$
     \begin{aligned}
-    g &\leftarrow g \cdot \min\left(1,\ \frac{\text{clip_norm}}{\lVert g \rVert_2}\right) \\
+    g &\leftarrow g \cdot \min\left(1,\ \frac{\text{clip\_norm}}{\lVert g \rVert_2}\right) \\
     v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2 \\
     w &\leftarrow w - \frac{\eta \cdot g}{\sqrt{v + \epsilon}}
     \end{aligned}
@@ -189,9 +189,9 @@ def impala2018(
 
     $$
     \begin{aligned}
-    g &\leftarrow g \cdot \min\left(1,\ \frac{\text{clip_norm}}{\lVert g \rVert_2}\right) \\
+    g &\leftarrow g \cdot \min\left(1,\ \frac{\text{clip\_norm}}{\lVert g \rVert_2}\right) \\
     v &\leftarrow \text{decay} \cdot v + (1 - \text{decay}) \cdot g^2, \qquad v_0 = 1 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \epsilon}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$

@@ -38,7 +38,7 @@ def tensorflow_rmsprop(
     \begin{aligned}
     v &\leftarrow \text{decay} \cdot v + (1 - \text{decay}) \cdot g^2, \qquad v_0 = 1 \\
     m &\leftarrow \text{decay} \cdot m + (1 - \text{decay}) \cdot g \qquad \text{if centered, else } m = 0 \\
-    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
     w &\leftarrow w - b
     \end{aligned}
     $$
@@ -82,11 +82,11 @@ def tf_slim_rmsprop(
 
     $$
     \begin{aligned}
-    g &\leftarrow g + \text{weight_decay} \cdot w \\
-    v &\leftarrow \text{rmsprop_decay} \cdot v + (1 - \text{rmsprop_decay}) \cdot g^2, \qquad v_0 = 1 \\
-    b &\leftarrow \text{rmsprop_momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v + \text{opt_epsilon}}} \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
+    v &\leftarrow \text{rmsprop\_decay} \cdot v + (1 - \text{rmsprop\_decay}) \cdot g^2, \qquad v_0 = 1 \\
+    b &\leftarrow \text{rmsprop\_momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \text{opt\_epsilon}}} \\
     w &\leftarrow w - b \\
-    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving_average_decay},\ \frac{1 + t}{10 + t}\right)
+    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving\_average\_decay},\ \frac{1 + t}{10 + t}\right)
     \end{aligned}
     $$
 

@@ -47,7 +47,7 @@ def lasagne_rmsprop(params: ParamsT, learning_rate: float | Tensor = 1.0, rho: f
     $$
     \begin{aligned}
     v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot g}{\sqrt{v + \epsilon}}
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \epsilon}}
     \end{aligned}
     $$
 
@@ -80,8 +80,8 @@ def blocks_rmsprop(
 
     $$
     \begin{aligned}
-    v &\leftarrow \text{decay_rate} \cdot v + (1 - \text{decay_rate}) \cdot g^2 \\
-    w &\leftarrow w - \frac{\text{learning_rate} \cdot g}{\max\left(\sqrt{v},\ \frac{1}{\text{max_scaling}}\right)}
+    v &\leftarrow \text{decay\_rate} \cdot v + (1 - \text{decay\_rate}) \cdot g^2 \\
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\max\left(\sqrt{v},\ \frac{1}{\text{max\_scaling}}\right)}
     \end{aligned}
     $$
 

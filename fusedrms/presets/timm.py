@@ -29,7 +29,7 @@ def timm_rmsprop_tf(
 
     $$
     \begin{aligned}
-    g &\leftarrow g + \text{weight_decay} \cdot w \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
     v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2, \qquad v_0 = 1 \\
     m &\leftarrow \alpha \cdot m + (1 - \alpha) \cdot g \qquad \text{if centered, else } m = 0 \\
     b &\leftarrow \text{momentum} \cdot b + \frac{\text{lr} \cdot g}{\sqrt{v - m^2 + \text{eps}}} \\
@@ -48,9 +48,9 @@ def timm_rmsprop_tf(
         weight_decay: L2 penalty added to the gradient, or decoupled decay. Default 0.0.
         momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
         centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
-        decoupled_decay: $w \leftarrow w \cdot (1 - \text{lr} \cdot \text{weight_decay})$ before the step, instead of the penalty. Default
+        decoupled_decay: $w \leftarrow w \cdot (1 - \text{lr} \cdot \text{weight\_decay})$ before the step, instead of the penalty. Default
             False.
-        corrected_weight_decay: $w \leftarrow w \cdot (1 - \frac{\text{lr}^2}{\text{max_lr}} \cdot \text{weight_decay})$ in its place,
+        corrected_weight_decay: $w \leftarrow w \cdot (1 - \frac{\text{lr}^2}{\text{max\_lr}} \cdot \text{weight\_decay})$ in its place,
             where max_lr is the lr given here; without effect unless `decoupled_decay`, as in timm. Default False.
         lr_in_momentum: The learning rate stands inside the buffer; False: outside, as in torch. Default True.
         caution: Leave out updates against their gradient's sign, and make the others as much larger; without effect if there is no

@@ -27,12 +27,12 @@ def efficientnet(
 
     $$
     \begin{aligned}
-    \text{lr} &= \text{base_learning_rate} \cdot \frac{\text{train_batch_size}}{256} \\
-    g &\leftarrow g + \text{weight_decay} \cdot w \\
+    \text{lr} &= \text{base\_learning\_rate} \cdot \frac{\text{train\_batch\_size}}{256} \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
     v &\leftarrow 0.9 \cdot v + 0.1 \cdot g^2, \qquad v_0 = 1 \\
     b &\leftarrow 0.9 \cdot b + \frac{\text{lr} \cdot g}{\sqrt{v + 10^{-3}}} \\
     w &\leftarrow w - b \\
-    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving_average_decay},\ \frac{1 + t}{10 + t}\right)
+    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving\_average\_decay},\ \frac{1 + t}{10 + t}\right)
     \end{aligned}
     $$
 
@@ -84,11 +84,11 @@ def mobilenet_v3(
 
     $$
     \begin{aligned}
-    g &\leftarrow g + \text{weight_decay} \cdot w \\
-    v &\leftarrow \text{rmsprop_decay} \cdot v + (1 - \text{rmsprop_decay}) \cdot g^2, \qquad v_0 = 1 \\
-    b &\leftarrow \text{rmsprop_momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v + \text{opt_epsilon}}} \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
+    v &\leftarrow \text{rmsprop\_decay} \cdot v + (1 - \text{rmsprop\_decay}) \cdot g^2, \qquad v_0 = 1 \\
+    b &\leftarrow \text{rmsprop\_momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \text{opt\_epsilon}}} \\
     w &\leftarrow w - b \\
-    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving_average_decay},\ \frac{1 + t}{10 + t}\right)
+    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving\_average\_decay},\ \frac{1 + t}{10 + t}\right)
     \end{aligned}
     $$
 
@@ -137,11 +137,11 @@ def nasnet(
 
     $$
     \begin{aligned}
-    g &\leftarrow g + \text{weight_decay} \cdot w \\
-    v &\leftarrow \text{rmsprop_decay} \cdot v + (1 - \text{rmsprop_decay}) \cdot g^2, \qquad v_0 = 1 \\
-    b &\leftarrow \text{rmsprop_momentum} \cdot b + \frac{\text{learning_rate} \cdot g}{\sqrt{v + \text{opt_epsilon}}} \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
+    v &\leftarrow \text{rmsprop\_decay} \cdot v + (1 - \text{rmsprop\_decay}) \cdot g^2, \qquad v_0 = 1 \\
+    b &\leftarrow \text{rmsprop\_momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \text{opt\_epsilon}}} \\
     w &\leftarrow w - b \\
-    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving_average_decay},\ \frac{1 + t}{10 + t}\right)
+    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving\_average\_decay},\ \frac{1 + t}{10 + t}\right)
     \end{aligned}
     $$
 

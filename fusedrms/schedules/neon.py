@@ -22,7 +22,7 @@ class MultiStepSchedule(Schedule):
     r"""neon's Schedule: the learning rate is multiplied by `change` at each of some epochs.
 
     $$
-    \text{lr} = \text{lr}_0 \cdot \text{change}^k, \qquad k = \text{number of epochs in step_config} \le \text{epoch}
+    \text{lr} = \text{lr}_0 \cdot \text{change}^k, \qquad k = \text{number of epochs in step\_config} \le \text{epoch}
     $$
 
     Args:
@@ -57,7 +57,7 @@ class StepSchedule(Schedule):
     r"""neon's StepSchedule: a learning rate of its own from each of some epochs on.
 
     $$
-    \text{lr} = \text{change}_i, \qquad i = \text{last one with step_config}_i \le \text{epoch}
+    \text{lr} = \text{change}_i, \qquad i = \text{last one with step\_config}_i \le \text{epoch}
     $$
 
     Before the first of these epochs it is the optimizer's own.
@@ -96,7 +96,7 @@ class PowerSchedule(Schedule):
     r"""neon's PowerSchedule: the learning rate is multiplied by `change` every `step_config` epochs.
 
     $$
-    \text{lr} = \text{lr}_0 \cdot \text{change}^{\lfloor \text{epoch} / \text{step_config} \rfloor}
+    \text{lr} = \text{lr}_0 \cdot \text{change}^{\lfloor \text{epoch} / \text{step\_config} \rfloor}
     $$
 
     Args:
@@ -162,7 +162,7 @@ class ShiftSchedule(Schedule):
     r"""neon's ShiftSchedule: the learning rate is halved `shift_size` times every `interval` epochs.
 
     $$
-    \text{lr} = \text{lr}_0 \cdot 2^{-\text{shift_size} \cdot \lfloor \text{epoch} / \text{interval} \rfloor}
+    \text{lr} = \text{lr}_0 \cdot 2^{-\text{shift\_size} \cdot \lfloor \text{epoch} / \text{interval} \rfloor}
     $$
 
     Args:
@@ -196,7 +196,7 @@ class PolySchedule(Schedule):
     r"""neon's PolySchedule: a polynomial that comes to 0.
 
     $$
-    \text{lr} = \text{lr}_0 \cdot \max\left(0,\ 1 - \frac{\text{epoch}}{\text{total_epochs}}\right)^{\text{power}}
+    \text{lr} = \text{lr}_0 \cdot \max\left(0,\ 1 - \frac{\text{epoch}}{\text{total\_epochs}}\right)^{\text{power}}
     $$
 
     Args:

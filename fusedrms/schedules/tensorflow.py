@@ -12,11 +12,11 @@ class ExponentialDecay(Schedule):
     r"""TensorFlow's exponential_decay, after a rise from 0 over the first steps: what EfficientNet, MobileNet and NASNet train with.
 
     $$
-    \text{lr} = \text{lr}_0 \cdot \max\left(\text{least},\ \text{decay_rate}^{\text{step} / \text{decay_steps}}\right)
+    \text{lr} = \text{lr}_0 \cdot \max\left(\text{least},\ \text{decay\_rate}^{\text{step} / \text{decay\_steps}}\right)
     $$
 
     With `staircase` the exponent is rounded down, so that the rate falls every `decay_steps` steps. Before step `warmup_steps` the power is
-    replaced by $\frac{\text{step}}{\text{warmup_steps}}$.
+    replaced by $\frac{\text{step}}{\text{warmup\_steps}}$.
 
     Args:
         optimizer: Optimizer whose learning rates it sets.

@@ -249,5 +249,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
         print(json.dumps([dict(target=work[n].target, what=work[n].what, seconds=round(took[n], 3)) for n in sorted(took)], indent=1))
     else:
         slow = sum(each > 0.5 for each in took.values())
-        console.print(f"{len(took)} kernels in {sum(took.values()):.0f} s; {slow} of them were not in the caches")
+        console.print(f"{len(took)} kernels in {sum(took.values()):.0f} s, {slow} of them not yet in the caches")
     return int(bool(failed))
