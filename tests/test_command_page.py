@@ -1,4 +1,4 @@
-"""docs/reference/command.md says what the command's own parsers say, and shows what it prints. `python tests/test_command_page.py` renews it."""
+"""docs/reference/command.md says what its parsers say, and shows what it prints; `python tests/test_command_page.py` renews it."""
 
 import argparse
 import pathlib

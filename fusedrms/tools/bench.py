@@ -16,7 +16,7 @@ MISSING = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog}; all other arguments are those of the benchmarks themselves"
     if checkout() is None:
-        parser.description = f"{parser.description} But {MISSING}."
+        parser.description = f"{parser.description} {MISSING[0].upper()}{MISSING[1:]}."
 
 
 def checkout() -> pathlib.Path | None:
