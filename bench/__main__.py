@@ -32,11 +32,11 @@ def parse(argv: list[str] | None, prog: str) -> tuple[argparse.ArgumentParser, a
     )
     add_device(parser, "cpu")
     parser.add_argument(
-        "--output", type=place, help="directory that gets one of the device's name (default: bench/results; of a part, runs/bench)"
+        "--output", type=place, help="folder in which to make one for the device (default: bench/results; for a part, runs/bench)"
     )
-    parser.add_argument("--quick", action="store_true", help="a part that takes about a minute, to try it")
-    parser.add_argument("--json", action="store_true", help="print the names of the files as JSON, and the table to stderr")
-    parser.epilog = f"example: {prog} --quick; other arguments are pytest's: -k 'GPT and plain', --benchmark-compare=step.json of a device."
+    parser.add_argument("--quick", action="store_true", help="time only a part, in about a minute")
+    parser.add_argument("--json", action="store_true", help="print the names of the written files as JSON, and the table to stderr")
+    parser.epilog = f"example: {prog} --quick; other arguments go to pytest: -k 'GPT and plain', --benchmark-compare=STEP.json"
     return parser, *parser.parse_known_args(argv)
 
 

@@ -21,7 +21,7 @@ Examples:
     >>> optimizer.step()
 """
 
-# May import: fusedrms.classes, fusedrms.presets, fusedrms.rules, fusedrms.engine.*.
+# May import: fusedrms.classes, fusedrms.presets, fusedrms.rules, fusedrms.schedules, fusedrms.engine.*.
 
 from . import presets, schedules
 from .backward import apply_in_backward

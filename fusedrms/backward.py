@@ -30,19 +30,19 @@ def _check(group: dict[str, Any], from_previous: bool) -> None:
     """ValueError for an option that needs what a backward has not; from_previous: the norm of the one before stands in for its own."""
     if _limits_all(group) and not from_previous:
         raise ValueError(
-            f"clip_grad_norm={group['clip_grad_norm']} needs the norm of all gradients, but in a backward each is used before the next is "
-            "there: use norm_from='previous', clip_norm_over='parameter' or clip_grad_value"
+            f"clip_grad_norm={group['clip_grad_norm']} needs the norm of all gradients, but here each is used before the next one "
+            "exists: use norm_from='previous', clip_norm_over='parameter' or clip_grad_value"
         )
     if group["model_parallel_group"] and (from_previous or group["clip_grad_norm"] is not None):
         raise ValueError(
-            "clip_grad_norm with model_parallel_group is not supported: norms would be added up with those of other processes, which use "
-            "other gradients at that time; leave one of the two out"
+            "clip_grad_norm with model_parallel_group is not supported by apply_in_backward, since other processes are at other gradients "
+            "at that time: leave one of the two out"
         )
     if group["skip_nonfinite"]:
-        raise ValueError("skip_nonfinite=True needs all gradients, but in a backward each is used before the next is there: leave it False")
+        raise ValueError("skip_nonfinite=True needs all gradients, but here each is used before the next one exists: leave it False")
     if group["skip_above"] is not None:
         raise ValueError(
-            f"skip_above={group['skip_above']} needs the norm of all gradients, but in a backward each is used before the next is there: "
+            f"skip_above={group['skip_above']} needs the norm of all gradients, but here each is used before the next one exists: "
             "leave it None"
         )
 
@@ -95,7 +95,7 @@ class _Part:
 def _take_previous(own: dict[str, Any], backwards: Backwards) -> Tensor | float | None:
     """Let a parameter be limited by the larger of its own norm and, which it returns, that of the backward before; measure in any case."""
     if devices.capturing():
-        raise RuntimeError("norm_from='previous' is not supported in a CUDA graph, which would use the norm of its capture at each replay")
+        raise RuntimeError("norm_from='previous' is not supported in a CUDA graph: each replay would use the norm of the capture")
     previous = backwards.previous if own["clip_norm_over"] == "optimizer" else None
     own["clip_norm_over"] = "parameter"
     if own["clip_grad_norm"] is None:
@@ -138,7 +138,9 @@ def _use(param: Tensor) -> None:
 def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any:
     """Update what no backward has: parameters of groups that were added since, gradients that were set by hand."""
     if getattr(self, "found_inf", None) is not None:
-        raise RuntimeError("a GradScaler cannot unscale gradients that a backward has used already: train in bfloat16, or step() as usual")
+        raise RuntimeError(
+            "a GradScaler cannot unscale gradients that the backward has already used: train in bfloat16, or without apply_in_backward"
+        )
     loss = None if closure is None else loss_of(self, closure)
     for each in named_parameters(self.param_groups):
         if each.param.grad is not None:
@@ -149,17 +151,19 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
 def _make(module: Any, optimizer_class: Callable[..., FusedOptimizer], norm_from: str | None, options: dict[str, Any]) -> FusedOptimizer:
     """The optimizer of apply_in_backward, whose arguments it checks."""
     if isinstance(module, DistributedDataParallel):
-        raise ValueError("DistributedDataParallel averages gradients after these steps have used them: use FSDP2's fully_shard, or step()")
+        raise ValueError(
+            "apply_in_backward uses gradients before DistributedDataParallel averages them: use FSDP2's fully_shard, or call step()"
+        )
     if norm_from not in (None, "previous"):
-        raise ValueError(f"norm_from={norm_from!r} is not supported: it must be 'previous', or None for none")
+        raise ValueError(f"norm_from={norm_from!r} is not supported: it must be 'previous' or None")
     optimizer = optimizer_class(module.parameters() if isinstance(module, torch.nn.Module) else module, **options)
     if not isinstance(optimizer, FusedOptimizer):
-        raise TypeError(f"optimizer_class={optimizer_class!r} is none of this package, and only its optimizers do this: use FusedRMSProp")
+        raise TypeError(f"optimizer_class={optimizer_class!r} makes no optimizer of fusedrms: use FusedRMSProp, say")
     for group in optimizer.param_groups:
         _check(group, from_previous=norm_from is not None)
     if norm_from and not any(map(_limits_all, optimizer.param_groups)):
         raise ValueError(
-            f"norm_from={norm_from!r} serves no parameter group: set clip_grad_norm, with clip_norm_over='optimizer', or leave it out"
+            f"norm_from={norm_from!r} has no effect: set clip_grad_norm with clip_norm_over='optimizer' in a group, or leave it out"
         )
     return optimizer
 

@@ -15,22 +15,36 @@ def _options(**chosen: bool) -> dict[str, object]:
 
 
 def register() -> list[str]:
-    """Let timm's ``create_optimizer_v2`` know this package's optimizers.
+    """Let timm's `create_optimizer_v2` know this package's optimizers.
 
-    ``fusedrmsprop``, ``fusedrmsproptf`` and ``fusedrmsproptfw`` compute what timm's ``rmsprop``, ``rmsproptf`` and ``rmsproptfw`` do, with
-    timm's defaults (alpha 0.9, momentum 0.9). ``fusedrmspropgraves`` and ``fusedsmorms3`` are the classes. All take the options of their
-    class as well. Another call changes nothing.
+    | name | the same as timm's | class |
+    |---|---|---|
+    | `fusedrmsprop` | `rmsprop` | `FusedRMSProp` |
+    | `fusedrmsproptf` | `rmsproptf` | `FusedRMSProp` |
+    | `fusedrmsproptfw` | `rmsproptfw`, with decoupled weight decay | `FusedRMSProp` |
+    | `fusedrmspropgraves` | | `FusedRMSPropGraves` |
+    | `fusedsmorms3` | | `FusedSMORMS3` |
+
+    The first three have timm's defaults: alpha 0.9, momentum 0.9. All take the options of their class as well. A second call changes
+    nothing.
 
     Returns:
         The names.
 
     Raises:
-        ImportError: timm is not there, or has no registry.
+        ImportError: timm is not installed, or is older than 1.0.12.
+
+    Example:
+        >>> import timm.optim  # doctest: +SKIP
+        >>> from fusedrms.timm import register  # doctest: +SKIP
+        >>> register()  # doctest: +SKIP
+        ['fusedrmsprop', 'fusedrmsproptf', 'fusedrmsproptfw', 'fusedrmspropgraves', 'fusedsmorms3']
+        >>> optimizer = timm.optim.create_optimizer_v2(torch.nn.Linear(4, 2), opt="fusedrmsproptf", lr=1e-3)  # doctest: +SKIP
     """
     try:
         from timm.optim._optim_factory import OptimInfo, default_registry  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ImportError("timm's registry of optimizers cannot be imported; install timm 1.0.12 or later: pip install -U timm") from error
+        raise ImportError("timm's registry of optimizers cannot be imported: install timm 1.0.12 or later, pip install -U timm") from error
     tf, decoupled = _options(), _options(decoupled_decay=True)
     made = [
         OptimInfo("fusedrmsprop", FusedRMSProp, "torch's RMSprop in one launch", has_momentum=True, defaults=dict(alpha=0.9)),

@@ -113,11 +113,11 @@ def _check(path: str) -> None:
 
     Raises:
         Untrusted: others can write it.
-        OSError: it is no regular file.
+        OSError: it is not a regular file.
     """
     check_writers(path)
     if os.path.exists(path) and not os.path.isfile(path):
-        raise FileExistsError(errno.EEXIST, "it is no regular file", path)
+        raise FileExistsError(errno.EEXIST, "it is not a regular file", path)
 
 
 class _Code(CompileResultCacheImpl):
@@ -199,7 +199,7 @@ class NumbaCache(NullCache):
             found = self._kept.load_overload(sig, target_context)
             if found is None or found.signature.args == tuple(normalize_signature(sig)[0]):
                 return found
-            raise ValueError("machine code for other types, as of two processes that wrote at once")
+            raise ValueError("it is machine code for other types, perhaps of two processes that wrote at once")
         except (OSError, Untrusted) as error:
             self._say_unusable(error)
         except Exception as error:

@@ -238,7 +238,7 @@ def test_memory():
         (dict(ema_decay=torch.tensor([0.5, 0.5])), r"Tensor ema_decay must be 1-element, got shape \(2,\)"),
         (dict(ema_decay=10**400), "ema_decay value: an integer above"),
         (dict(ema_decay=[0.9]), r"ema_decay value: \[0.9\] is a list"),
-        (dict(ema_warmup=True), "ema_warmup=True warms up an average, but ema_decay=None: set ema_decay"),
+        (dict(ema_warmup=True), "ema_warmup=True needs an average, but ema_decay=None: set ema_decay"),
         (dict(ema_decay=0.9, ema_warmup="yes"), "ema_warmup='yes' is not supported: it must be True or False"),
         (dict(ema_decay=0.9, ema_warmup=2), "ema_warmup=2 is not supported"),
     ],

@@ -276,7 +276,7 @@ def test_resume():
     for wrong in ("NaN", "-1", '"long"'):
         damaged = copy.deepcopy(saved)
         damaged["param_groups"][0]["foreach"] = f'{{"previous_norm": {wrong}}}'
-        with pytest.raises(ValueError, match=r"previous_norm.*no JSON of options"):
+        with pytest.raises(ValueError, match=r"previous_norm.*not options in JSON"):
             first.load_state_dict(damaged)
 
 

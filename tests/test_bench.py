@@ -179,8 +179,8 @@ def test_results_on_a_full_disk(tmp_path, capsys, monkeypatch):
 def test_pipes_are_no_results(tmp_path, capsys):
     for name in ("rows", "folder"):
         os.mkfifo(tmp_path / name)
-    refused(lambda given: first.main(["--device", "cpu", *given]), f"--rows {tmp_path}/rows", "it is no regular file", capsys)
-    with pytest.raises(OSError, match="it is no regular file"):
+    refused(lambda given: first.main(["--device", "cpu", *given]), f"--rows {tmp_path}/rows", "it is not a regular file", capsys)
+    with pytest.raises(OSError, match="it is not a regular file"):
         files.write(tmp_path / "rows", "x")
     with pytest.raises(SystemExit, match="2"):
         arguments.check_output(argparse.ArgumentParser("bench"), tmp_path / "folder")

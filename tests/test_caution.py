@@ -154,8 +154,8 @@ def test_presets_take_what_has_no_effect():
         (FusedRMSPropGraves, dict(caution=True, momentum=0), "caution=True needs a momentum"),
         (FusedRMSProp, dict(caution="yes", momentum=0.9), "caution='yes' is not supported: it must be True or False"),
         (FusedRMSProp, dict(caution=None, momentum=0.9), "caution=None is not supported"),
-        (FusedRMSProp, dict(corrected_weight_decay=True), "corrected_weight_decay=True corrects a decoupled decay, but decoupled"),
-        (FusedSMORMS3, dict(corrected_weight_decay=True), "corrected_weight_decay=True corrects a decoupled decay, but decoupled"),
+        (FusedRMSProp, dict(corrected_weight_decay=True), "corrected_weight_decay=True needs decoupled_weight_decay=True"),
+        (FusedSMORMS3, dict(corrected_weight_decay=True), "corrected_weight_decay=True needs decoupled_weight_decay=True"),
         (FusedRMSProp, dict(corrected_weight_decay=2), "corrected_weight_decay=2 is not supported"),
         *(
             (cls, dict(decoupled_weight_decay=True, corrected_weight_decay=True, **wrong), f"max_lr_snapshot={shown} is not supported")

@@ -242,7 +242,7 @@ def test_states_of_another_rule():
     random_grads(params)
     ours.step()
     saved = ours.state_dict()
-    with pytest.raises(ValueError, match=r"'mem', it is that of SMORMS3"):
+    with pytest.raises(ValueError, match=r"'mem', so it is from SMORMS3"):
         FusedRMSProp(params).load_state_dict(saved)
     again = FusedSMORMS3(params)
     again.load_state_dict(saved)

@@ -34,23 +34,29 @@ def test_help_shows_an_example(command, capsys):
 def test_bench_without_a_checkout(capsys, monkeypatch):
     monkeypatch.setattr(bench, "checkout", lambda: None)
     test_help_shows_an_example("bench", capsys)
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    assert "clone it, and there run pip install -e '.[bench]'" in " ".join(capsys.readouterr().out.split())
     assert main(["bench", "--quick"]) == 2
-    assert "pip install -e ." in capsys.readouterr().err
+    assert f"fusedrms bench: {bench.MISSING}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "it needs a checkout of the repository" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("tune --rules rmsprob", "'rmsprob' is none of rmsprop"),
-        ("tune --dtypes float8", "'float8' is none of"),
+        ("tune --rules rmsprob", "'rmsprob' is unknown: take one of rmsprop"),
+        ("tune --dtypes float8", "'float8' is not supported: it must be DTYPE[+OPTION...]"),
         ("tune --dtypes bfloat16+2bit", "'bfloat16+2bit'"),
-        ("tune --dtypes bfloat16+split+master", "twice"),
+        ("tune --dtypes bfloat16+split+master", "two options for the same thing"),
         ("tune --dtypes float16+split", "float16"),
         ("tune --rules rmsprop --dtypes float32", "--output"),
         ("tune --dtypes float64+8bit", "float64"),
         ("tune --rules ,", "at least one"),
         ("tune --sizes ,", "at least one"),
-        ("tune --sizes tiny,huge", "--sizes tiny: it takes at least one of small, mixed, huge"),
+        ("tune --sizes tiny,huge", "--sizes tiny: give at least one of small, mixed, huge"),
         ("tune --budget 0", "--budget 0"),
         ("tune --budget nan", "--budget nan"),
         ("tune --output /dev/null/x", "--output"),
@@ -97,7 +103,7 @@ def test_doctor(capsys, tmp_path, monkeypatch):
     assert main(["doctor"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "self-test" in shown
-    assert "does not count" in shown
+    assert "is ignored" in shown
 
 
 def test_doctor_names_rows_that_do_not_count(capsys, tmp_path, monkeypatch):
@@ -111,9 +117,9 @@ def test_doctor_names_rows_that_do_not_count(capsys, tmp_path, monkeypatch):
     (file,) = report["devices"][0]["configurations"]
     (row,) = file["dropped"]
     assert row["problem"].startswith("chunk 100: it takes a power of two")
-    said = f"{path}, the row of rmsprop, float32, float32, float32, aligned, small does not count: {row['problem']}"
+    said = f"{path}, the row of rmsprop, float32, float32, float32, aligned, small is ignored: {row['problem']}"
     assert any(sentence.startswith(said) for sentence in report["advice"])
-    assert any("nothing was tuned" in sentence for sentence in report["advice"])
+    assert any("runs with default configurations" in sentence for sentence in report["advice"])
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert said in shown
@@ -126,14 +132,14 @@ def test_doctor_says_where_nothing_can_be_found(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(configs, "directories", lambda: [configs.own_directory(), tmp_path / "d.json" / "x", tmp_path / "none"])
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    said = [sentence for sentence in report["advice"] if "no directory" in sentence]
-    assert [sentence.partition(" is ")[0] for sentence in said] == [f"{configs.ENVIRONMENT}={tmp_path}/d.json", f"{tmp_path}/d.json/x"]
+    said = [sentence for sentence in report["advice"] if "cannot be searched" in sentence]
+    assert [sentence.partition(" cannot ")[0] for sentence in said] == [f"{configs.ENVIRONMENT}={tmp_path}/d.json", f"{tmp_path}/d.json/x"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("doctor", "* nothing was tuned"),
+        ("doctor", "runs with default configurations. To look for faster ones"),
         ("inspect --target cpu,sm_90 --rule rmsprop --mode float32", "occupancy"),
         ("compile --target cpu --rules rmsprop --dtypes float32", "1 kernels"),
         ("memory --parameters 1e9", "torchao AdamW4bit"),
@@ -202,14 +208,14 @@ def test_code_on_a_full_disk(capsys, tmp_path, monkeypatch):
     assert main([*ASM.split(), str(tmp_path)]) == 2
     shown = capsys.readouterr()
     assert "rmsprop" in shown.out
-    assert f"{tmp_path}/rmsprop.float32.cpu.ll cannot be written (File too large); name a directory" in shown.err
+    assert f"{tmp_path}/rmsprop.float32.cpu.ll cannot be written (File too large): name another folder" in shown.err
     assert not os.listdir(tmp_path)
 
 
 def test_code_where_pipes_are(capsys, tmp_path):
     os.mkfifo(tmp_path / "rmsprop.float32.cpu.s")
     assert main([*ASM.split(), str(tmp_path)]) == 2
-    assert "rmsprop.float32.cpu.s cannot be written (it is no regular file)" in capsys.readouterr().err
+    assert "rmsprop.float32.cpu.s cannot be written (it is not a regular file)" in capsys.readouterr().err
     os.mkfifo(tmp_path / "folder")
     assert main([*ASM.split(), str(tmp_path / "folder")]) == 2
     shown = capsys.readouterr()

@@ -49,7 +49,7 @@ def damaged(rng: random.Random) -> str | bytes:
     return json.dumps(whole)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not count:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* is ignored, :UserWarning")
 def test_damaged_files(tmp_path):
     """Whatever a file says, reading it raises nothing, and what is launched is valid and computes the same."""
     rng = random.Random(0)
@@ -73,7 +73,7 @@ def test_damaged_files(tmp_path):
     assert fates == {True, False}  # some only lost what does not matter
 
 
-@pytest.mark.filterwarnings("ignore:.*does not count:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* is ignored, :UserWarning")
 def test_no_file(tmp_path):
     path = tmp_path / "own" / f"{configs.device_name(CPU)}.json"
     default = launch.default_config(CPU, STORAGE)
@@ -176,7 +176,7 @@ def test_environment_names_a_folder(tmp_path, monkeypatch, kind):
     if kind in ("nothing", "folder"):
         assert tune.destination(None, "name") == configs.own_directory() / "name.json"
         return
-    with pytest.raises(UserError, match=rf"{configs.ENVIRONMENT}={own}, which takes a directory: .*Not a directory.*--output"):
+    with pytest.raises(UserError, match=rf"{configs.ENVIRONMENT}={own} must be a folder: .*Not a directory.*--output"):
         tune.destination(None, "name")
     assert kind == "pipe" or (tmp_path / "d.json").read_text() == "mine"
 
@@ -185,7 +185,7 @@ def test_environment_names_a_folder(tmp_path, monkeypatch, kind):
 def test_pipes_are_refused(tmp_path, name):
     """In the place of the file, of its lock, of its folder: opening one would wait for ever."""
     os.mkfifo(tmp_path / name)
-    with pytest.raises(UserError, match=rf"{tmp_path / name} cannot be written \((it is no regular file|Not a directory)\): .*--output"):
+    with pytest.raises(UserError, match=rf"{tmp_path / name} cannot be written \((it is not a regular file|Not a directory)\): .*--output"):
         tune.destination(tmp_path / ("folder/file.json" if name == "folder" else "file.json"), "name")
     assert set(os.listdir(tmp_path)) == {name, "own", "user"}
 
@@ -193,7 +193,7 @@ def test_pipes_are_refused(tmp_path, name):
 def test_a_pipe_that_comes_later(tmp_path):
     path, head = tmp_path / "file.json", configs.header(configs.device_name(CPU))
     os.mkfifo(path)
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(OSError, match="it is not a regular file"):
         tune.save(path, head, {})
     path.unlink()
     os.mkfifo(tmp_path / ".file.json.x.tmp")

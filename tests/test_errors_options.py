@@ -12,7 +12,9 @@ from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3
 from fusedrms.kernels import devices
 from tools import parameter, parameters, random_grads
 
-ALLOWED = r"finite number|must be True or False|must be '|must be torch|whole number|leave one of them out|set momentum > 0|set alpha < 1"
+ALLOWED = (
+    r"finite number|must be True or False|must be '|must be torch|whole number|leave one of the two out|set momentum > 0|set alpha < 1"
+)
 
 
 def wrong(value, but=()):

@@ -66,7 +66,7 @@ def test_a_count_that_no_parameter_reaches(step, as_tensor):
     value = torch.tensor(step, device="cpu") if as_tensor else step
     checkpoint["state"][1] = {**checkpoint["state"][1], "step": value}
     before = [param.detach().clone() for param in params]
-    message = rf"the step of params\[1\] has the value {step}; it is a finite number >= 0.*state\.clear"
+    message = rf"the step of params\[1\] has the value {step}; it must be a finite number >= 0.*state\.clear"
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(checkpoint)
     assert optimizer.state[params[1]]["step"] == 1
@@ -122,5 +122,5 @@ def test_a_state_that_is_no_dict():
     optimizer = FusedRMSProp([param])
     random_grads([param])
     optimizer.state[param] = [1.0]
-    with pytest.raises(ValueError, match=r"the state of params\[0\] is \[1\.0\], no dict.*state\.clear"):
+    with pytest.raises(ValueError, match=r"the state of params\[0\] is \[1\.0\], not a dict.*state\.clear"):
         optimizer.step()

@@ -93,7 +93,7 @@ def test_made_up_gradient():
     class Temporary(torch.nn.Parameter):
         grad = property(lambda self: torch.ones(2))
 
-    with pytest.raises(RuntimeError, match="makes up its grad"):
+    with pytest.raises(RuntimeError, match="class has its own grad"):
         FusedRMSProp([Temporary(torch.ones(2))]).step()
 
 
@@ -131,7 +131,7 @@ def test_a_parameter_that_is_no_tensor(first_step):
         optimizer.step()
     optimizer.param_groups[0]["params"].append("weight")
     before = param.detach().clone()
-    with pytest.raises(TypeError, match=r"parameter group 0 lists 'weight', no tensor: take it out"):
+    with pytest.raises(TypeError, match=r"parameter group 0 lists 'weight', which is not a tensor: take it out"):
         optimizer.step()
     assert torch.equal(param, before)
 

@@ -173,7 +173,7 @@ def test_without_matplotlib(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert printed("--parameters 1e9", capsys)["plot"] is None
     assert main(["memory", "--parameters", "1e9", "--output", str(tmp_path / "x.png")]) == 2
-    assert "matplotlib is missing" in capsys.readouterr().err
+    assert "a plot needs matplotlib" in capsys.readouterr().err
 
 
 def test_examples(capsys, tmp_path, monkeypatch):
@@ -191,15 +191,15 @@ def test_examples(capsys, tmp_path, monkeypatch):
     ("arguments", "said"),
     [
         ("", "one of the arguments --parameters --config --shapes is required"),
-        ("--parameters 70B", "'70B' is not a finite number from 1, such as 70e9"),
+        ("--parameters 70B", "'70B': give a number of at least 1, such as 70e9"),
         ("--parameters 1e9 --shapes 3", "not allowed with argument"),
         ("--shapes 3x", "'3x' is no shape"),
-        ("--shapes 8,0x3", "'0x3' is no shape: it takes numbers from 1, such as 8192x1024, or 80*8192x1024"),
+        ("--shapes 8,0x3", "'0x3' is no shape: give sizes of at least 1, such as 8192x1024, or 80*8192x1024"),
         ("--shapes *3", "'*3' is no shape"),
-        ("--parameters 1e9 --gpus 0", "'0' is not a whole number from 1"),
-        ("--parameters 1e9 --gpus ²", "'²' is not a whole number from 1"),
+        ("--parameters 1e9 --gpus 0", "'0': give a whole number of at least 1"),
+        ("--parameters 1e9 --gpus ²", "'²': give a whole number of at least 1"),
         ("--parameters 1e9 --gpu h300", "'h300' (choose from"),
-        ("--parameters 1e9 --memory 0", "'0' is not a finite number"),
+        ("--parameters 1e9 --memory 0", "'0': give a number of at least 1"),
         ("--parameters 1e9 --memory 1e9 --gpu h100", "not allowed with argument"),
     ],
 )
@@ -210,15 +210,15 @@ def test_wrong_arguments(arguments, said, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--parameters 1e30", "the model has 2e+18 parameters or more: name one of at most 1e+18"),
+        ("--parameters 1e30", "the model has 2e+18 parameters or more: give one of at most 1e+18"),
         ("--shapes 4000000000x4000000000", "the model has 1.6e+19 parameters"),
-        ("--parameters 1e9 --mode float8", "'float8' is none of"),
-        ("--parameters 1e9 --rule adam", "'adam' is none of"),
+        ("--parameters 1e9 --mode float8", "'float8' is not supported: it must be DTYPE"),
+        ("--parameters 1e9 --rule adam", "'adam' is unknown: take one of"),
         ("--parameters 1e9 --mode float16+split", "master_weights='split' is for bfloat16"),
         ("--parameters 1e9 --mode ,", "at least one"),
         ("--parameters 1e9 --rule smorms3 --mode float64+8bit", "float64"),
         ("--parameters 1e9 --output /dev/null/x.png", "--output /dev/null/x.png"),
-        ("--config /nowhere/config.json", "--config /nowhere/config.json: No such file or directory: name a model's config.json"),
+        ("--config /nowhere/config.json", "--config /nowhere/config.json: No such file or directory: give a model's config.json"),
     ],
 )
 def test_what_cannot_be_done(arguments, said, capsys):
@@ -231,13 +231,16 @@ def test_what_cannot_be_done(arguments, said, capsys):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ("{", "it is no JSON"),
-        ("[]", "it is a list of JSON, no object"),
-        ({}, "model_type None is none of llama, mistral"),
-        ({**SMALL, "model_type": "gemma3"}, "model_type 'gemma3' is none of llama, mistral"),
-        ({**SMALL, "model_type": ["llama"]}, "model_type ['llama'] is none of"),
-        ({key: value for key, value in SMALL.items() if key != "vocab_size"}, "has no 'vocab_size'; it must be a whole number from 1"),
-        ({**SMALL, "hidden_size": "8"}, "'hidden_size' is '8'; it must be a whole number from 1, or pass --parameters"),
+        ("{", "it is not JSON"),
+        ("[]", "it holds a JSON list, not an object"),
+        ({}, "model_type None is not supported, only llama, mistral"),
+        ({**SMALL, "model_type": "gemma3"}, "model_type 'gemma3' is not supported, only llama, mistral"),
+        ({**SMALL, "model_type": ["llama"]}, "model_type ['llama'] is not supported, only"),
+        (
+            {key: value for key, value in SMALL.items() if key != "vocab_size"},
+            "has no 'vocab_size'; it must be a whole number of at least 1",
+        ),
+        ({**SMALL, "hidden_size": "8"}, "'hidden_size' is '8'; it must be a whole number of at least 1; or use --parameters"),
         ({**SMALL, "num_hidden_layers": 0}, "'num_hidden_layers' is 0"),
         ({**SMALL, "num_hidden_layers": True}, "'num_hidden_layers' is True"),
         ({**SMALL, "head_dim": 2.5}, "'head_dim' is 2.5"),

@@ -95,7 +95,7 @@ def test_options_of_timm(cls, own, taken):
 def test_what_timm_alone_has():
     params = parameters([(3,)])
     saved = {"state": {}, "param_groups": [dict(lr=0.1, eps=1e-8, weight_decay=0.0, caution=True, params=[0])]}
-    with pytest.raises(ValueError, match="caution=True, which timm's optimizers alone have"):
+    with pytest.raises(ValueError, match="caution=True, which only optimizers of timm have"):
         FusedSMORMS3(params).load_state_dict(saved)
 
 

@@ -68,7 +68,7 @@ def test_a_property_in_place_of_grad(monkeypatch):
     made_up = property(lambda self: None if self is params[1] else getter(self))
     with monkeypatch.context() as patch:
         patch.setattr(nn.Parameter, "grad", made_up, raising=False)
-        with pytest.raises(RuntimeError, match="which makes up its grad"):
+        with pytest.raises(RuntimeError, match="whose class has its own grad"):
             optimizer.step()
         patch.setattr(torch.Tensor, "grad", made_up, raising=False)
         optimizer.step()

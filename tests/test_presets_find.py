@@ -127,14 +127,14 @@ def test_diff(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("zzz", "no preset has 'zzz': fusedrms presets shows all"),
+        ("zzz", "no preset is about 'zzz': fusedrms presets lists all"),
         ("--diff torch torch_rmsprop", "both are torch_rmsprop"),
-        ("--diff puzzlelib_rmsprop_ torchx", "'torchx' is no preset: take one of"),
+        ("--diff puzzlelib_rmsprop_ torchx", "'torchx' is not a preset: take one of"),
         ("--diff tf torch --steps 0", "--steps 0"),
         ("--diff tf torch --lr nan", "--lr nan"),
-        ("--diff m torch", "'m' is not one preset: take one of mindspore_rmsprop, mlx_rmsprop"),
-        ("--diff '' torch", "'' is no preset"),
-        ("dqn --diff tf torch", "'dqn' besides"),
+        ("--diff m torch", "'m' begins several presets: take one of mindspore_rmsprop, mlx_rmsprop"),
+        ("--diff '' torch", "'' is not a preset"),
+        ("dqn --diff tf torch", "leave 'dqn' out"),
         ("--diff tf torch --steps 2 --output /dev/null/x.png", "--output /dev/null/x.png: "),
     ],
 )

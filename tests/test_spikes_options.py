@@ -67,7 +67,7 @@ def test_checkpoints_without_a_window():
     for norms in ("[1.0, NaN]", "[-1.0]", "[0]", '"text"', "[[1]]", "3"):
         wrong = copy.deepcopy(saved)
         wrong["param_groups"][0]["foreach"] = f'{{"skip_above": [3.0, 6], "accepted_norms": {norms}}}'
-        with pytest.raises(ValueError, match="no JSON of options: restore the checkpoint"):
+        with pytest.raises(ValueError, match="not options in JSON: load another checkpoint"):
             first.load_state_dict(wrong)
     assert window(first) == before
     first.load_state_dict(saved)

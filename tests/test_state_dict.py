@@ -51,9 +51,9 @@ def test_an_infinite_limit_comes_along():
         ('{"clip_grad_norm": NaN}', "clip_grad_norm=nan is not supported"),
         ('{"clip_grad_norm": -Infinity}', "clip_grad_norm=-inf is not supported"),
         ('{"clip_weights": Infinity}', "clip_weights=inf is not supported"),
-        ("{", r"foreach of parameter group 0 in the checkpoint is '\{', no JSON"),
-        ("[1]", "no JSON of options: restore"),
-        ("[" * 100_000, "no JSON of options: restore"),
+        ("{", r"foreach of parameter group 0 in the checkpoint is '\{', not options in JSON"),
+        ("[1]", "not options in JSON: load another checkpoint"),
+        ("[" * 100_000, "not options in JSON: load another checkpoint"),
         ('{"clip": 3}', "checkpoint has clip=3, which this version, or this rule, does not know"),
         ('{"clip_weights": -3}', "clip_weights=-3 is not supported"),
         ('{"lr": 3}', "has lr=3, which"),
@@ -149,7 +149,7 @@ def test_options_of_a_group_that_is_copied(copied):
     """From a checkpoint into a live group, as ZeroRedundancyOptimizer does, or into a new one; a constructor says what to do."""
     a, params = trained(dict(eps_placement="inside", clip_weights=5.0))
     saved = {key: value for key, value in a.state_dict()["param_groups"][0].items() if key != "params"}
-    with pytest.raises(ValueError, match=r"foreach='.*clip_weights.*' is not supported: it is what a checkpoint has"):
+    with pytest.raises(ValueError, match=r"foreach='.*clip_weights.*' is not supported\. In a checkpoint it carries"):
         FusedRMSProp(twins(params), **saved)
     resumed = twins(params)
     b = FusedRMSProp(resumed)

@@ -169,5 +169,5 @@ def test_checkpoints_say_nothing_of_it():
 )
 @pytest.mark.parametrize("cls", [FusedRMSProp, FusedSMORMS3])
 def test_wrong_options(cls, wrong):
-    with pytest.raises(ValueError, match=r"stats=.* is not supported: it must be True, False, or every how many steps"):
+    with pytest.raises(ValueError, match=r"stats=.* is not supported: it must be True, False, or a number of steps"):
         cls(parameters([(3,)]), stats=wrong)

@@ -104,7 +104,7 @@ class TestTune:
         scratch = search.Scratch("rmsprop", "float32", "small", CPU)
         scratch.launch(OTHER)
         scratch._start[0] += 1
-        with pytest.raises(RuntimeError, match="other bits"):
+        with pytest.raises(RuntimeError, match="other results than the default configuration"):
             scratch.launch(OTHER._replace(chunk=1 << 10))
 
     def test_interrupted(self, tmp_path, capsys, monkeypatch):
@@ -124,7 +124,7 @@ class TestTune:
     def test_budget(self, tmp_path, capsys):
         assert tuned(tmp_path, "--budget", "1e-9")[0] == 0
         shown = capsys.readouterr().out
-        assert "2 of 2 were not searched: the budget is spent" in shown
+        assert "2 of 2 were not searched: the time is up" in shown
         assert "written" not in shown
 
     @pytest.mark.parametrize("more", [[], ["--json"]], ids=["table", "json"])

@@ -28,7 +28,7 @@ def make_parser(module: str, doc: str | None, output: bool = False) -> argparse.
 
 
 def add_device(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--device", choices=["cpu", *devices.KINDS], default=default)
+    parser.add_argument("--device", choices=["cpu", *devices.KINDS], default=default, help="device to time on (default: %(default)s)")
 
 
 def device_of(parser: argparse.ArgumentParser, kind: str) -> torch.device:

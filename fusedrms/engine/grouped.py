@@ -143,7 +143,7 @@ class GroupedOptimizer(Optimizer):
             try:
                 super().add_param_group(param_group)
             except UserWarning:  # two updates of one parameter in one launch would race
-                raise ValueError("a parameter group lists the same parameter twice; list it once") from None
+                raise ValueError("a parameter group lists the same parameter twice: list it once") from None
         group = self.param_groups[-1] = Group(self.param_groups[-1], self.defaults)
         mend(len(self.param_groups) - 1, group, self.defaults)
         self._fill_in_seed(group)

@@ -23,7 +23,9 @@ MOST_SETS = 4  # of parameters with gradients whose tables are kept: experts, tw
 def loss_of(optimizer: "FusedOptimizer", closure: Callable[[], Any]) -> Any:
     """What a closure returns; RuntimeError for one whose gradients a GradScaler has not seen."""
     if getattr(optimizer, "found_inf", None) is not None:
-        raise RuntimeError("a GradScaler looks for infinities before step() calls the closure: call it before scaler.step()")
+        raise RuntimeError(
+            "step() takes no closure from a GradScaler, which looks for infinities before: compute loss and gradients before scaler.step()"
+        )
     with torch.enable_grad():
         return closure()
 
@@ -86,7 +88,7 @@ def _planned(optimizer: "FusedOptimizer", recipes: list[Recipe], capturing: bool
     if capturing:
         run.tables = kept
         raise RuntimeError(
-            "step() is captured in a CUDA graph, but must make its tables first: make a step before, with the same parameters, "
+            "step() is captured in a CUDA graph before it has made its tables: make one step before, with the same parameters, "
             "options and attributes (grad_scale, found_inf), and gradients of the same shapes and strides"
         )
     why = "since the old ones do not hold for these options, tensors or gradients" if kept else "where there were none"

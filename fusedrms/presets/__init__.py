@@ -1,10 +1,19 @@
-"""Optimizers of other systems, by their own argument names, order and defaults.
+r"""Optimizers of other systems, by their own argument names, order and defaults.
 
-Each function returns an optimizer that computes what the code of that system computes, which is not always what its
-documentation says. Parameter groups that are passed to it, or added later, may have that system's names too, and are converted
-like the arguments; ``param_groups`` and errors have the names of the class returned. Everything else is that of the class:
-schedulers, checkpoints. Gradients are dL/dw, as autograd leaves them. A centered variance that rounding has made negative counts
-as 0, where the sources may give NaN.
+Each function returns an optimizer that computes what the *code* of that system computes, which is not always what its documentation
+says.
+
+* It returns [`FusedRMSProp`][fusedrms.FusedRMSProp], [`FusedRMSPropGraves`][fusedrms.FusedRMSPropGraves] or
+  [`FusedSMORMS3`][fusedrms.FusedSMORMS3]: schedulers, checkpoints and all methods are those of the class.
+* Parameter groups, those that are added later too, may have the source's names: `dict(params=..., learning_rate=0.1, clipnorm=1.0)`. They
+  are converted like the arguments. `optimizer.param_groups` and errors have the names of the class.
+* Gradients are dL/dw, as autograd leaves them.
+
+In the equations, $w$ is a parameter, $g$ its gradient, and $t$ the number of the step, counted from 1. $v$ is the average of squared
+gradients, $m$ the average of gradients, and $b$ the momentum buffer; the optimizer's state calls them `square_avg`, `grad_avg` and
+`momentum_buffer`. They start from 0 unless the equations say otherwise. $\lVert g \rVert_2$ is the L2 norm of all gradients of the
+optimizer. $\operatorname{clip}(x, \pm c)$ limits each element to the range from $-c$ to $c$. A centered variance $v - m^2$ that
+rounding has made negative counts as 0, where the sources may give NaN.
 """
 
 # May import: fusedrms.classes, fusedrms.engine.*.

@@ -16,18 +16,38 @@ from .preset import preset
 def chainer_rmsprop(
     params: ParamsT, lr: float | Tensor = 0.01, alpha: float = 0.99, eps: float = 1e-8, eps_inside_sqrt: bool = False
 ) -> dict[str, Any]:
-    """Chainer's RMSprop: epsilon outside of the root, or inside on request.
+    r"""Chainer's RMSprop: epsilon outside the root, or inside on request.
+
+    $$
+    \begin{aligned}
+    v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2 \\
+    w &\leftarrow w - \frac{\text{lr} \cdot g}{\sqrt{v} + \text{eps}}
+    \end{aligned}
+    $$
 
     Args:
-        params: as of FusedRMSProp.
-        lr: learning rate.
-        alpha: decay of the square average.
-        eps: added to the root, or to the square average.
-        eps_inside_sqrt: to the latter.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 0.01.
+        alpha: Decay of the average of squares $v$, per step. Default 0.99.
+        eps: Added to the root, in the gradient's unit, or to $v$, in its square. Default 1e-8.
+        eps_inside_sqrt: True: divide by $\sqrt{v + \text{eps}}$. Default False.
 
-    Source: Chainer, chainer/optimizers/rmsprop.py. Not carried over: an error where eps underflows in float16, since states are
-    float32 here; hooks, which are options of a parameter group: ``WeightDecay`` is ``weight_decay``, ``GradientClipping``
-    ``clip_grad_norm`` (here always before the decay, there in the order of the hooks), ``GradientHardClipping`` ``clip_grad_value``.
+    Raises:
+        ValueError: `eps_inside_sqrt` is neither True nor False.
+
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.chainer_rmsprop(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9000, 0.9000, 0.9000])
+
+    Source: Chainer 7.8.1, `chainer/optimizers/rmsprop.py`.
+
+    Not carried over: hooks, which are options of a parameter group here. `WeightDecay` is `weight_decay`, `GradientClipping` is
+    `clip_grad_norm` (here always before the decay, there in the order of the hooks), `GradientHardClipping` is `clip_grad_value`. Nor is
+    the error that Chainer raises where eps underflows in float16: states are float32 here.
     """
     check_flags(dict(eps_inside_sqrt=eps_inside_sqrt), "eps_inside_sqrt")
     return dict(lr=lr, alpha=alpha, eps=eps, eps_placement="inside" if eps_inside_sqrt else "outside")
@@ -37,30 +57,71 @@ def chainer_rmsprop(
 def chainer_rmsprop_graves(
     params: ParamsT, lr: float | Tensor = 1e-4, alpha: float = 0.95, momentum: float = 0.9, eps: float = 1e-4
 ) -> dict[str, Any]:
-    """Chainer's RMSpropGraves: centered, epsilon inside of the root, the rate inside of the momentum.
+    r"""Chainer's RMSpropGraves: centered, epsilon inside the root, the learning rate inside the momentum.
+
+    $$
+    \begin{aligned}
+    v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2 \\
+    m &\leftarrow \alpha \cdot m + (1 - \alpha) \cdot g \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{lr} \cdot g}{\sqrt{v - m^2 + \text{eps}}} \\
+    w &\leftarrow w - b
+    \end{aligned}
+    $$
 
     Args:
-        params: as of FusedRMSProp.
-        lr: learning rate.
-        alpha: decay of both averages.
-        momentum: decay of the momentum buffer.
-        eps: added to the variance.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 1e-4.
+        alpha: Decay of the averages $v$ and $m$, per step. Default 0.95.
+        momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
+        eps: Added to the variance $v - m^2$, in the square of the gradient's unit. Default 1e-4.
 
-    Source: Chainer, chainer/optimizers/rmsprop_graves.py. Its ``delta`` has the opposite sign of ``momentum_buffer``. Hooks: as of
-    :func:`chainer_rmsprop`.
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.chainer_rmsprop_graves(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9995, 0.9995, 0.9995])
+
+    Source: Chainer 7.8.1, `chainer/optimizers/rmsprop_graves.py`. Its `delta` is $-b$: it has the opposite sign of `momentum_buffer`.
+
+    Not carried over: hooks, which are options of a parameter group here. `WeightDecay` is `weight_decay`, `GradientClipping` is
+    `clip_grad_norm` (here always before the decay, there in the order of the hooks), `GradientHardClipping` is `clip_grad_value`.
     """
     return dict(lr=lr, alpha=alpha, momentum=momentum, eps=eps)
 
 
 @preset(FusedSMORMS3, "Chainer", "7.8.1")
 def chainer_smorms3(params: ParamsT, lr: float | Tensor = 0.001, eps: float = 1e-16) -> dict[str, Any]:
-    """Chainer's SMORMS3.
+    r"""Chainer's SMORMS3: it chooses its own step sizes, up to `lr`.
+
+    $$
+    \begin{aligned}
+    r &= \frac{1}{\text{mem} + 1}, \qquad \text{mem}_0 = 1 \\
+    m &\leftarrow (1 - r) \cdot m + r \cdot g \\
+    v &\leftarrow (1 - r) \cdot v + r \cdot g^2 \\
+    x &= \frac{m^2}{v + \text{eps}} \\
+    w &\leftarrow w - \frac{\min(\text{lr},\ x) \cdot g}{\sqrt{v} + \text{eps}} \\
+    \text{mem} &\leftarrow 1 + \text{mem} \cdot (1 - x)
+    \end{aligned}
+    $$
 
     Args:
-        params: as of FusedSMORMS3.
-        lr: the largest learning rate.
-        eps: added to the square average and to its root.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: The largest learning rate, a number or a 1-element tensor. Default 0.001.
+        eps: Added to $v$, in the square of the gradient's unit, and to its root, in the gradient's unit. Default 1e-16.
 
-    Source: Chainer, chainer/optimizers/smorms3.py. Hooks: as of :func:`chainer_rmsprop`.
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.chainer_smorms3(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9986, 0.9986, 0.9986])
+
+    Source: Chainer 7.8.1, `chainer/optimizers/smorms3.py`.
+
+    Not carried over: hooks, which are options of a parameter group here. `WeightDecay` is `weight_decay`, `GradientClipping` is
+    `clip_grad_norm` (here always before the decay, there in the order of the hooks), `GradientHardClipping` is `clip_grad_value`.
     """
     return dict(lr=lr, eps=eps)

@@ -17,21 +17,22 @@ HEADERS = "preset", "source", "averages", "ε", "lr", "from", "clips", "decays",
 
 
 class Member(NamedTuple):
-    """One preset. What its arguments can change is told too, as "outside; inside with centered".
+    """What a preset is, found out by calling it. Where an argument changes something, that is told too: "outside; inside with centered".
 
     Attributes:
-        name: of the function in :mod:`fusedrms.presets`.
-        make: the function.
-        system: whose optimizer it is.
-        version: of the source that was read, or where the paper is.
-        about: the first line of its docstring.
-        averages: which it can keep: "plain", of squares alone; "centered", of gradients too; "momentum", of updates.
-        eps: where it stands: "outside" of the root, "inside", "both", "floor", the least value of the root.
-        lr: "inside" of the momentum buffer or "outside" of it.
-        start: what the square average starts from.
-        clipping: of what: "value", "norm" of all gradients, "norm of each", "norm, of updates", "weights".
-        decay: of weights: "L2" or "decoupled".
-        numbers: the usual ones by default.
+        name: Name of the function in `fusedrms.presets`.
+        make: The function.
+        system: Whose optimizer it is.
+        version: Version of the source that was read, or where the paper is.
+        about: First line of the function's docstring.
+        averages: What it can keep: "plain", the average of squares alone; "centered", that of gradients too; "momentum", that of updates;
+            or "SMORMS3".
+        eps: Where epsilon stands: "outside" the root, "inside", "both", or "floor", the least value of the root.
+        lr: Where the learning rate stands: "inside" the momentum buffer or "outside".
+        start: What the square average starts from.
+        clipping: What it can clip: "value", "norm" of all gradients, "norm of each", "norm, of updates", "weights"; "–" for nothing.
+        decay: How weights can decay: "L2", "decoupled"; "–" for not at all.
+        numbers: The usual numbers by default. Without lr where it must be given.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Member(NamedTuple):
     numbers: str
 
     def in_words(self) -> str:
-        """What it is, without what it has not."""
+        """What it is, in words; what it does not have is left out."""
         said = [self.averages, f"ε {self.eps}", *([f"from {self.start}"] if self.start != "0" else [])]
         for words, value in (("lr {} of momentum", self.lr), ("clips {}", self.clipping), ("decay {}", self.decay)):
             said += [words.format(value)] if value != "–" else []
@@ -178,16 +179,24 @@ def _member(name: str, preset: Preset) -> Member:
 
 
 def find(words: str = "") -> list[Member]:
-    """The presets whose name, system or documentation has all of the words, in any case: ``find("dqn")``, ``find("graves epsilon")``.
+    """The presets whose name, system, version or docstring contains all of the words, in upper or lower case.
 
     Args:
-        words: separated by spaces; default "", all presets.
+        words: Words, separated by spaces. Default "": all presets.
 
     Returns:
-        What each is, in the order of their names; nothing if there is none.
+        What each preset is, in the order of their names. An empty list if there is none.
 
     Raises:
-        TypeError: words that are no text.
+        TypeError: `words` is no text.
+
+    Example:
+        >>> [preset.name for preset in presets.find("dqn")]
+        ['dopamine', 'dqn2015', 'dqn_zoo']
+        >>> dopamine = presets.find("dopamine")[0]
+        >>> dopamine.eps, dopamine.start, dopamine.numbers
+        ('inside', '1', 'lr 0.00025, α 0.95, ε 1e-05')
+        >>> optimizer = dopamine.make([torch.nn.Parameter(torch.ones(3))])
     """
     if not isinstance(words, str):
         raise TypeError(f"words={words!r}: it must be text, such as 'dqn'")
@@ -210,4 +219,4 @@ def named(word: str) -> Preset:
             return PRESETS[name]
     about = [member.name for member in find(word)] if word else []
     choice = ", ".join(sorted(begin or about or PRESETS))
-    raise ValueError(f"{word!r} is {'not one preset' if begin else 'no preset'}: take one of {choice}")
+    raise ValueError(f"{word!r} {'begins several presets' if begin else 'is not a preset'}: take one of {choice}")

@@ -36,25 +36,48 @@ def keras_rmsprop(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> dict[str, Any]:
-    """Keras 3's RMSprop: epsilon inside of the root, the rate inside of the momentum, decoupled weight decay.
+    r"""Keras 3's RMSprop: epsilon inside the root, the learning rate inside the momentum, decoupled weight decay.
+
+    $$
+    \begin{aligned}
+    w &\leftarrow w - \text{weight\_decay} \cdot \text{learning\_rate} \cdot w \\
+    v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
+    m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \qquad \text{if centered, else } m = 0 \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    w &\leftarrow w - b
+    \end{aligned}
+    $$
+
+    Gradients are clipped before all of this.
 
     Args:
-        params: as of FusedRMSProp.
-        learning_rate: learning rate.
-        rho: decay of the averages.
-        momentum: decay of the momentum buffer.
-        epsilon: added to the square average, or to the variance.
-        centered: divide by the standard deviation.
-        weight_decay: w = w - weight_decay * learning_rate * w before the step; None for none.
-        clipnorm: limit of the L2 norm of each gradient by itself; None, 0 or less for none.
-        clipvalue: limit of the gradient's magnitude, likewise.
-        global_clipnorm: limit of the L2 norm of all gradients together, likewise.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 0.001.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-7.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        weight_decay: Decoupled weight decay; None for none. Default None.
+        clipnorm: Limit of the L2 norm of each parameter's gradient by itself, in the gradient's unit; None, 0 or less for none. Default
+            None.
+        clipvalue: Limit of each element's magnitude in the gradient, in the gradient's unit; None, 0 or less for none. Default None.
+        global_clipnorm: Limit of the L2 norm of all gradients together, in the gradient's unit; None, 0 or less for none. Default None.
 
     Raises:
-        ValueError: more than one of the three limits, as in Keras.
+        ValueError: More than one of the three limits is given, as in Keras.
 
-    Source: Keras 3, keras/src/optimizers/rmsprop.py and base_optimizer.py. Not carried over: use_ema, loss_scale_factor,
-    gradient_accumulation_steps, exclude_from_weight_decay (use a parameter group with weight_decay=0).
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.keras_rmsprop(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9968, 0.9968, 0.9968])
+
+    Source: Keras 3.15.1, `keras/src/optimizers/rmsprop.py` and `base_optimizer.py`.
+
+    Not carried over: `use_ema`, `loss_scale_factor`, `gradient_accumulation_steps`; `exclude_from_weight_decay`, for which you use a
+    parameter group with `weight_decay=0`.
     """
     _check_one_of(clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm)
     return dict(
@@ -84,25 +107,60 @@ def keras2_rmsprop(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> dict[str, Any]:
-    """The RMSprop of tf.keras up to TensorFlow 2.10: epsilon outside of the root without momentum, inside of it with momentum.
+    r"""The RMSprop of tf.keras up to TensorFlow 2.10: epsilon outside the root without momentum, inside the root with momentum.
+
+    Without momentum:
+
+    $$
+    \begin{aligned}
+    v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
+    m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \qquad \text{if centered, else } m = 0 \\
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2} + \epsilon}
+    \end{aligned}
+    $$
+
+    and with momentum > 0
+
+    $$
+    \begin{aligned}
+    v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
+    m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \qquad \text{if centered, else } m = 0 \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    w &\leftarrow w - b
+    \end{aligned}
+    $$
+
+    Gradients are clipped before all of this.
 
     Args:
-        params: as of FusedRMSProp.
-        learning_rate: learning rate.
-        rho: decay of the averages.
-        momentum: decay of the momentum buffer, the rate inside; more than 0 moves epsilon.
-        epsilon: added to the root, or to the square average (the variance); 0 and None are 1e-7, as there.
-        centered: divide by the standard deviation.
-        clipnorm: limit of the L2 norm of each gradient by itself, after clipvalue, above 0; None for none.
-        clipvalue: limit of the gradient's magnitude, likewise.
-        global_clipnorm: limit of the L2 norm of all gradients together, likewise.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor. Default 0.001.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; more than 0 moves epsilon inside the root. Default 0.0.
+        epsilon: $\epsilon$, added to the root, in the gradient's unit, or to what is below it, in its square; 0 and None are 1e-7, as
+            there. Default 1e-7.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        clipnorm: Limit of the L2 norm of each parameter's gradient by itself, after `clipvalue`, in the gradient's unit, above 0; None
+            for none. Default None.
+        clipvalue: Limit of each element's magnitude in the gradient, in the gradient's unit, above 0; None for none. Default None.
+        global_clipnorm: Limit of the L2 norm of all gradients together, after `clipvalue`, in the gradient's unit, above 0; None for
+            none. Default None.
 
     Raises:
-        ValueError: clipnorm and global_clipnorm, as in tf.keras; a limit of 0, which makes all gradients 0 there.
+        ValueError: Both `clipnorm` and `global_clipnorm` are given, as in tf.keras; or a limit is 0, which makes all gradients 0 there.
 
-    Source: Keras 2.15, keras/src/optimizers/legacy/rmsprop.py and optimizer_v2.py; what its documentation says of epsilon holds
-    with momentum alone. From TensorFlow 2.11 on tf.keras has the rule of :func:`keras_rmsprop`. Not carried over: ``decay``, which
-    is ``schedules.ExpSchedule(optimizer, decay)``, called after every step; sparse updates.
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.keras2_rmsprop(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9968, 0.9968, 0.9968])
+
+    Source: Keras 2.15.0, `keras/src/optimizers/legacy/rmsprop.py` and `optimizer_v2.py`. What its documentation says of epsilon holds
+    with momentum alone. From TensorFlow 2.11 on, tf.keras has the rule of [`keras_rmsprop`][fusedrms.presets.keras_rmsprop].
+
+    Not carried over: `decay`, which is `schedules.ExpSchedule(optimizer, decay)`, called after every step; sparse updates.
     """
     _check_one_of(clipnorm=clipnorm, global_clipnorm=global_clipnorm)
     with_momentum = isinstance(momentum, Tensor) or (isinstance(momentum, int | float) and momentum > 0)

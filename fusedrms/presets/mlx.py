@@ -11,15 +11,32 @@ from .preset import preset
 
 @preset(FusedRMSProp, "MLX", "0.32.4")
 def mlx_rmsprop(params: ParamsT, learning_rate: float | Tensor, alpha: float = 0.99, eps: float = 1e-8) -> dict[str, Any]:
-    """MLX's RMSprop: epsilon outside of the root.
+    r"""MLX's RMSprop: epsilon outside the root.
+
+    $$
+    \begin{aligned}
+    v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2 \\
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v} + \text{eps}}
+    \end{aligned}
+    $$
 
     Args:
-        params: as of FusedRMSProp.
-        learning_rate: learning rate, a number; a schedule is an LRScheduler here.
-        alpha: decay of the square average.
-        eps: added to the root.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor; for a schedule, use an `LRScheduler`. Required.
+        alpha: Decay of the average of squares $v$, per step. Default 0.99.
+        eps: Added to the root, in the gradient's unit. Default 1e-8.
 
-    Source: MLX, python/mlx/optimizers/optimizers.py. It keeps the rate in float32, also for wider parameters. Its ``clip_grad_norm`` is
-    the option of that name of a parameter group; it divides by norm + 1e-6.
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.mlx_rmsprop(params, 0.001)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9900, 0.9900, 0.9900])
+
+    Source: MLX 0.32.4, `python/mlx/optimizers/optimizers.py`. It keeps the learning rate in float32, also for wider parameters.
+
+    Not carried over: its `clip_grad_norm`, which is the option of that name of a parameter group. MLX divides by norm + 1e-6, here it is
+    the norm.
     """
     return dict(lr=learning_rate, alpha=alpha, eps=eps)

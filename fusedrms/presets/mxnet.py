@@ -25,23 +25,63 @@ def mxnet_rmsprop(
     clip_gradient: float | None = None,
     multi_precision: bool = False,
 ) -> dict[str, Any]:
-    """MXNet 1's RMSProp: epsilon inside of the root; Graves' rule, with momentum, if centered.
+    r"""MXNet 1's RMSProp: epsilon inside the root; if centered, the rule of Graves, with momentum.
+
+    By default:
+
+    $$
+    \begin{aligned}
+    g &\leftarrow \text{rescale\_grad} \cdot g + \text{wd} \cdot w \\
+    g &\leftarrow \operatorname{clip}(g,\ \pm \text{clip\_gradient}) \\
+    v &\leftarrow \gamma_1 \cdot v + (1 - \gamma_1) \cdot g^2 \\
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \epsilon}} \\
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
+    \end{aligned}
+    $$
+
+    and with `centered=True`
+
+    $$
+    \begin{aligned}
+    g &\leftarrow \text{rescale\_grad} \cdot g + \text{wd} \cdot w \\
+    g &\leftarrow \operatorname{clip}(g,\ \pm \text{clip\_gradient}) \\
+    v &\leftarrow \gamma_1 \cdot v + (1 - \gamma_1) \cdot g^2 \\
+    m &\leftarrow \gamma_1 \cdot m + (1 - \gamma_1) \cdot g \\
+    b &\leftarrow \gamma_2 \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    w &\leftarrow w - b \\
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
+    \end{aligned}
+    $$
 
     Args:
-        params: as of FusedRMSProp.
-        learning_rate: learning rate.
-        gamma1: decay of the averages.
-        gamma2: decay of the momentum buffer, if centered; else without effect.
-        epsilon: added to the square average, or to the variance.
-        centered: Graves' rule.
-        clip_weights: limit of the parameters' magnitude after the step; None, 0 or less for none.
-        wd: L2 penalty.
-        rescale_grad: the gradient is multiplied by it first; MXNet's Trainer sets it to 1 / batch size.
-        clip_gradient: limit of the gradient with wd * w already in it; None, 0 or less for none.
-        multi_precision: keep a float32 master of 16-bit parameters, as ``master_weights="float32"``.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number. Default 0.001.
+        gamma1: $\gamma_1$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        gamma2: $\gamma_2$, decay of the momentum buffer $b$, per step; without effect unless centered. Default 0.9.
+        epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-8.
+        centered: The rule of Graves: divide by the standard deviation of the gradient, with momentum. Default False.
+        clip_weights: Limit of the parameters' magnitude after the step, in their unit; None, 0 or less for none. Default None.
+        wd: L2 penalty added to the gradient. Default 0.0.
+        rescale_grad: The gradient is multiplied by it first; MXNet's Trainer sets it to 1 / batch size. Default 1.0.
+        clip_gradient: Limit of each element's magnitude in the gradient with `wd * w` already in it, in the gradient's unit; None, 0 or
+            less for none. Default None.
+        multi_precision: Keep a float32 master of 16-bit parameters, as `master_weights="float32"`. Default False.
 
-    Source: MXNet 1.x, src/operator/optimizer_op-inl.h. Not carried over: wd_mult, by which MXNet takes wd to be 0 for
-    parameters whose names end in neither _weight nor _gamma; use a parameter group with weight_decay=0 for them.
+    Raises:
+        ValueError: `multi_precision` is neither True nor False.
+
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.mxnet_rmsprop(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9968, 0.9968, 0.9968])
+
+    Source: MXNet 1.x, `src/operator/optimizer_op-inl.h`.
+
+    Not carried over: `wd_mult`, by which MXNet takes wd to be 0 for parameters whose names end in neither `_weight` nor `_gamma`; use a
+    parameter group with `weight_decay=0` for them.
     """
     check_flags(dict(multi_precision=multi_precision), "multi_precision")
     return dict(
@@ -76,22 +116,61 @@ def mxnet2_rmsprop(
     clip_gradient: float | None = None,
     multi_precision: bool = False,
 ) -> dict[str, Any]:
-    """MXNet 2's RMSProp: epsilon outside of the root; Graves' rule, epsilon inside and with momentum, if centered.
+    r"""MXNet 2's RMSProp: epsilon outside the root; if centered, the rule of Graves, epsilon inside and with momentum.
+
+    By default:
+
+    $$
+    \begin{aligned}
+    g &\leftarrow \operatorname{clip}(\text{rescale\_grad} \cdot g,\ \pm \text{clip\_gradient}) + \text{wd} \cdot w \\
+    v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
+    w &\leftarrow w - \frac{\text{learning\_rate} \cdot g}{\sqrt{v} + \epsilon} \\
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
+    \end{aligned}
+    $$
+
+    and with `centered=True`
+
+    $$
+    \begin{aligned}
+    g &\leftarrow \operatorname{clip}(\text{rescale\_grad} \cdot g,\ \pm \text{clip\_gradient}) + \text{wd} \cdot w \\
+    v &\leftarrow \rho \cdot v + (1 - \rho) \cdot g^2 \\
+    m &\leftarrow \rho \cdot m + (1 - \rho) \cdot g \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v - m^2 + \epsilon}} \\
+    w &\leftarrow w - b \\
+    w &\leftarrow \operatorname{clip}(w,\ \pm \text{clip\_weights})
+    \end{aligned}
+    $$
 
     Args:
-        params: as of FusedRMSProp.
-        learning_rate: learning rate.
-        rho: decay of the averages.
-        momentum: decay of the momentum buffer, if centered; else without effect.
-        epsilon: added to the root, or to the variance if centered.
-        centered: Graves' rule.
-        clip_weights: limit of the parameters' magnitude after the step; None, 0 or less for none.
-        wd: L2 penalty.
-        rescale_grad: the gradient is multiplied by it first.
-        clip_gradient: limit of the gradient before wd * w is added, unlike MXNet 1; None, 0 or less for none.
-        multi_precision: as of :func:`mxnet_rmsprop`.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number. Default 0.001.
+        rho: $\rho$, decay of the averages $v$ and $m$, per step. Default 0.9.
+        momentum: Decay of the momentum buffer $b$, per step; without effect unless centered. Default 0.9.
+        epsilon: $\epsilon$, added to the root, in the gradient's unit, or to the variance, in its square, if centered. Default 1e-8.
+        centered: The rule of Graves: divide by the standard deviation of the gradient, with momentum. Default False.
+        clip_weights: Limit of the parameters' magnitude after the step, in their unit; None, 0 or less for none. Default None.
+        wd: L2 penalty added to the gradient. Default 0.0.
+        rescale_grad: The gradient is multiplied by it first. Default 1.0.
+        clip_gradient: Limit of each element's magnitude in the gradient before `wd * w` is added, unlike MXNet 1, in the gradient's unit;
+            None, 0 or less for none. Default None.
+        multi_precision: Keep a float32 master of 16-bit parameters, as `master_weights="float32"`. Default False.
 
-    Source: MXNet 2.x, python/mxnet/optimizer/rmsprop.py. Not carried over: use_fused_step; wd_mult, as in :func:`mxnet_rmsprop`.
+    Raises:
+        ValueError: `multi_precision` is neither True nor False.
+
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.mxnet2_rmsprop(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9968, 0.9968, 0.9968])
+
+    Source: MXNet 2.x, 29e946a, `python/mxnet/optimizer/rmsprop.py`.
+
+    Not carried over: `use_fused_step`; `wd_mult`, by which MXNet takes wd to be 0 for parameters whose names end in neither `_weight` nor
+    `_gamma`; use a parameter group with `weight_decay=0` for them.
     """
     limits = dict(clip_weights=clip_weights, clip_gradient=clip_gradient)
     others = dict(wd=wd, rescale_grad=rescale_grad, multi_precision=multi_precision)

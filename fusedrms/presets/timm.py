@@ -25,25 +25,47 @@ def timm_rmsprop_tf(
     caution: bool = False,
     foreach: bool | None = None,
 ) -> dict[str, Any]:
-    """timm's RMSpropTF: epsilon inside of the root, square averages from 1.
+    r"""timm's RMSpropTF: epsilon inside the root, square averages start from 1.
+
+    $$
+    \begin{aligned}
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
+    v &\leftarrow \alpha \cdot v + (1 - \alpha) \cdot g^2, \qquad v_0 = 1 \\
+    m &\leftarrow \alpha \cdot m + (1 - \alpha) \cdot g \qquad \text{if centered, else } m = 0 \\
+    b &\leftarrow \text{momentum} \cdot b + \frac{\text{lr} \cdot g}{\sqrt{v - m^2 + \text{eps}}} \\
+    w &\leftarrow w - b
+    \end{aligned}
+    $$
+
+    With `lr_in_momentum=False` the last two lines are $b \leftarrow \text{momentum} \cdot b + \frac{g}{\sqrt{v - m^2 + \text{eps}}}$ and
+    $w \leftarrow w - \text{lr} \cdot b$.
 
     Args:
-        params: as of FusedRMSProp.
-        lr: learning rate.
-        alpha: decay of the averages.
-        eps: added to the square average, or to the variance.
-        weight_decay: L2 penalty, or decoupled.
-        momentum: decay of the momentum buffer.
-        centered: divide by the standard deviation.
-        decoupled_decay: w = w * (1 - lr * weight_decay) before the step.
-        corrected_weight_decay: w = w * (1 - lr**2 / max_lr * weight_decay) in its place, max_lr being the lr given here; without effect
-            unless decoupled_decay, as in timm.
-        lr_in_momentum: the buffer holds updates already multiplied by lr.
-        caution: leave out updates against their gradient's sign, and make the others as much larger; without effect if there is no
-            momentum, as in timm.
-        foreach: without effect, every step is fused.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        lr: Learning rate, a number or a 1-element tensor. Default 1e-2.
+        alpha: Decay of the averages $v$ and $m$, per step. Default 0.9.
+        eps: Added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-10.
+        weight_decay: L2 penalty added to the gradient, or decoupled decay. Default 0.0.
+        momentum: Decay of the momentum buffer $b$, per step; 0 for no buffer. Default 0.0.
+        centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
+        decoupled_decay: $w \leftarrow w \cdot (1 - \text{lr} \cdot \text{weight\_decay})$ before the step, instead of the penalty. Default
+            False.
+        corrected_weight_decay: $w \leftarrow w \cdot (1 - \frac{\text{lr}^2}{\text{max\_lr}} \cdot \text{weight\_decay})$ in its place,
+            where max_lr is the lr given here; without effect unless `decoupled_decay`, as in timm. Default False.
+        lr_in_momentum: The learning rate stands inside the buffer; False: outside, as in torch. Default True.
+        caution: Leave out updates against their gradient's sign, and make the others as much larger; without effect if there is no
+            momentum, as in timm. Default False.
+        foreach: Without effect, every step is fused. Default None.
 
-    Source: timm, timm/optim/rmsprop_tf.py of timm 1.0.31; what EfficientNet, MobileNet and stable-baselines3 train with.
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.timm_rmsprop_tf(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9948, 0.9948, 0.9948])
+
+    Source: timm 1.0.31, `timm/optim/rmsprop_tf.py`; what EfficientNet, MobileNet and stable-baselines3 train with.
     """
     return tensorflow_options(lr, alpha, momentum, eps, centered) | dict(
         weight_decay=weight_decay,

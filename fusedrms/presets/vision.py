@@ -23,18 +23,46 @@ def efficientnet(
     *,
     train_batch_size: int = 2048,
 ) -> dict[str, Any]:
-    """The RMSProp of EfficientNet, Tan and Le 2019, and of MnasNet: TensorFlow's, decay and momentum .9, epsilon 1e-3, weight averages.
+    r"""The RMSProp of EfficientNet (Tan and Le 2019) and of MnasNet: TensorFlow's, with momentum .9, epsilon 1e-3 and weight averages.
+
+    $$
+    \begin{aligned}
+    \text{lr} &= \text{base\_learning\_rate} \cdot \frac{\text{train\_batch\_size}}{256} \\
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
+    v &\leftarrow 0.9 \cdot v + 0.1 \cdot g^2, \qquad v_0 = 1 \\
+    b &\leftarrow 0.9 \cdot b + \frac{\text{lr} \cdot g}{\sqrt{v + 10^{-3}}} \\
+    w &\leftarrow w - b \\
+    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving\_average\_decay},\ \frac{1 + t}{10 + t}\right)
+    \end{aligned}
+    $$
+
+    $\bar w$ starts as $w$. `with optimizer.averaged():` puts it in place of the parameters.
 
     Args:
-        params: as of FusedRMSProp; groups of batch norm's parameters have weight_decay=0.
-        base_learning_rate: learning rate for each 256 images of a batch.
-        moving_average_decay: of the averages of weights, which warm up with the number of steps; None or 0 for none.
-        weight_decay: L2 penalty.
-        train_batch_size: images in a step.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        base_learning_rate: Learning rate for each 256 images of a batch, a number. Default 0.016.
+        moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
+            None or 0 for no average. Default 0.9999.
+        weight_decay: L2 penalty added to the gradient. Default 1e-5.
+        train_batch_size: Images in a step. Default 2048.
 
-    Source: models/official/efficientnet, main.py and utils.py. The paper's rate of .256 is for 4,096 images, the code's batch has 2,048;
-    epsilon and the warm-up are in the code alone. Schedule: :class:`fusedrms.schedules.ExponentialDecay` with decay_rate=0.97,
-    decay_steps of 2.4 epochs, staircase=True and warmup_steps of 5 epochs.
+    Raises:
+        ValueError: `train_batch_size` is not above 0, or `base_learning_rate` is below 0.
+
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.efficientnet(params, train_batch_size=256)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9917, 0.9917, 0.9917])
+
+    Source: tensorflow/tpu 7dc921f, `models/official/efficientnet`, `main.py` and `utils.py`. The paper's rate of .256 is for 4,096
+    images, the code's batch has 2,048; epsilon and the warm-up are in the code alone. Batch norm's parameters do not decay there: use a
+    parameter group with `weight_decay=0`.
+
+    Schedule: [`ExponentialDecay`][fusedrms.schedules.ExponentialDecay] with `decay_rate=0.97`, `decay_steps` of 2.4 epochs,
+    `staircase=True` and `warmup_steps` of 5 epochs.
     """
     check_positive(dict(train_batch_size=train_batch_size), "train_batch_size")
     check_at_least_zero(dict(base_learning_rate=base_learning_rate), base_learning_rate="base_learning_rate")
@@ -52,20 +80,44 @@ def mobilenet_v3(
     weight_decay: float = 1e-5,
     moving_average_decay: float | None = 0.9999,
 ) -> dict[str, Any]:
-    """The RMSProp of MobileNetV3, Howard et al. 2019: TensorFlow's, decay and momentum .9, epsilon .002, weight averages.
+    r"""The RMSProp of MobileNetV3 (Howard et al. 2019): TensorFlow's, with momentum .9, epsilon .002 and weight averages.
+
+    $$
+    \begin{aligned}
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
+    v &\leftarrow \text{rmsprop\_decay} \cdot v + (1 - \text{rmsprop\_decay}) \cdot g^2, \qquad v_0 = 1 \\
+    b &\leftarrow \text{rmsprop\_momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \text{opt\_epsilon}}} \\
+    w &\leftarrow w - b \\
+    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving\_average\_decay},\ \frac{1 + t}{10 + t}\right)
+    \end{aligned}
+    $$
+
+    $\bar w$ starts as $w$. `with optimizer.averaged():` puts it in place of the parameters.
 
     Args:
-        params: as of FusedRMSProp; only weights of convolutions and linear layers decay there.
-        learning_rate: learning rate, of 1,536 images in a step.
-        rmsprop_decay: decay of the square average.
-        rmsprop_momentum: decay of the momentum buffer.
-        opt_epsilon: added to the square average.
-        weight_decay: L2 penalty.
-        moving_average_decay: of the averages of weights, which warm up with the number of steps; None or 0 for none.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor, for 1,536 images in a step. Default 0.16.
+        rmsprop_decay: Decay of the average of squares $v$, per step. Default 0.9.
+        rmsprop_momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
+        opt_epsilon: Added to the square average, in the square of the gradient's unit. Default 0.002.
+        weight_decay: L2 penalty added to the gradient. Default 1e-5.
+        moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
+            None or 0 for no average. Default 0.9999.
 
-    Source: nets/mobilenet/README.md, train_image_classifier.py. The paper (arXiv:1905.02244) has a rate of .1 for 4,096 images, and
-    no epsilon; its "decay rate of 0.01 every 3 epochs" is a factor of .99 there: :class:`fusedrms.schedules.ExponentialDecay` with
-    decay_rate=0.99, decay_steps of 3 epochs, staircase=True and warmup_steps of 5 epochs.
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.mobilenet_v3(params)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9169, 0.9169, 0.9169])
+
+    Source: tensorflow/models 07ed366, `nets/mobilenet/README.md`, `train_image_classifier.py`. The paper (arXiv:1905.02244) has a rate of
+    .1 for 4,096 images, and no epsilon; its "decay rate of 0.01 every 3 epochs" is a factor of .99 there. Only weights of convolutions
+    and linear layers decay there: for the others, use a parameter group with `weight_decay=0`.
+
+    Schedule: [`ExponentialDecay`][fusedrms.schedules.ExponentialDecay] with `decay_rate=0.99`, `decay_steps` of 3 epochs,
+    `staircase=True` and `warmup_steps` of 5 epochs.
     """
     averages = dict(moving_average_decay=moving_average_decay)
     return _slim(None, learning_rate, rmsprop_decay, rmsprop_momentum, opt_epsilon, weight_decay, **averages)
@@ -81,18 +133,46 @@ def nasnet(
     weight_decay: float = 5e-5,
     moving_average_decay: float | None = 0.9999,
 ) -> dict[str, Any]:
-    """The RMSProp of NASNet, Zoph et al. 2018, and of AmoebaNet: TensorFlow's, decay and momentum .9, epsilon 1, weight averages.
+    r"""The RMSProp of NASNet (Zoph et al. 2018) and of AmoebaNet: TensorFlow's, with momentum .9, epsilon 1 and weight averages.
+
+    $$
+    \begin{aligned}
+    g &\leftarrow g + \text{weight\_decay} \cdot w \\
+    v &\leftarrow \text{rmsprop\_decay} \cdot v + (1 - \text{rmsprop\_decay}) \cdot g^2, \qquad v_0 = 1 \\
+    b &\leftarrow \text{rmsprop\_momentum} \cdot b + \frac{\text{learning\_rate} \cdot g}{\sqrt{v + \text{opt\_epsilon}}} \\
+    w &\leftarrow w - b \\
+    \bar w &\leftarrow d \cdot \bar w + (1 - d) \cdot w, \qquad d = \min\left(\text{moving\_average\_decay},\ \frac{1 + t}{10 + t}\right)
+    \end{aligned}
+    $$
+
+    $\bar w$ starts as $w$. `with optimizer.averaged():` puts it in place of the parameters.
 
     Args:
-        params: as of FusedRMSProp.
-        learning_rate: learning rate; the code's comments have .015 for each 16 images of NASNet-A (large), AmoebaNet .64 for 256.
-        rmsprop_decay, rmsprop_momentum, opt_epsilon, weight_decay, moving_average_decay: as of :func:`mobilenet_v3`; 4e-5 decays
-            NASNet-A (mobile) and AmoebaNet.
+        params: Parameters, named parameters, or parameter groups, whose options may have the names below.
+        learning_rate: Learning rate, a number or a 1-element tensor; the code's comments have .015 for each 16 images of NASNet-A
+            (large), AmoebaNet .64 for 256. Required.
+        rmsprop_decay: Decay of the average of squares $v$, per step. Default 0.9.
+        rmsprop_momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
+        opt_epsilon: Added to the square average, in the square of the gradient's unit. Default 1.0.
+        weight_decay: L2 penalty added to the gradient; NASNet-A (mobile) and AmoebaNet have 4e-5. Default 5e-5.
+        moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
+            None or 0 for no average. Default 0.9999.
 
-    Source: nets/nasnet/nasnet.py, train_image_classifier.py; tensorflow/tpu, models/official/amoeba_net. The paper
-    (arXiv:1707.07012) has decay and epsilon alone. Comments clip the norm of all gradients, penalty included, at 10, which the
-    trainer cannot: ``clip_grad_norm`` of a parameter group clips it without. Schedule:
-    :class:`fusedrms.schedules.ExponentialDecay` with decay_rate=0.97, decay_steps of 2.4 epochs and staircase=True.
+    Example:
+        >>> params = [torch.nn.Parameter(torch.ones(3))]
+        >>> optimizer = presets.nasnet(params, 0.015)
+        >>> params[0].grad = torch.full((3,), 0.5)
+        >>> optimizer.step()
+        >>> params[0].data
+        tensor([0.9946, 0.9946, 0.9946])
+
+    Source: tensorflow/models 03cdc5f, `nets/nasnet/nasnet.py`, `train_image_classifier.py`; tensorflow/tpu, `models/official/amoeba_net`.
+    The paper (arXiv:1707.07012) has decay and epsilon alone. Comments clip the norm of all gradients, penalty included, at 10, which the
+    trainer cannot: `clip_grad_norm` of a parameter group clips it without. Only weights of convolutions and linear layers decay there:
+    for the others, use a parameter group with `weight_decay=0`.
+
+    Schedule: [`ExponentialDecay`][fusedrms.schedules.ExponentialDecay] with `decay_rate=0.97`, `decay_steps` of 2.4 epochs and
+    `staircase=True`.
     """
     averages = dict(moving_average_decay=moving_average_decay)
     return _slim(None, learning_rate, rmsprop_decay, rmsprop_momentum, opt_epsilon, weight_decay, **averages)

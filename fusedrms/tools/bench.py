@@ -8,9 +8,15 @@ from rich.console import Console
 
 from .errors import UserError
 
+MISSING = (
+    "the benchmarks are in the repository, not in this installation: clone it, and there run pip install -e '.[bench]' and fusedrms bench"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog}; all other arguments are those of the benchmarks themselves"
+    if checkout() is None:
+        parser.description = f"{parser.description} {MISSING[0].upper()}{MISSING[1:]}."
 
 
 def checkout() -> pathlib.Path | None:
@@ -22,7 +28,7 @@ def checkout() -> pathlib.Path | None:
 def run(args: argparse.Namespace, console: Console) -> int:
     root = checkout()
     if root is None:
-        raise UserError("the benchmarks are in the project's repository: run this from a checkout that is installed with pip install -e .")
+        raise UserError(MISSING)
     sys.path.insert(0, str(root))
     from bench.__main__ import main
 

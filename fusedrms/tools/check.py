@@ -36,13 +36,13 @@ def check(
     if rows:
         console.print(inspect.table(rows), inspect.LEGEND, highlight=False)
     if left_out:
-        why = "TRITON_INTERPRET is set" if lang.interpreted() else "Triton exists on Linux only"
+        why = "TRITON_INTERPRET is set" if lang.interpreted() else "Triton is missing; it exists on Linux only"
         console.print(f"not compiled for {', '.join(left_out)}: {why}", highlight=False)
     who = [name for name in found[0].results if name.endswith("float64") or name == compared.FUNCTION]
     console.print(f"{len(found)} steps of {compared.ELEMENTS} elements: {_listed(who, reference)} agree", highlight=False)
     for dtype in ("float32", "float64"):
         apart = compared.apart(found, dtype)
-        said = "Numba alone is here" if apart is None else f"Numba and Triton are at most {apart:.3g} units in the last place apart"
+        said = "only Numba is installed" if apart is None else f"Numba and Triton are at most {apart:.3g} units in the last place apart"
         console.print(f"{dtype}: {said}", highlight=False)
     return rows
 

@@ -24,40 +24,43 @@ COMMANDS = {
     "doctor": Command(
         doctor.add_arguments,
         doctor.run,
-        "say what is installed, which driver each device gets, which configurations were found, and test each device",
+        "check the installation: versions, devices, tuned configurations, and a short test of each device",
         "fusedrms doctor --json",
     ),
     "tune": Command(
         tune.add_arguments,
         tune.run,
-        "measure the best block and chunk sizes of this device, and write them where the next run finds them",
+        "find the fastest block and chunk sizes of this device, and save them for later runs",
         "fusedrms tune --device cpu --rules rmsprop --dtypes float32,bfloat16+split+8bit --budget 60",
     ),
     "inspect": Command(
         inspect.add_arguments,
         inspect.run,
-        "compile the kernels for GPUs that need not be here: registers, spills, instructions, and what limits each GPU",
+        "compile the kernels for any GPU, without one: registers, spills, instructions, and what limits the speed",
         "fusedrms inspect --target sm_90,gfx942 --rule rmsprop --asm /tmp/asm",
     ),
     "memory": Command(
         memory.add_arguments,
         memory.run,
-        "say what each precision mode takes of each GPU for a model, and what fits, beside other optimizers",
+        "calculate the GPU memory that a model takes in each precision mode and with other optimizers, and what fits",
         "fusedrms memory --parameters 70e9 --gpus 8 --gpu h200 --output memory.png",
     ),
     "bench": Command(
-        bench.add_arguments, bench.run, "time steps beside torch's optimizers, and write the report", "fusedrms bench --quick"
+        bench.add_arguments,
+        bench.run,
+        "time step() beside torch's optimizers, and write a report; it needs a checkout of the repository",
+        "fusedrms bench --quick",
     ),
     "presets": Command(
         presets.add_arguments,
         presets.run,
-        "show what each preset is, and how two of them differ",
+        "list the presets, or show how two of them differ",
         "fusedrms presets dqn, or fusedrms presets --diff tensorflow torch",
     ),
     "compile": Command(
         compile.add_arguments,
         compile.run,
-        "compile the usual kernels ahead, so that the first step of a job takes no seconds",
+        "compile kernels in advance, so that the first step of a job does not wait for the compiler",
         "fusedrms compile --target sm_90 --rules rmsprop --dtypes bfloat16+split+8bit",
     ),
 }
@@ -66,8 +69,8 @@ COMMANDS = {
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fusedrms",
-        description="The RMSProp family as one fused launch: tuning, inspection and timings.",
-        epilog="exit status: 0 done; 1 something is wrong with what was looked at; 2 wrong arguments; 130 interrupted",
+        description="Tools around the optimizers of fusedrms. fusedrms COMMAND --help has the options of a command and an example.",
+        epilog="exit status: 0 done; 1 a problem was found; 2 wrong arguments; 130 interrupted by Ctrl-C",
     )
     parser.add_argument("--version", action="version", version=f"fusedrms {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -79,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
             description=command.help[0].upper() + command.help[1:] + ".",
             epilog=f"example: {command.example}",
         )
-        sub.add_argument("--json", action="store_true", help="print JSON, for machines")
+        sub.add_argument("--json", action="store_true", help="print JSON instead of tables")
         command.add_arguments(sub)
     return parser
 

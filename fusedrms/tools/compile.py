@@ -23,7 +23,7 @@ from ..kernels.rules import columns
 from ..kernels.tables import dtype_of
 from . import printing
 from .errors import UserError
-from .variants import LISTED, OWN_RULE, RULES, Variant, check, make, parse_mode, variant, words
+from .variants import FORM, OWN_RULE, RULES, Variant, check, make, parse_mode, variant, words
 
 USUAL = ["float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit"]
 
@@ -152,7 +152,7 @@ def jobs(asked: Asked) -> list[Job]:
             try:
                 found = devices.gpus(target) or [devices.find(target)]
             except LookupError as error:
-                raise UserError(f"--target {target}: {error}; name its target, such as sm_90") from None
+                raise UserError(f"--target {target}: {error}; for a GPU of another machine give its architecture, such as sm_90") from None
             named = [job for device in found for job in here(wanted, device)]
         else:
             named = list(elsewhere(wanted, target))
@@ -211,22 +211,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         type=words,
         metavar="TARGET,...",
-        help=f"of cpu, {', '.join(devices.KINDS)} (the GPUs here), sm_80, sm_90, sm_100, gfx942 (which need not be here); "
-        "default: all devices here",
+        help=f"what to compile for: cpu, {', '.join(devices.KINDS)} (the GPUs of this machine), or GPUs of other machines: sm_80, sm_90, "
+        "sm_100, gfx942 (default: all devices of this machine)",
     )
     parser.add_argument(
-        "--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all), {OWN_RULE}"
+        "--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"update rules: {', '.join(RULES)} (default: all), {OWN_RULE}"
     )
-    parser.add_argument("--dtypes", type=words, default=USUAL, metavar="MODE,...", help=f"of {LISTED} (default: {','.join(USUAL)})")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that compile at a time (default: %(default)s)")
+    parser.add_argument(
+        "--dtypes", type=words, default=USUAL, metavar="MODE,...", help=f"precision modes, each {FORM} (default: {', '.join(USUAL)})"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="how many processes compile at the same time (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
     if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: it takes a number of processes, at least 1")
+        raise UserError(f"--jobs {args.jobs}: give a number of at least 1")
     if lang.interpreted():
-        raise UserError("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
+        raise UserError("TRITON_INTERPRET is set, and the interpreter compiles nothing: unset it")
     targets = args.target or ["cpu", *dict.fromkeys(device.type for device in devices.gpus())]
     asked = Asked(tuple(targets), tuple(args.rules), tuple(args.dtypes))
     work = jobs(asked)
@@ -246,5 +250,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
         print(json.dumps([dict(target=work[n].target, what=work[n].what, seconds=round(took[n], 3)) for n in sorted(took)], indent=1))
     else:
         slow = sum(each > 0.5 for each in took.values())
-        console.print(f"{len(took)} kernels in {sum(took.values()):.0f} s, of which {slow} not in the caches before")
+        console.print(f"{len(took)} kernels in {sum(took.values()):.0f} s, {slow} of them not yet in the caches")
     return int(bool(failed))

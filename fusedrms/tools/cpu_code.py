@@ -96,7 +96,7 @@ def read(assembly: str, storage: Storage) -> CPUCode:
 def build(rule: str, storage: Storage) -> tuple[Any, Any]:
     """The driver's loop compiled here, and the signature that its inspect_asm() takes: what is in a disk cache cannot be read."""
     if lang.interpreted():
-        raise UserError("TRITON_INTERPRET is set, so the CPU's driver is not used: unset it")
+        raise UserError("TRITON_INTERPRET is set, so Numba compiles nothing for the CPU: unset it")
     cpu.compiled(rule, storage)
     loop: Any = cpu._step
     signature = next(args for args in loop.overloads if (args[0].rule, args[0].storage) == (rule, storage))

@@ -38,7 +38,7 @@ def self_test(device: torch.device) -> dict[str, Any]:
                 optimizer.step()
             results.append(torch.cat([param.detach() for param in params]).double().cpu())
         difference = float((results[0] - results[1]).abs().max())
-        problem = None if difference < TOLERANCE else f"differs from torch.optim.RMSprop by {difference}"
+        problem = None if difference < TOLERANCE else f"parameters differ from torch.optim.RMSprop by {difference}"
     except Exception as error:  # whatever is wrong with the machine is the answer
         problem = f"{type(error).__name__}: {error}"
     return dict(ok=problem is None, seconds=round(time.perf_counter() - start, 3), problem=problem)
@@ -69,45 +69,51 @@ def advice(reports: list[dict[str, Any]]) -> list[str]:
     if lang.interpreted():
         said.append("TRITON_INTERPRET is set, so kernels run in Triton's interpreter, slowly: unset it")
     if torch.version.cuda is None and torch.version.hip is None and os.path.exists("/dev/nvidiactl"):
-        said.append("an NVIDIA GPU is there, but this torch is built for CPUs: install one for CUDA, see pytorch.org")
+        said.append("this machine has an NVIDIA GPU, but this torch is built for CPUs: install one for CUDA, see pytorch.org")
     if not API.exchange:
-        said.append("this torch has no DLPack C interface, which makes step() several times slower on the host: use torch 2.10 or later")
+        said.append("this torch has no DLPack C interface, so step() takes the host several times as long: use torch 2.10 or later")
     elif Words() == WORDS:
-        said.append("this torch keeps its tensors otherwise than known, so step() asks DLPack about each, which takes the host longer")
+        said.append(
+            "this torch is unknown to fusedrms, so step() asks DLPack about each tensor, which takes longer: look for a newer fusedrms"
+        )
     user = configs.user_directory()
     if user is None:
-        said.append(f"platformdirs is missing, so tuned configurations are found in {configs.ENVIRONMENT} only: pip install platformdirs")
+        said.append(
+            f"platformdirs is missing, so only {configs.ENVIRONMENT} is searched for tuned configurations: pip install platformdirs"
+        )
     own = configs.own_directory()
     for directory in configs.directories():
         try:
             files.check_folder(directory)
         except OSError as error:
             named = f"{configs.ENVIRONMENT}={directory}" if directory == own else directory
-            said.append(f"{named} is no directory to find configurations in ({error.strerror}): name a directory")
+            said.append(f"{named} cannot be searched for configurations ({error.strerror}): give a folder")
     for device in reports:
         target = device["target"] or ""
         if target.startswith("sm_") and int(target[3:]) < 80:
-            said.append(f"{device['device']} is {target}; the kernels are made for sm_80 and later")
+            said.append(f"{device['device']} is {target}: the kernels need sm_80 or later")
         for file in device["configurations"]:
             if file["problem"]:
-                said.append(f"{file['path']} does not count: {file['problem']}. Run fusedrms tune, or delete it")
+                said.append(f"{file['path']} is ignored: {file['problem']}. Run fusedrms tune, or delete the file")
             for row in file["dropped"]:
                 said.append(
                     f"{file['path']}, the row of {row['rule']}, {row['storage']}, {'aligned' if row['aligned'] else 'unaligned'}, "
-                    f"{row['size']} does not count: {row['problem']}. Run fusedrms tune, or delete the row"
+                    f"{row['size']} is ignored: {row['problem']}. Run fusedrms tune, or delete the row"
                 )
         if not any(file["rows"] > len(file["dropped"]) for file in device["configurations"]):
             kind = device["device"].partition(":")[0]
-            said.append(f"nothing was tuned for {device['model']}, which launches with defaults: fusedrms tune --device {kind}")
+            said.append(f"{device['model']} runs with default configurations. To look for faster ones: fusedrms tune --device {kind}")
         if device["self_test"]["problem"]:
-            said.append(f"the self-test failed on {device['device']}; if the installed versions were tested together, report it")
+            said.append(
+                f"the self-test failed on {device['device']}: install versions that were tested together, and report it if it still fails"
+            )
     return [*said, *caches.unusable.values()]
 
 
 def counted(file: dict[str, Any]) -> str:
     """The rows of a file in words."""
     wrong = len(file["dropped"])
-    return f"{file['rows']} rows" + (f", {wrong} of which do not count" if wrong else "")
+    return f"{file['rows']} rows" + (f", {wrong} of which are ignored" if wrong else "")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +151,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         result = f"passed in {test['seconds']:.1f} s" if test["ok"] else f"FAILED: {test['problem']}"
         shown.add_row(device["device"], model, device["driver"], "\n".join(found) or f"none: {device['looked_for']}", result)
     console.print(shown)
-    console.print("looked in " + ", ".join(map(str, configs.directories())), soft_wrap=True, highlight=False)
+    console.print("looked for tuned configurations in " + ", ".join(map(str, configs.directories())), soft_wrap=True, highlight=False)
     for sentence in said:
         console.print(f"• {sentence}", soft_wrap=True, highlight=False)
     return int(failed)

@@ -21,7 +21,7 @@ def check_file(path: pathlib.Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
+        raise FileExistsError(errno.EEXIST, "it is not a regular file", str(path))
 
 
 def check_folder(path: pathlib.Path) -> None:

@@ -21,9 +21,10 @@ from . import cpu_code, files, machine_code, printing
 from .errors import UserError
 from .machine_code import TARGETS, Code, target_of
 from .roofline import Limit, gpus, limit, multiprocessor
-from .variants import LISTED, MODES, OWN_RULE, RULES, Variant, check, find, variant, words
+from .variants import FORM, MODES, OWN_RULE, RULES, Variant, check, find, variant, words
 
 USUAL = ("float32", "bfloat16", "bfloat16+stochastic", "bfloat16+split+8bit")
+GPUS = ", ".join(TARGETS)
 FEW = 8  # kernels are compiled before another process has imported torch
 
 
@@ -139,7 +140,7 @@ def rows(rules: Sequence[str], modes: Sequence[str], targets: Sequence[str], ali
         try:
             yield from pool.map(_row_elsewhere, *zip(*jobs, strict=True))
         except BrokenProcessPool:
-            raise UserError("a compiler has ended its process; name one rule, mode and target to see what it says") from None
+            raise UserError("a compiler has ended its process: give one rule, mode and target to see its message") from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -174,9 +175,10 @@ def table(rows: Iterable[Row]) -> Group:
 
 
 LEGEND = (
-    "bytes, instr: a parameter. GPUs: the instructions that one issues while its memory moves those bytes; what limits a step there;"
-    " picoseconds a parameter, which are milliseconds for a billion. 8-bit states have two loops on GPUs: that for options that change"
-    " nothing is counted."
+    "bytes, instr: what a step moves and executes for each parameter. regs: registers of a thread. Red: registers are spilled, or memory"
+    " is not accessed as widely as it could be. Under a GPU's name: how many instructions it can issue while its memory moves those bytes;"
+    " what limits a step there, memory or arithmetic; picoseconds for each parameter, or milliseconds for a billion. 8-bit states have two"
+    " loops on GPUs; the one for options that are off is counted."
 )
 
 
@@ -193,7 +195,7 @@ def _writing(directory: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         wrong = pathlib.Path(error.filename or directory)
-        raise UserError(f"--asm {directory}: {wrong} cannot be written ({error.strerror}); name a directory that can be written") from None
+        raise UserError(f"--asm {directory}: {wrong} cannot be written ({error.strerror}): name another folder") from None
 
 
 def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bool = True) -> list[pathlib.Path]:
@@ -216,14 +218,16 @@ def dump(rule: str, mode: str, target: str, directory: pathlib.Path, aligned: bo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = {
-        "--target": f"of cpu (this machine's), {', '.join(TARGETS)}, or another sm_NN or gfxNNN (default: {','.join(TARGETS)})",
-        "--rule": f"of {', '.join(RULES)} (default: all), {OWN_RULE}",
-        "--mode": f"all, or of {LISTED} (default: {','.join(USUAL)})",
+        "--target": f"what to compile for: cpu (this machine's), {GPUS}, or another sm_NN or gfxNNN (default: {GPUS})",
+        "--rule": f"update rules: {', '.join(RULES)} (default: all), {OWN_RULE}",
+        "--mode": f"precision modes: all, or each {FORM} (default: {', '.join(USUAL)})",
     }
     for name, text in choices.items():
         parser.add_argument(name, f"{name}s", type=words, action="extend", metavar=f"{name[2:].upper()},...", help=text)
-    parser.add_argument("--unaligned", action="store_true", help="the kernels for addresses that 16 does not divide")
-    parser.add_argument("--asm", type=files.place, metavar="DIR", help="write machine code, PTX and LLVM IR there too")
+    parser.add_argument(
+        "--unaligned", action="store_true", help="show the kernels for tensors whose addresses are no multiples of 16 bytes"
+    )
+    parser.add_argument("--asm", type=files.place, metavar="DIR", help="also write machine code, PTX and LLVM IR into this folder")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -231,7 +235,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     rules = tuple(RULES) if args.rule is None else args.rule
     modes = MODES if args.mode == ["all"] else USUAL if args.mode is None else args.mode
     if not targets:
-        raise UserError("--target: name at least one")
+        raise UserError("--target: give at least one")
     if args.asm is not None:
         with _writing(args.asm):  # before anything is compiled
             pass

@@ -40,21 +40,19 @@ def target_of(name: str) -> Any:
         UserError: there is no such target, or nothing that compiles for it.
     """
     if lang.interpreted():
-        raise UserError("TRITON_INTERPRET is set: the interpreter compiles nothing; unset it")
+        raise UserError("TRITON_INTERPRET is set, and the interpreter compiles nothing: unset it")
     kind = re.fullmatch(r"sm_(\d{2,3})|gfx(90[0-9a-c]|9[45]\d|1[0-2]\d\d)", name)
     if not kind:
-        raise UserError(f"target {name!r} is neither this machine's cpu nor of the form sm_NN or gfxNNN, such as {', '.join(TARGETS)}")
+        raise UserError(f"target {name!r} is unknown: it must be cpu, or have the form sm_NN or gfxNNN, such as {', '.join(TARGETS)}")
     if lang.triton is None:
-        raise UserError(f"target {name}: GPU kernels are compiled by Triton, which exists on Linux only; the target cpu is everywhere")
+        raise UserError(f"target {name}: Triton compiles kernels for GPUs, and exists on Linux only: use the target cpu")
     from triton.backends.compiler import GPUTarget
 
     if not kind[1]:
         return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
     known = set(re.findall(r"'(sm_\d+)'", _run(_ptxas(int(kind[1])), "--help")))
     if name not in known:  # LLVM would abort this process
-        raise UserError(
-            f"target {name} is unknown to this Triton's ptxas, which knows {', '.join(sorted(known, key=lambda n: int(n[3:])))}"
-        )
+        raise UserError(f"target {name} is unknown to this Triton: take one of {', '.join(sorted(known, key=lambda n: int(n[3:])))}")
     return GPUTarget("cuda", int(kind[1]), 32)
 
 
@@ -65,7 +63,7 @@ def _path(find: Callable[[], Any]) -> str:
     except RuntimeError as error:  # Cannot find ptxas-blackwell
         name = str(error).split()[-1]
         variable = f"TRITON_{name.replace('-', '_').upper()}_PATH"
-        raise UserError(f"{name} is missing: reinstall triton, whose wheel brings it, or set {variable} to CUDA's") from None
+        raise UserError(f"{name} is missing: reinstall triton, which brings it, or set {variable} to the path of CUDA's") from None
 
 
 def _tool(name: str) -> str:
@@ -176,7 +174,7 @@ def loops(code: list[Instruction]) -> list[list[Instruction]]:
 def _first_loop(text: str) -> list[str]:
     found = loops(instructions(text))
     if not found:
-        raise UserError("no loop was found in the machine code; please report it with what --asm writes")
+        raise UserError("no loop was found in the machine code: please report it, with the files that --asm writes")
     return [one.opcode for one in found[0]]
 
 

@@ -16,7 +16,7 @@ from .arguments import amount, whole
 from .errors import UserError
 from .footprint import Held, Row, mode, published, row, torch_ways
 from .roofline import known
-from .variants import LISTED, MODES, OWN_RULE, RULES, check, words
+from .variants import FORM, MODES, OWN_RULE, RULES, check, words
 
 RULE, GPU = "rmsprop", "h200"
 USUAL = (
@@ -33,34 +33,49 @@ MOST = 1e18  # parameters whose bytes torch counts
 GB = 1e9
 
 LEGEND = (
-    "Bytes of a parameter. GB: 10^9 bytes on the GPU that has most; what is left of it; the largest model, in billions of parameters, "
-    "that the GPUs hold. Calculated: what is left is for activations, the layers that FSDP2 gathers, fragmentation, and what CUDA and NCCL "
-    "keep. torch's states are as this torch makes them; those below are as published: --json has the sources."
+    "param to bytes: bytes for each parameter. GB: 10^9 bytes on the GPU that holds most. left: what is left there for activations, layers "
+    "that FSDP2 gathers, fragmentation, CUDA and NCCL. largest: the largest model that all GPUs hold, in billions of parameters. All of it "
+    "is calculated. torch's states are as this torch makes them; the optimizers below are as published: --json has the sources."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--parameters", type=amount, metavar="N", help="of the model, such as 70e9")
+    model.add_argument("--parameters", type=amount, metavar="N", help="number of parameters of the model, such as 70e9")
     model.add_argument(
         "--config",
         type=files.place,
         metavar="FILE",
-        help=f"config.json of a Hugging Face model ({', '.join(models.FAMILIES)}), or its folder",
+        help=f"config.json of a Hugging Face model, or its folder; model types: {', '.join(models.FAMILIES)}",
     )
     model.add_argument(
-        "--shapes", type=models.parse, metavar="SHAPE,...", help="of parameters, such as 32000x4096,64*4096x4096: scales exact for each"
+        "--shapes",
+        type=models.parse,
+        metavar="SHAPE,...",
+        help="shapes of the parameters, such as 32000x4096,64*4096x4096: the scales of 8-bit states are exact then",
     )
     parser.add_argument(
-        "--gpus", type=whole, default=1, metavar="N", help="that share parameters, gradients and states, as with FSDP2 (default: 1)"
+        "--gpus", type=whole, default=1, metavar="N", help="GPUs that share parameters, gradients and states, as with FSDP2 (default: 1)"
     )
     gpu = parser.add_mutually_exclusive_group()
-    gpu.add_argument("--gpu", type=str.lower, choices=list(known()), help=f"(default: {GPU})")
-    gpu.add_argument("--memory", type=amount, metavar="BYTES", help="of a GPU, or what you leave to these of it, such as 60e9")
-    parser.add_argument("--rule", default=RULE, help=f"of {', '.join(RULES)} (default: {RULE}), {OWN_RULE}")
-    parser.add_argument("--mode", type=words, action="extend", metavar="MODE,...", help=f"all, or of {LISTED} (default: {','.join(USUAL)})")
-    parser.add_argument("--in-backward", action="store_true", help="modes without gradients, which fusedrms.apply_in_backward frees")
-    parser.add_argument("--output", type=files.place, metavar="FILE", help="a bar chart, as PNG, there too")
+    gpu.add_argument("--gpu", type=str.lower, choices=list(known()), help=f"type of the GPUs (default: {GPU})")
+    gpu.add_argument(
+        "--memory", type=amount, metavar="BYTES", help="memory of each GPU for these, such as 60e9, instead of all that --gpu has"
+    )
+    parser.add_argument("--rule", default=RULE, help=f"update rule: {', '.join(RULES)} (default: {RULE}), {OWN_RULE}")
+    parser.add_argument(
+        "--mode",
+        type=words,
+        action="extend",
+        metavar="MODE,...",
+        help=f"precision modes: all, or each {FORM} (default: {', '.join(USUAL)})",
+    )
+    parser.add_argument(
+        "--in-backward",
+        action="store_true",
+        help="count no gradients in the modes: fusedrms.apply_in_backward frees each as soon as it is used",
+    )
+    parser.add_argument("--output", type=files.place, metavar="FILE", help="also write a bar chart to this PNG file")
 
 
 def _shapes(args: argparse.Namespace) -> models.Shapes:
@@ -70,7 +85,7 @@ def _shapes(args: argparse.Namespace) -> models.Shapes:
     else:
         shapes = args.shapes or Counter({(int(min(args.parameters, 2 * MOST)),): 1})
     if models.numel(shapes) > MOST:
-        raise UserError(f"the model has {models.numel(shapes):.3g} parameters or more: name one of at most {MOST:g}")
+        raise UserError(f"the model has {models.numel(shapes):.3g} parameters or more: give one of at most {MOST:g}")
     return shapes
 
 
@@ -147,5 +162,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.print(title, highlight=False, soft_wrap=True)
     console.print(table(rows), LEGEND, highlight=False)
     if args.output is not None:
-        console.print(str(args.output), highlight=False, soft_wrap=True)
+        console.print(f"chart written to {args.output}", highlight=False, soft_wrap=True)
     return 0

@@ -45,7 +45,7 @@ def parse(text: str) -> Shapes:
         numbers = [times if star else "1", *sizes.split("x")]
         if not all(number.isascii() and number.isdecimal() and int(number) for number in numbers):
             raise argparse.ArgumentTypeError(
-                f"{part!r} is no shape: it takes numbers from 1, such as 8192x1024, or 80*8192x1024 for 80 of them"
+                f"{part!r} is no shape: give sizes of at least 1, such as 8192x1024, or 80*8192x1024 for 80 of them"
             )
         shapes[tuple(map(int, numbers[1:]))] += int(numbers[0])
     return shapes
@@ -63,15 +63,17 @@ class Config:
         try:
             self.values = json.loads(self.path.read_text("utf-8"))
         except OSError as error:
-            raise UserError(f"--config {self.path}: {error.strerror}: name a model's config.json, or its folder") from None
+            raise UserError(f"--config {self.path}: {error.strerror}: give a model's config.json, or its folder") from None
         except ValueError as error:  # JSON's and UTF-8's
-            raise UserError(f"--config {self.path}: it is no JSON ({error})") from None
+            raise UserError(f"--config {self.path}: it is not JSON ({error}): give a model's config.json") from None
         if not isinstance(self.values, dict):
-            raise UserError(f"--config {self.path}: it is a {type(self.values).__name__} of JSON, no object")
+            raise UserError(
+                f"--config {self.path}: it holds a JSON {type(self.values).__name__}, not an object: give a model's config.json"
+            )
         name = self.values.get("model_type")
         if not isinstance(name, str) or name not in FAMILIES:
             known = ", ".join(FAMILIES)
-            raise UserError(f"--config {self.path}: model_type {name!r} is none of {known}, whose parameters are known: pass --parameters")
+            raise UserError(f"--config {self.path}: model_type {name!r} is not supported, only {known}: use --parameters or --shapes")
         self.family = FAMILIES[name]
 
     def number(self, key: str, default: int | None = None, least: int = 1) -> int:
@@ -81,14 +83,14 @@ class Config:
             return default
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             found = f"has no {key!r}" if key not in self.values else f"{key!r} is {value!r}"
-            raise UserError(f"--config {self.path}: {found}; it must be a whole number from {least}, or pass --parameters")
+            raise UserError(f"--config {self.path}: {found}; it must be a whole number of at least {least}; or use --parameters")
         return value
 
     def is_dense(self, layer: int) -> bool:
         """Whether a layer of a model with experts has none."""
         only = self.values.get("mlp_only_layers") or []
         if not isinstance(only, list):
-            raise UserError(f"--config {self.path}: 'mlp_only_layers' is {only!r}; it must be a list of layers, or pass --parameters")
+            raise UserError(f"--config {self.path}: 'mlp_only_layers' is {only!r}; it must be a list of layers; or use --parameters")
         return layer in only or (layer + 1) % self.number("decoder_sparse_step", 1) != 0
 
     def attention(self) -> list[Shape]:

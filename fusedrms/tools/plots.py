@@ -13,7 +13,7 @@ def figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("matplotlib is missing, which plots: pip install matplotlib") from None
+        raise UserError("a plot needs matplotlib: pip install matplotlib") from None
     made = Figure(figsize=(width, height), layout="constrained")
     return made, made.subplots()
 

@@ -16,18 +16,24 @@ from . import files, plots, quadratic
 from .errors import UserError
 
 LEGEND = (
-    "The default comes first. α: decay of averages. μ: momentum. ε: outside of the root, inside, both, or the floor of it. from: what "
-    "the square average begins with, if not 0. norm: of all gradients, or of each. with: what an argument makes of it. No lr: it must be "
-    "given. --diff of two shows their equations."
+    'The default comes first; "with" names the argument that changes it. α: decay of the averages. μ: momentum. ε: outside the root, '
+    "inside, both, or as its least value (floor). from: what the square average starts from, if not 0. norm: of all gradients, or of each. "
+    "Where lr is missing by default, it must be given. fusedrms presets --diff PRESET PRESET shows equations."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="WORD", help="show those alone whose name, system or documentation has these words")
-    parser.add_argument("--diff", nargs=2, metavar="PRESET", help="how two differ, by their names or beginnings, and a plot of both")
-    parser.add_argument("--lr", type=float, default=0.01, help="learning rate of both in the plot (default: 0.01)")
-    parser.add_argument("--steps", type=int, default=500, help="steps in the plot (default: 500)")
-    parser.add_argument("--output", type=files.place, metavar="FILE", help="the plot (default: PRESET-PRESET.png here)")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="show only presets whose name, system or documentation contains all of these words"
+    )
+    parser.add_argument(
+        "--diff", nargs=2, metavar="PRESET", help="show how two presets differ, and plot both; the beginning of a name is enough"
+    )
+    parser.add_argument("--lr", type=float, default=0.01, help="learning rate of both presets in the plot (default: 0.01)")
+    parser.add_argument("--steps", type=int, default=500, help="number of steps in the plot (default: 500)")
+    parser.add_argument(
+        "--output", type=files.place, metavar="FILE", help="PNG file for the plot (default: PRESET-PRESET.png in this folder)"
+    )
 
 
 def _all_of(member: Member) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def differing(a: Preset, b: Preset) -> dict[str, tuple[Any, Any]]:
 
 def _check(args: argparse.Namespace) -> None:
     if args.words and args.diff:
-        raise UserError(f"--diff takes two presets, and there is {' '.join(args.words)!r} besides: leave it out")
+        raise UserError(f"--diff takes two presets and no other words: leave {' '.join(args.words)!r} out")
     if not (math.isfinite(args.lr) and args.lr > 0):
         raise UserError(f"--lr {args.lr}: it must be a finite number above 0")
     if args.steps < 1:
@@ -77,7 +83,7 @@ def _diff(args: argparse.Namespace, console: Console) -> int:
     presets = [_named(word) for word in args.diff]
     names = [preset.make.__name__ for preset in presets]
     if names[0] == names[1]:
-        raise UserError(f"--diff {' '.join(args.diff)}: both are {names[0]}; name two presets")
+        raise UserError(f"--diff {' '.join(args.diff)}: both are {names[0]}: give two different presets")
     rows = differing(*presets)
     curves = {name: quadratic.losses(preset, args.lr, args.steps) for name, preset in zip(names, presets, strict=True)}
     path = args.output or pathlib.Path(f"{names[0]}-{names[1]}.png")
@@ -91,10 +97,10 @@ def _diff(args: argparse.Namespace, console: Console) -> int:
     table = Table("option", *names)
     for option, values in rows.items():
         table.add_row(option, *("–" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in values))
-    console.print(table if rows else "All options are the same by default.")
+    console.print(table if rows else "By default all options are the same.")
     ends = ", ".join(f"{name} {curve[-1]:.3g}" for name, curve in curves.items())
     console.print(f"loss after {args.steps} steps on a noisy quadratic, lr {args.lr:g}: {ends}", soft_wrap=True, highlight=False)
-    console.print(str(path), soft_wrap=True, highlight=False)
+    console.print(f"plot written to {path}", soft_wrap=True, highlight=False)
     return 0
 
 
@@ -104,7 +110,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _diff(args, console)
     members = find(" ".join(args.words))
     if not members:
-        raise UserError(f"no preset has {' '.join(args.words)!r}: fusedrms presets shows all")
+        raise UserError(f"no preset is about {' '.join(args.words)!r}: fusedrms presets lists all")
     if args.json:
         print(json.dumps([_all_of(member) for member in members], indent=1, default=str))
         return 0

@@ -126,7 +126,9 @@ class Scratch:
         found = self._bits()
         self._expected = self._expected or found
         if not all(map(torch.equal, found, self._expected)):
-            raise RuntimeError(f"{config} computes other bits than the default: a defect of the kernels or of the device; please report it")
+            raise RuntimeError(
+                f"{config} computes other results than the default configuration: the kernels or the device have a defect; please report it"
+            )
         return run
 
 
@@ -187,7 +189,9 @@ def search_one(rule: str, mode: str, size: str, device: torch.device, clock: Cal
     default = best = configs.default_config(device, storage, int(numels.sum()))
     run = scratch.launch(default)
     if run is None:
-        raise RuntimeError(f"{default} cannot run on this device: its multiprocessors have too few registers, or too little memory")
+        raise RuntimeError(
+            f"this device cannot run the default configuration, {default}: its multiprocessors have too few registers, or too little memory"
+        )
     runs = {default: run}
     for stage in stages(storage)[type(default)]:
         tried = [best]

@@ -23,7 +23,7 @@ from . import files, printing, search
 from .errors import UserError
 from .noise import share_of_others
 from .search import Result
-from .variants import MODES, OWN_RULE, RULES, check, check_words, device_of, words
+from .variants import FORM, OWN_RULE, RULES, check, check_words, device_of, words
 
 NOISY = 0.1  # of the cores, taken by other programs
 
@@ -66,7 +66,7 @@ def unsaved(path: pathlib.Path, head: dict[str, Any], results: list[Result]) -> 
         save(path, head, {result.key: result.row for result in results})
     except OSError as error:
         return (
-            f"{path} could not be written ({error.strerror}) and lacks results that are printed here: "
+            f"{path} could not be written ({error.strerror}), so the results are printed here only: "
             "free space there, or name another place with --output, and run this again"
         )
     return None
@@ -81,7 +81,7 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
     own = configs.own_directory()
     place = output or own or configs.user_directory()
     if place is None:
-        raise UserError("there is no place to write to, since platformdirs is not installed: name one with --output")
+        raise UserError("platformdirs is not installed, so there is no default place to write to: name one with --output")
     try:
         path = output if output and output.suffix == ".json" and not output.is_dir() else place / f"{name}.json"
         lock = pathlib.Path(f"{path}.lock")
@@ -93,7 +93,7 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
             with open(file, "a"):
                 pass
     except OSError as error:
-        named = f"{configs.ENVIRONMENT}={own}, which takes a directory: " if place is own else ""
+        named = f"{configs.ENVIRONMENT}={own} must be a folder: " if place is own else ""
         wrong = pathlib.Path(error.filename or place)
         raise UserError(
             f"{named}{wrong} cannot be written ({error.strerror}): name another place with --output or {configs.ENVIRONMENT}"
@@ -102,7 +102,7 @@ def destination(output: pathlib.Path | None, name: str) -> pathlib.Path:
 
 
 def table(results: list[Result]) -> Table:
-    shown = Table(title="Launches, median µs")
+    shown = Table(title="Launches, median µs with the default configuration and with the best one")
     for header in ("rule", "mode", "size", "default", "best", "µs", "best µs", "gain"):
         shown.add_column(header, justify="right" if "µs" in header or header == "gain" else "left")
     for result in results:
@@ -116,25 +116,29 @@ def table(results: list[Result]) -> Table:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=["cpu", *devices.KINDS], help="default: that of a GPU where torch finds one, else cpu")
     parser.add_argument(
-        "--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"of {', '.join(RULES)} (default: all), {OWN_RULE}"
+        "--device", choices=["cpu", *devices.KINDS], help="device to tune for (default: the GPU if torch finds one, else cpu)"
+    )
+    parser.add_argument(
+        "--rules", type=words, default=list(RULES), metavar="RULE,...", help=f"update rules: {', '.join(RULES)} (default: all), {OWN_RULE}"
     )
     parser.add_argument(
         "--dtypes",
         type=words,
         default=["float32", "bfloat16"],
         metavar="MODE,...",
-        help=f"how parameters and states are stored, such as {', '.join(MODES)} (default: float32,bfloat16)",
+        help=f"precision modes, each {FORM} (default: float32,bfloat16)",
     )
     sizes = list(configs.SIZES)
-    parser.add_argument("--sizes", type=words, default=sizes, metavar="SIZE,...", help=f"of models: {', '.join(sizes)} (default: all)")
-    parser.add_argument("--budget", type=float, default=150.0, metavar="SECONDS", help="about how long to search (default: %(default)s)")
+    parser.add_argument(
+        "--sizes", type=words, default=sizes, metavar="SIZE,...", help=f"sizes of the tensors: {', '.join(sizes)} (default: all)"
+    )
+    parser.add_argument("--budget", type=float, default=150.0, metavar="SECONDS", help="about how long to search (default: %(default)g)")
     parser.add_argument(
         "--output",
         type=files.place,
         metavar="FILE",
-        help=f"file ending in .json, or directory, to write (default: {configs.ENVIRONMENT}, else the user's cache directory)",
+        help=f"file ending in .json, or folder, to write to (default: {configs.ENVIRONMENT}, else the user's cache folder)",
     )
 
 
@@ -142,11 +146,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     check(args.rules, args.dtypes)
     check_words("--sizes", args.sizes, configs.SIZES)
     if measured := [mode for mode in args.dtypes if "stats" in mode.split("+")]:
-        raise UserError(f"--dtypes {','.join(measured)}: steps that measure are cut to pieces as those that do not; leave +stats out")
+        raise UserError(f"--dtypes {','.join(measured)}: leave +stats out, steps that measure use the same configuration as others")
     if not args.budget > 0:
-        raise UserError(f"--budget {args.budget:g}: it takes a number of seconds above 0")
+        raise UserError(f"--budget {args.budget:g}: give a number of seconds above 0")
     if lang.interpreted():
-        raise UserError("TRITON_INTERPRET is set: what the interpreter takes is no measure; unset it")
+        raise UserError("TRITON_INTERPRET is set, and timings of the interpreter mean nothing: unset it")
     device = device_of(args.device)
     path = destination(args.output, configs.device_name(device))
     head = describe(
@@ -172,7 +176,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         except KeyboardInterrupt:
             code, problem = 130, unsaved(path, head, results) if results else None  # it may have come while the last was saved
     if (share := others()) > NOISY:
-        print(f"fusedrms tune: other programs had {share:.0%} of the cores meanwhile: run this again on a quiet machine", file=sys.stderr)
+        print(f"fusedrms tune: other programs used {share:.0%} of the cores meanwhile: run this again on a quiet machine", file=sys.stderr)
     if args.json:
         rows = configs.to_json({result.key: result.row for result in results})
         print(json.dumps(dict(path=str(path), rows=rows, problem=problem), indent=1))
@@ -185,7 +189,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return code
     if len(results) < n_all:
         console.print(
-            f"{n_all - len(results)} of {n_all} were not searched: " + ("interrupted" if code else "the budget is spent, see --budget")
+            f"{n_all - len(results)} of {n_all} were not searched: " + ("interrupted" if code else "the time is up, see --budget")
         )
     if results and not problem:
         console.print(f"written to {path}", soft_wrap=True)

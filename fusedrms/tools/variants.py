@@ -70,8 +70,8 @@ MODES = (
     "float64",
 )
 
-OWN_RULE = "or MODULE:NAME or FILE.py:NAME of one of your own"
-LISTED = f"{', '.join(MODES)}, each also with +ema, +stats or +caution"
+OWN_RULE = "or a rule of your own, as MODULE:NAME or FILE.py:NAME"
+FORM = f"DTYPE[+OPTION...], such as bfloat16+split+8bit; DTYPE is {', '.join(DTYPES)}; OPTION is {', '.join(OPTIONS)}"
 
 
 class Variant(NamedTuple):
@@ -91,10 +91,10 @@ def parse_mode(mode: str) -> tuple[torch.dtype, dict[str, Any]]:
     """
     dtype, *options = mode.split("+")
     if dtype not in DTYPES or not set(options) <= set(OPTIONS):
-        raise ValueError(f"mode {mode!r} is none of DTYPE[+OPTION...] with DTYPE {', '.join(DTYPES)} and OPTION {', '.join(OPTIONS)}")
+        raise ValueError(f"mode {mode!r} is not supported: it must be {FORM}")
     chosen = [item for option in options for item in OPTIONS[option].items()]
     if len(dict(chosen)) < len(chosen):
-        raise ValueError(f"mode {mode!r} says twice how one thing is stored")
+        raise ValueError(f"mode {mode!r} has two options for the same thing: leave one out")
     return getattr(torch, dtype), dict(chosen)
 
 
@@ -109,7 +109,7 @@ def find(rule: str) -> Found:
         return RULES[rule]
     place, colon, name = rule.rpartition(":")
     if not (place and colon and name):
-        raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}; one of your own is MODULE:NAME or FILE.py:NAME")
+        raise ValueError(f"rule {rule!r} is unknown: take one of {', '.join(RULES)}, {OWN_RULE}")
     module = _module(rule, place)
     value = getattr(module, name, None)
     if _has_rule(value):
@@ -119,7 +119,7 @@ def find(rule: str) -> Found:
     if not hasattr(module, name):
         meant = closest(name, classes)
         raise ValueError(f"rule {rule!r}: {place} has no {name!r}: {f'did you mean {meant!r}?' if meant else remedy}")
-    raise ValueError(f"rule {rule!r}: {name} is {value!r:.80}, which is no optimizer class of fusedrms: {remedy}")
+    raise ValueError(f"rule {rule!r}: {name} is {value!r:.80}, not an optimizer class of fusedrms: {remedy}")
 
 
 def _has_rule(value: Any) -> TypeGuard[type[FusedOptimizer]]:
@@ -131,7 +131,7 @@ def _module(rule: str, place: str) -> Any:
     """Imported, or run from its file; what lies beside it, or in the current directory, can be imported."""
     path = pathlib.Path(place).resolve() if place.endswith(".py") else None
     if path and not path.is_file():
-        raise ValueError(f"rule {rule!r}: there is no file {place}: name one from {pathlib.Path.cwd()}, or a whole path")
+        raise ValueError(f"rule {rule!r}: there is no file {place} in {pathlib.Path.cwd()}: give its path")
     folder = str(path.parent) if path else os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -141,7 +141,7 @@ def _module(rule: str, place: str) -> Any:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and not path and error.name and f"{place}.".startswith(f"{error.name}."):
             raise ValueError(
-                f"rule {rule!r}: there is no module {error.name!r} in {folder} or among what is installed: name its file, FILE.py:NAME"
+                f"rule {rule!r}: there is no module {error.name!r} in {folder}, and none is installed: give its file, FILE.py:NAME"
             ) from None
         raise ValueError(f"rule {rule!r}: {place} cannot be imported, {type(error).__name__}: {error}") from error
 
@@ -194,7 +194,7 @@ def check_words(option: str, given: Collection[str], known: Collection[str]) -> 
     """Raise UserError for a word that an option of a command does not take, or where there is none."""
     wrong = [word for word in given if word not in known]
     if wrong or not given:
-        raise UserError(f"{option} {','.join(wrong)}: it takes at least one of {', '.join(known)}")
+        raise UserError(f"{option} {','.join(wrong)}: give at least one of {', '.join(known)}")
 
 
 def device_of(kind: str | None) -> torch.device:
@@ -208,7 +208,7 @@ def device_of(kind: str | None) -> torch.device:
 def check(rules: Collection[str], modes: Collection[str]) -> None:
     """Raise UserError for a rule or mode that no optimizer takes, or where none is named."""
     if not rules or not modes:
-        raise UserError("name at least one rule and one mode")
+        raise UserError("give at least one rule and one mode")
     for rule in rules:
         for mode in modes:
             try:

@@ -90,12 +90,12 @@ def unpack_options(g: int, saved: Mapping[str, Any], ours: frozenset[str]) -> Un
                 raise ValueError
         except (TypeError, ValueError, RecursionError):
             raise ValueError(
-                f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, no JSON of options: restore the checkpoint"
+                f"the {CARRIER} of parameter group {g} in the checkpoint is {text[:80]!r}, not options in JSON: load another checkpoint"
             ) from None
         if unknown := carried.keys() - ours:
             raise ValueError(
                 f"parameter group {g} of the checkpoint has {', '.join(f'{name}={carried[name]!r}' for name in sorted(unknown))}, which "
-                "this version, or this rule, does not know: load it with the version and the class that have saved it"
+                "this version, or this rule, does not know: load it with the version and the class that saved it"
             )
     carried |= {name: saved[name] for name in ours & saved.keys()}
     return Unpacked({name: value for name, value in carried.items() if name not in NEVER_LOADED}, steps, accepted)

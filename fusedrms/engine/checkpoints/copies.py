@@ -32,7 +32,7 @@ class Copies:
         """RuntimeError if one was written."""
         if name := self.lost():
             raise RuntimeError(
-                f"the {name} that state_dict() has returned was written, by torch.distributed.checkpoint.load say, but it is a copy, "
-                "for this optimizer stores it in another form: pass the state_dict to set_optimizer_state_dict() or load_state_dict(); or, "
-                "to go on without what was written, call optimizer.load_state_dict(optimizer.state_dict())"
+                f"the {name} that state_dict() returned has been written to, for example by torch.distributed.checkpoint.load, but it is a "
+                "copy: the optimizer stores it in another form. Pass the state_dict to set_optimizer_state_dict() or load_state_dict(). "
+                "To go on without what was written, call optimizer.load_state_dict(optimizer.state_dict())"
             )

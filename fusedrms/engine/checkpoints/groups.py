@@ -108,7 +108,7 @@ def _take_timms(g: int, theirs: dict[str, Any], carried: dict[str, Any], ours: f
     for name, option in _TIMMS.items():
         value = theirs.pop(name, None)
         if value and option not in ours:
-            raise ValueError(f"parameter group {g} of the checkpoint has {name}={value!r}, which timm's optimizers alone have")
+            raise ValueError(f"parameter group {g} of the checkpoint has {name}={value!r}, which only optimizers of timm have")
         if value is not None and option:
             carried.setdefault(option, value)
     if is_timms and not theirs.get("momentum"):  # without effect there, refused here
@@ -133,9 +133,8 @@ def _leave_off(g: int, theirs: dict[str, Any], carried: dict[str, Any], mine: Ma
         ):
             continue
         warnings.warn(
-            f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={said[option]!r}: only states "
-            f"that this optimizer has came with it, and {state} is none; to go on with it make the optimizer with "
-            f"{option}={said[option]!r}",
+            f"parameter group {g} keeps {option}={mine[option]!r}, though the checkpoint has {option}={said[option]!r}: it was loaded "
+            f"without {state}, since this optimizer has none. To take it over, make the optimizer with {option}={said[option]!r}",
             stacklevel=3,
         )
         said[option] = mine[option]
@@ -146,7 +145,7 @@ def _leave_off(g: int, theirs: dict[str, Any], carried: dict[str, Any], mine: Ma
 def _turn_off_nesterov(g: int, found: dict[str, Any], carried: Mapping[str, Any]) -> None:
     """Leave nesterov off where it is mine alone and the checkpoint has no momentum, and warn."""
     if found.get("nesterov") and not carried.get("nesterov") and not found.get("momentum"):
-        warnings.warn(f"parameter group {g} has nesterov=False from now on, since the checkpoint has momentum=0", stacklevel=3)
+        warnings.warn(f"parameter group {g} has nesterov=False from now on, because the checkpoint has momentum=0", stacklevel=3)
         found["nesterov"] = False
 
 
@@ -155,8 +154,8 @@ def _is_foreign_buffer(g: int, found: Mapping[str, Any], carried: Mapping[str, A
     foreign = bool(mine.get(LR_IN_MOMENTUM)) and LR_IN_MOMENTUM not in carried
     if foreign and found.get("momentum"):
         raise ValueError(
-            f"parameter group {g} has {LR_IN_MOMENTUM}=True, but the checkpoint, of another class or other options, holds a "
-            f"momentum_buffer without lr: multiply each momentum_buffer in it by lr, and set {LR_IN_MOMENTUM}=True in its param_groups; or "
-            "set momentum=0 there, and the optimizer's own again once it is loaded, which begins a new buffer"
+            f"parameter group {g} has {LR_IN_MOMENTUM}=True, but the checkpoint holds a momentum_buffer without lr. To convert "
+            f"it, multiply each momentum_buffer in it by lr and set {LR_IN_MOMENTUM}=True in its param_groups. To begin a new buffer, set "
+            "momentum=0 in its param_groups, load it, and then set the optimizer's momentum again"
         )
     return foreign

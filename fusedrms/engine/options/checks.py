@@ -176,7 +176,7 @@ def check_precision_options(group: dict) -> None:
         if group["stochastic_rounding"]:
             raise ValueError(
                 f"stochastic_rounding=True with master_weights={group['master_weights']!r} is not supported: "
-                "the parameter is the nearest to its master; leave one of them out"
+                "a parameter with a master is rounded to nearest; leave one of the two out"
             )
     state_dtype, seed = group["state_dtype"], group["seed"]
     if not isinstance(state_dtype, torch.dtype | str) or state_dtype not in (torch.float32, torch.bfloat16, "8bit", "4bit"):
@@ -197,9 +197,7 @@ def _check_corrected(group: dict) -> None:
     check_flags(group, "corrected_weight_decay")
     if group["corrected_weight_decay"]:
         if not group["decoupled_weight_decay"]:
-            raise ValueError(
-                "corrected_weight_decay=True corrects a decoupled decay, but decoupled_weight_decay=False: set it, or leave the former out"
-            )
+            raise ValueError("corrected_weight_decay=True needs decoupled_weight_decay=True: set it, or leave corrected_weight_decay out")
         try:
             check_positive(group, "max_lr_snapshot")
         except ValueError as error:
@@ -209,7 +207,9 @@ def _check_corrected(group: dict) -> None:
 def _check_stats(group: dict) -> None:
     every = group["stats"]
     if not isinstance(every, bool | int | np.bool_ | np.integer) or not 0 <= every < 2**63:
-        raise ValueError(f"stats={text(every)} is not supported: it must be True, False, or every how many steps are measured, 100 say")
+        raise ValueError(
+            f"stats={text(every)} is not supported: it must be True, False, or a number of steps: with 100, every hundredth is measured"
+        )
 
 
 def _check_ema(group: dict) -> None:
@@ -220,7 +220,7 @@ def _check_ema(group: dict) -> None:
         if not is_live(decay) and decay > 1:
             raise ValueError(f"ema_decay={text(decay)} is not supported: it must be a number from 0 to 1, or None for no average")
     elif group["ema_warmup"]:
-        raise ValueError("ema_warmup=True warms up an average, but ema_decay=None: set ema_decay to 0.9999, say, or ema_warmup=False")
+        raise ValueError("ema_warmup=True needs an average, but ema_decay=None: set ema_decay to 0.9999, say, or ema_warmup=False")
 
 
 def check_infinities_show(groups: Sequence[Mapping[str, Any]]) -> None:
@@ -230,7 +230,7 @@ def check_infinities_show(groups: Sequence[Mapping[str, Any]]) -> None:
     if limits is not None and clips is not None and any(group["skip_nonfinite"] for group in groups):
         raise ValueError(
             f"skip_nonfinite=True with clip_grad_norm={limits} and clip_grad_value={clips} is not "
-            "supported: that norm is of clipped gradients, in which an infinity does not show; leave one of the three out"
+            "supported, because an infinity does not show in the norm of clipped gradients: leave one of the three out"
         )
 
 
@@ -245,7 +245,7 @@ def check_common(group: dict[str, Any]) -> None:
         try:
             check_limits(group, "clip_grad_norm")
         except ValueError as error:
-            raise ValueError(f"{error}, or math.inf to measure the norm alone") from None
+            raise ValueError(f"{error}, or math.inf only to measure the norm") from None
     check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
     _check_ema(group)
     _check_stats(group)
@@ -254,7 +254,7 @@ def check_common(group: dict[str, Any]) -> None:
     process_groups(group["model_parallel_group"])
     if isinstance(group["foreach"], str):
         raise ValueError(
-            f"foreach={group['foreach']!r} is not supported: it is what a checkpoint has of options that torch lacks; pass the "
+            f"foreach={group['foreach']!r} is not supported. In a checkpoint it carries the options that torch lacks: pass the "
             "checkpoint to load_state_dict(), or the options by their names"
         )
     check_infinities_show([group])

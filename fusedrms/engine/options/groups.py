@@ -32,5 +32,7 @@ def named_parameters(groups: Sequence[dict]) -> Iterator[NamedParameter]:
             )
         for param, name in zip_longest(params, names or ()):
             if not isinstance(param, Tensor):
-                raise TypeError(f"parameter group {g} lists {param!r}, no tensor: take it out of optimizer.param_groups[{g}]['params']")
+                raise TypeError(
+                    f"parameter group {g} lists {param!r}, which is not a tensor: take it out of optimizer.param_groups[{g}]['params']"
+                )
             yield NamedParameter(g, name or f"params[{next(number)}]", param)

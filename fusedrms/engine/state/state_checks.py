@@ -27,19 +27,19 @@ def check_owners(params: Iterable[Tensor], state: Mapping[Any, Any]) -> None:
 def _check_step(name: str, values: object) -> None:
     """ValueError unless the state of a parameter is a dict whose "step", if it has one, is a number."""
     if not isinstance(values, dict):
-        raise ValueError(f"the state of {name} is {values!r}, no dict of its tensors; {_ANEW}")
+        raise ValueError(f"the state of {name} is {values!r}, not a dict of tensors; {_ANEW}")
     step = values.get("step", 0)
     if isinstance(step, Tensor) and (step.numel() != 1 or step.is_complex() or step.is_meta):
         what = f"shape {tuple(step.shape)}, {step.dtype}, on {step.device}"
-        raise ValueError(f"the step of {name} has {what}; it is one real number; {_ANEW}")
+        raise ValueError(f"the step of {name} has {what}; it must be one real number; {_ANEW}")
     if not isinstance(step, Real | Tensor):
-        raise ValueError(f"the step of {name} has the value {step!r}; it is one real number; {_ANEW}")
+        raise ValueError(f"the step of {name} has the value {step!r}; it must be one real number; {_ANEW}")
 
 
 def check_steps(name: str, steps: float) -> None:
     """ValueError unless a parameter can have made so many steps."""
     if not 0 <= steps < math.inf:
-        raise ValueError(f"the step of {name} has the value {steps}; it is a finite number >= 0; {_ANEW}")
+        raise ValueError(f"the step of {name} has the value {steps}; it must be a finite number >= 0; {_ANEW}")
 
 
 def check_state(name: str, param: Tensor, state: dict, keys: Collection[str], kinds: Kinds) -> None:
@@ -53,11 +53,11 @@ def check_state(name: str, param: Tensor, state: dict, keys: Collection[str], ki
         if not isinstance(value, Tensor) or value.shape != shape:
             _refuse_state(name, param, key, value, shape if packed else None)
         if value.layout is not torch.strided or (value.is_meta and not param.is_meta):
-            raise ValueError(f"the {key} of {name} is {value.layout} on {value.device}, of which a step can write nothing; {_ANEW}")
+            raise ValueError(f"the {key} of {name} is {value.layout} on {value.device}, which a step cannot write; {_ANEW}")
         if not code_of(kinds, key, value.dtype):
             continue
         if key + SCALE not in state:
-            what = f"the {key + SCALE} of {name} has no value, which the {value.dtype} codes of {key} need"
+            what = f"the {key + SCALE} of {name} is missing, without which the {value.dtype} codes of {key} mean nothing"
             raise ValueError(f"{what}: load them dequantized, as float32; {_ANEW}")
         _check_beside_codes(name, param, state, key)
 
@@ -68,10 +68,10 @@ def _check_beside_codes(name: str, param: Tensor, state: dict, key: str) -> None
     if getattr(scale, "shape", None) != (n_groups(param),):
         _refuse_state(name, param, key + SCALE, scale, (n_groups(param),))
     if scale.is_meta and not param.is_meta:
-        raise ValueError(f"the {key + SCALE} of {name} is on {scale.device}, where it has no values; {_ANEW}")
+        raise ValueError(f"the {key + SCALE} of {name} is a {scale.device} tensor without values; {_ANEW}")
     is_order = isinstance(dims, tuple | list) and len(dims) == param.dim() and all(dim in dims for dim in range(param.dim()))
     if key + DIM_ORDER in state and not is_order:
-        what = f"the {key + DIM_ORDER} of {name} has the value {dims!r}, no order of its {param.dim()} dimensions"
+        what = f"the {key + DIM_ORDER} of {name} has the value {dims!r}, which is not an order of its {param.dim()} dimensions"
         raise ValueError(f"{what}; {_ANEW}")
 
 
@@ -104,7 +104,7 @@ def check_shards(name: str, param: Tensor, state: dict, keys: Collection[str]) -
 def check_complete(optimizer: str, name: str, state: dict, keys: Collection[str]) -> None:
     """ValueError unless a loaded state is of this optimizer's rule: another one's would silently start from zeros, or go on wrongly."""
     if "mem" in state and "mem" not in keys:
-        raise ValueError(f"the state of {name} has 'mem', it is that of SMORMS3; load the checkpoint into FusedSMORMS3")
+        raise ValueError(f"the state of {name} has 'mem', so it is from SMORMS3: load the checkpoint into FusedSMORMS3")
     for key in keys:
         if key not in state:
             raise ValueError(

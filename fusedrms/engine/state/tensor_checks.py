@@ -51,7 +51,9 @@ def check_tensors(optimizer: str, name: str, param: Tensor, grad: Tensor) -> Non
     if overlaps(param):
         raise RuntimeError(f"{name} is expanded: several elements share one address, strides {param.stride()}; call contiguous() first")
     if type(param).grad is not Tensor.grad:
-        raise RuntimeError(f"{name} is a {type(param).__name__}, which makes up its grad; {optimizer} reads that of torch.Tensor")
+        raise RuntimeError(
+            f"{name} is a {type(param).__name__}, whose class has its own grad; {optimizer} reads that of torch.Tensor: pass plain tensors"
+        )
 
 
 def check_placement(name: str, param: Tensor, grad: Tensor) -> None:
@@ -67,8 +69,8 @@ def check_precision(name: str, param: Tensor, precision: Precision) -> None:
     """RuntimeError unless the parameter can be stored so."""
     if precision.master_weights in REMAINDERS and param.dtype in (torch.float16, torch.complex32):
         raise RuntimeError(
-            f"{name} is {param.dtype}, but master_weights={precision.master_weights!r} is for bfloat16, whose bits are half of a "
-            "float32's: use master_weights='float32', or a parameter group of its own"
+            f"{name} is {param.dtype}, but master_weights={precision.master_weights!r} is for bfloat16 alone: "
+            "use master_weights='float32', or a parameter group of its own"
         )
     if precision.state_dtype != torch.float32 and (param.is_complex() or param.dtype == torch.float64):
         raise RuntimeError(

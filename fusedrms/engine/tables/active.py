@@ -63,7 +63,7 @@ def find_active(
         touched += [Named(each.name, param), Named(f"{each.name}.grad", grad, written=False)]
         touched += [Named(f"the {key} of {each.name}", values[key]) for key in written]
     if len({each.param for each in active}) != len(active):
-        raise RuntimeError(f"a parameter is listed twice; {optimizer} would update it twice at once: list it once")
+        raise RuntimeError(f"a parameter is listed twice, and {optimizer} would update it twice at once: list it once")
     check_memory(touched)
     check_apart(touched)
     return active

@@ -242,13 +242,13 @@ class Bucket:
         rows = self._host.addresses[: self._n_rows, self.numels > 0]
         for address in (*rows.flatten().tolist(), *self._counter_addresses.tolist()):
             if address not in known:
-                raise RuntimeError(f"a table holds the address {address:#x}, where no tensor of this step lies: please report it")
+                raise RuntimeError(f"a table holds the address {address:#x}, where this step has no tensor: please report it")
         for row, n in enumerate(self.active_index):
             ours = self._host.addresses[:2, row] if self.numels[row] and not self.uses_copies else []
             if len(ours) and list(ours) != [touched[n_active + n].tensor.data_ptr(), touched[n].tensor.data_ptr()]:
-                raise RuntimeError(f"the table of {touched[n].name} holds other addresses than its own: please report it")
+                raise RuntimeError(f"the table of {touched[n].name} holds wrong addresses: please report it")
         if np.isnan(self._host.hyper).any():
-            raise RuntimeError("a number that a step is made with is NaN: look at the options of the parameter groups")
+            raise RuntimeError("an option, or a number that is made from options, is NaN: check the parameter groups")
 
     def agreement(self, scalars: Tensor | np.ndarray) -> Agreement:
         """What tells how many updates of each chunk agree with their gradients; scalars as for step()."""

@@ -117,23 +117,23 @@ def from_json(rows: Any) -> Rows:
             for row in rows
         }
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
-        raise ValueError("its rows are not those of such a file") from None
+        raise ValueError("its rows are damaged") from None
 
 
 def read(path: pathlib.Path, name: str) -> File:
     """What a file holds for a device_name(), whatever is in it."""
     try:
         if not path.is_file():  # a pipe would block
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES} bytes")
+            raise ValueError(f"it is larger than {MOST_BYTES} bytes")
         content = json.loads(path.read_text())
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"it has no format {FORMAT}")
+            raise ValueError(f"its format is not {FORMAT}")
         if content.get("device") != name:
             raise ValueError(f"it is for {str(content.get('device'))[:80]!r}")
         if content.get("kernels") != source_hash():
-            raise ValueError("it was made with other kernels")
+            raise ValueError("it was made for other kernels than those of this version")
         return File(path, from_json(content.get("rows")), None)
     except (OSError, ValueError, RecursionError) as error:
         return File(path, {}, str(error))
@@ -151,7 +151,7 @@ def rows_for(name: str) -> Rows:
     rows: Rows = {}
     for file in reversed(files(name)):
         if file.problem and file.path.parent != SHIPPED:  # of which a user can mend none
-            warnings.warn(f"{file.path} does not count, {file.problem}: run fusedrms tune, or delete the file", stacklevel=2)
+            warnings.warn(f"{file.path} is ignored, {file.problem}: run fusedrms tune, or delete the file", stacklevel=2)
         rows |= file.rows
     return _shared(name, rows)
 
