@@ -17,6 +17,7 @@ from fusedrms.rules.words import WORDS
 from tools import parameters, random_grads
 
 ROOT = pathlib.Path(__file__).parent.parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PAGES = [
     str(page.relative_to(ROOT))
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -106,7 +107,7 @@ def test_program_that_starts_processes(tmp_path):
 def test_blocks_of_several_processes(tmp_path):
     blocks = re.findall(r"^```python torchrun\n(.*?)^```", (ROOT / "docs/several_gpus.md").read_text(), re.S | re.M)
     for block in blocks:  # a thread of gloo that still holds a tensor aborts Python's end
-        run_program(f"{block}\nimport os\nos._exit(0)", tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        run_program(f"{block}\nimport os\nos._exit(0)", tmp_path, *TORCHRUN)
     assert len(list((tmp_path / "checkpoint").glob("*.distcp"))) == 2
 
 

@@ -189,15 +189,10 @@ def test_every_number_has_a_source():
     assert {gpu["target"] for gpu in data["gpus"]} == set(data["multiprocessors"]) == set(machine_code.TARGETS)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("sm_9x", "is unknown: it must be cpu"),
-        ("h100", "is unknown: it must be cpu"),
-        ("gfx999", "is unknown: it must be cpu"),
-        ("sm_99", "sm_90, sm_100"),
-    ],
-)
+UNKNOWN = "is unknown: it must be cpu"
+
+
+@pytest.mark.parametrize(("name", "said"), [("sm_9x", UNKNOWN), ("h100", UNKNOWN), ("gfx999", UNKNOWN), ("sm_99", "sm_90, sm_100")])
 def test_wrong_target(name, said):
     if name == "sm_99" and lang.triton is None:
         pytest.skip("Triton says which exist")
