@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +102,7 @@ def work(number: int, pipe: Connection, shared: Shared, args: argparse.Namespace
 def a3c(model: ActorCritic, args: argparse.Namespace, course: Course) -> None:
     shared = Shared(
         model.share_memory(),
-        rmsprop(args.optimizer, model.parameters(), args).share_memory(**(dict(lock=True) if args.lock else {})),
+        rmsprop(args.optimizer, model.parameters(), args).share_memory(**(dict[str, Any](lock=True) if args.lock else {})),
         torch.zeros(args.workers, dtype=torch.int64).share_memory_(),
         torch.zeros(1, dtype=torch.bool).share_memory_(),
     )

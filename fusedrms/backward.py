@@ -1,14 +1,18 @@
 """Steps within the backward pass: each gradient is used, and freed, as soon as it is there."""
 
+# pyright: reportPrivateUsage=false
+# a part shares what its owner's steps leave behind, which is no user's business
+
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import MethodType
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import ParamsT
 
 from .engine.backwards import Backwards
 from .engine.optimizer import FusedOptimizer
@@ -19,6 +23,7 @@ from .engine.step import loss_of
 from .kernels import devices
 
 _ATTRIBUTE = "_fusedrms_part"  # of a parameter
+_Made = TypeVar("_Made", bound=FusedOptimizer)
 
 
 def _limits_all(group: dict[str, Any]) -> bool:
@@ -148,7 +153,7 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     return loss
 
 
-def _make(module: Any, optimizer_class: Callable[..., FusedOptimizer], norm_from: str | None, options: dict[str, Any]) -> FusedOptimizer:
+def _make(module: Any, optimizer_class: Callable[..., _Made], norm_from: str | None, options: dict[str, Any]) -> _Made:
     """The optimizer of apply_in_backward, whose arguments it checks."""
     if isinstance(module, DistributedDataParallel):
         raise ValueError(
@@ -157,7 +162,7 @@ def _make(module: Any, optimizer_class: Callable[..., FusedOptimizer], norm_from
     if norm_from not in (None, "previous"):
         raise ValueError(f"norm_from={norm_from!r} is not supported: it must be 'previous' or None")
     optimizer = optimizer_class(module.parameters() if isinstance(module, torch.nn.Module) else module, **options)
-    if not isinstance(optimizer, FusedOptimizer):
+    if not isinstance(optimizer, FusedOptimizer):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"optimizer_class={optimizer_class!r} makes no optimizer of fusedrms: use FusedRMSProp, say")
     for group in optimizer.param_groups:
         _check(group, from_previous=norm_from is not None)
@@ -169,12 +174,12 @@ def _make(module: Any, optimizer_class: Callable[..., FusedOptimizer], norm_from
 
 
 def apply_in_backward(
-    module: torch.nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]],
-    optimizer_class: Callable[..., FusedOptimizer],
+    module: torch.nn.Module | ParamsT,
+    optimizer_class: Callable[..., _Made],
     *,
-    norm_from: str | None = None,
+    norm_from: Literal["previous"] | None = None,
     **options: Any,
-) -> FusedOptimizer:
+) -> _Made:
     """Let every `backward()` update each parameter as soon as its gradient is complete, and free the gradient.
 
     So the gradients of a whole model are never in memory together. The result is that of `optimizer_class(module.parameters(), **options)`
@@ -214,6 +219,6 @@ def apply_in_backward(
     for each in named_parameters(optimizer.param_groups):
         if each.param.requires_grad:
             _part(optimizer, each.param)
-            each.param.register_post_accumulate_grad_hook(_use)
+            each.param.register_post_accumulate_grad_hook(_use)  # pyright: ignore[reportUnknownMemberType]
     optimizer.step = MethodType(_step, optimizer)
     return optimizer

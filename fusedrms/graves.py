@@ -4,8 +4,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
+from typing_extensions import Unpack
 
 from .engine.options.naming import check_keywords
+from .engine.options.types import GravesOptions
 from .rmsprop import FusedRMSProp
 
 
@@ -58,17 +60,17 @@ class FusedRMSPropGraves(FusedRMSProp):
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-4,
-        alpha: float = 0.95,
-        momentum: float = 0.9,
-        eps: float = 1e-4,
-        weight_decay: float = 0,
-        **options: Any,
+        alpha: float | Tensor = 0.95,
+        momentum: float | Tensor = 0.9,
+        eps: float | Tensor = 1e-4,
+        weight_decay: float | Tensor = 0,
+        **options: Unpack[GravesOptions],
     ):
         check_keywords("FusedRMSPropGraves.__init__()", options, FusedRMSProp._class_defaults())
-        own = dict(lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
-        super().__init__(params, **own, **{**self._fixed, **options})
+        others: dict[str, Any] = {**self._fixed, **options}
+        super().__init__(params, lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay, **others)
 
-    def check_group(self, group: dict) -> None:
+    def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
         for option, value in self._fixed.items():
             if group[option] != value:

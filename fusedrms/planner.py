@@ -1,5 +1,9 @@
 """Checkpoints that torch's loaders refuse: of optimizers that kept less, and of version 0.1, whose options were keys of their own."""
 
+# pyright: reportPrivateUsage=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# the defaults are of this package's own classes; torch says little of its planner's dicts
+
 from typing import Any
 
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner

@@ -1,6 +1,6 @@
 """FusedRMSProp: options in, Recipe out; everything else is FusedOptimizer's."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -8,11 +8,13 @@ from torch.optim.optimizer import ParamsT
 
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, is_live, is_positive, number
-from .engine.options.recipe import NORM_ON, Recipe, recipe_of
+from .engine.options.recipe import Recipe, recipe_of
+from .engine.options.types import EpsPlacement, MasterWeights, ModelParallelGroup, NormOn, NormOver, StateDtype
 from .kernels.rule import RULES
 from .kernels.rules import RMSPropNumbers
 
-EPS = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0), "floor": (0.0, 1.0)}  # how often inside of the root and outside
+# how often eps is added inside of the root, and outside
+EPS: dict[EpsPlacement, tuple[float, float]] = {"outside": (0.0, 1.0), "inside": (1.0, 0.0), "both": (1.0, 1.0), "floor": (0.0, 1.0)}
 
 
 class FusedRMSProp(FusedOptimizer):
@@ -154,46 +156,46 @@ class FusedRMSProp(FusedOptimizer):
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0,
-        momentum: float = 0,
+        alpha: float | Tensor = 0.99,
+        eps: float | Tensor = 1e-8,
+        weight_decay: float | Tensor = 0,
+        momentum: float | Tensor = 0,
         centered: bool = False,
         capturable: bool = False,
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
         *,
-        eps_placement: str = "outside",
+        eps_placement: EpsPlacement = "outside",
         lr_in_momentum: bool = False,
         nesterov: bool = False,
         decoupled_weight_decay: bool = False,
         corrected_weight_decay: bool = False,
-        max_lr_snapshot: float | None = None,
+        max_lr_snapshot: float | Tensor | None = None,
         initial_square_avg: float = 0.0,
         bias_correction: bool = False,
-        rescale_grad: float = 1.0,
-        clip_grad_value: float | None = None,
+        rescale_grad: float | Tensor = 1.0,
+        clip_grad_value: float | Tensor | None = None,
         clip_after_decay: bool = False,
-        clip_grad_norm: float | None = None,
-        clip_norm_on: str = "gradient",
-        clip_norm_over: str = "optimizer",
-        clip_weights: float | None = None,
+        clip_grad_norm: float | Tensor | None = None,
+        clip_norm_on: NormOn = "gradient",
+        clip_norm_over: NormOver = "optimizer",
+        clip_weights: float | Tensor | None = None,
         caution: bool = False,
         stochastic_rounding: bool = False,
-        master_weights: str | None = None,
-        state_dtype: torch.dtype | str = torch.float32,
+        master_weights: MasterWeights | None = None,
+        state_dtype: StateDtype = torch.float32,
         seed: int | None = None,
         skip_nonfinite: bool = False,
-        ema_decay: float | None = None,
+        ema_decay: float | Tensor | None = None,
         ema_warmup: bool = False,
         stats: bool | int = False,
         skip_above: tuple[float, int] | None = None,
-        model_parallel_group: Any = None,
+        model_parallel_group: ModelParallelGroup | None = None,
     ):
         super().__init__(params, locals())
 
-    def check_group(self, group: dict) -> None:
+    def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
         check_at_least_zero(
             group,
@@ -204,7 +206,7 @@ class FusedRMSProp(FusedOptimizer):
         )
         check_flags(group, "centered", "lr_in_momentum", "nesterov", "bias_correction", "caution")
         check_choice(group, "eps_placement", EPS)
-        check_choice(group, "clip_norm_on", NORM_ON)
+        check_choice(group, "clip_norm_on", get_args(NormOn))
         for option in ("nesterov", "caution"):
             if group[option] and not is_positive(group["momentum"]):
                 raise ValueError(f"{option}=True needs a momentum, but momentum={group['momentum']}: set momentum > 0 or {option}=False")
@@ -217,7 +219,7 @@ class FusedRMSProp(FusedOptimizer):
         if group["alpha"] > 1:
             raise ValueError(f"Invalid alpha value: {group['alpha']}; it must be a finite number from 0 to 1, above which averages diverge")
 
-    def recipe(self, group: dict) -> Recipe:
+    def recipe(self, group: dict[str, Any]) -> Recipe:
         alpha, eps, momentum = (number(group, option) for option in ("alpha", "eps", "momentum"))
         rule = "rmsprop"
         rule += "_centered" if group["centered"] else ""

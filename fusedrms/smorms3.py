@@ -1,11 +1,10 @@
 """FusedSMORMS3: its rule and its options; everything else is RuleOptimizer's."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from .engine.options.types import MasterWeights, ModelParallelGroup, NormOver, StateDtype
 from .rules.declared import ByHand, Number
 from .rules.optimizer import RuleOptimizer
 
@@ -81,8 +80,8 @@ class FusedSMORMS3(RuleOptimizer):
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-3,
-        eps: float = 1e-16,
-        weight_decay: float = 0,
+        eps: float | Tensor = 1e-16,
+        weight_decay: float | Tensor = 0,
         *,
         capturable: bool = False,
         foreach: bool | None = None,
@@ -90,22 +89,22 @@ class FusedSMORMS3(RuleOptimizer):
         differentiable: bool = False,
         decoupled_weight_decay: bool = False,
         corrected_weight_decay: bool = False,
-        max_lr_snapshot: float | None = None,
-        rescale_grad: float = 1.0,
-        clip_grad_value: float | None = None,
+        max_lr_snapshot: float | Tensor | None = None,
+        rescale_grad: float | Tensor = 1.0,
+        clip_grad_value: float | Tensor | None = None,
         clip_after_decay: bool = False,
-        clip_grad_norm: float | None = None,
-        clip_norm_over: str = "optimizer",
-        clip_weights: float | None = None,
+        clip_grad_norm: float | Tensor | None = None,
+        clip_norm_over: NormOver = "optimizer",
+        clip_weights: float | Tensor | None = None,
         stochastic_rounding: bool = False,
-        master_weights: str | None = None,
-        state_dtype: torch.dtype | str = torch.float32,
+        master_weights: MasterWeights | None = None,
+        state_dtype: StateDtype = torch.float32,
         seed: int | None = None,
         skip_nonfinite: bool = False,
-        ema_decay: float | None = None,
+        ema_decay: float | Tensor | None = None,
         ema_warmup: bool = False,
         stats: bool | int = False,
         skip_above: tuple[float, int] | None = None,
-        model_parallel_group: Any = None,
+        model_parallel_group: ModelParallelGroup | None = None,
     ):
         super().__init__(params, locals())

@@ -1,5 +1,8 @@
 """Names for this package's optimizers in timm's registry."""
 
+# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# timm need not be there, and says little of its registry
+
 import inspect
 
 from . import presets
@@ -42,7 +45,7 @@ def register() -> list[str]:
         >>> optimizer = timm.optim.create_optimizer_v2(torch.nn.Linear(4, 2), opt="fusedrmsproptf", lr=1e-3)  # doctest: +SKIP
     """
     try:
-        from timm.optim._optim_factory import OptimInfo, default_registry  # pyright: ignore[reportMissingImports]
+        from timm.optim._optim_factory import OptimInfo, default_registry
     except ImportError as error:
         raise ImportError("timm's registry of optimizers cannot be imported: install timm 1.0.12 or later, pip install -U timm") from error
     tf, decoupled = _options(), _options(decoupled_decay=True)

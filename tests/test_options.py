@@ -4,12 +4,17 @@ import copy
 import io
 import math
 import pickle
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from typing_extensions import Unpack
 
 from fusedrms import FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3, presets
+from fusedrms.engine.options.types import EpsPlacement, GravesOptions
+from fusedrms.rmsprop import EPS
 from tools import parameters, random_grads
 
 NUMBERS = dict(
@@ -137,3 +142,18 @@ def test_a_checkpoint_without_newer_options():
     del optimizer.param_groups[0]["alpha"]
     optimizer.load_state_dict(saved)
     assert (optimizer.param_groups[0]["skip_nonfinite"], optimizer.param_groups[0]["alpha"]) == (True, 0.99)
+
+
+def test_what_type_checkers_are_told():
+    """Of an option the same by each class, and what the option takes."""
+    ours, smorms3, graves = (get_type_hints(cls.__init__) for cls in (FusedRMSProp, FusedSMORMS3, FusedRMSPropGraves))
+    assert smorms3.items() <= ours.items()
+    fixed = {name: Literal[value] for name, value in FusedRMSPropGraves._fixed.items()}
+    assert graves.pop("options") == Unpack[GravesOptions]
+    assert {**graves, **get_type_hints(GravesOptions)} == {**ours, **fixed}
+    assert set(get_args(EpsPlacement)) == EPS.keys()
+    for name, hint in ours.items():
+        values = [value for each in (hint, *get_args(hint)) for value in get_args(each) if isinstance(value, str)]
+        values += [torch.tensor(0.5)] if Tensor in get_args(hint) else []
+        for value in values:
+            FusedRMSProp(parameters([(2,)]), **{name: value})

@@ -90,7 +90,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
             super().register_load_state_dict_pre_hook(CheckpointedOptimizer._from_checkpoint),
         )
 
-    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+    def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """As torch's; the hook gets the checkpoint in full precision.
 
         Args:
@@ -104,7 +104,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
         self._optimizer_state_dict_post_hooks.move_to_end(self._ours[0].id, last=False)
         return handle
 
-    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """As torch's; the hook gets the checkpoint as it was passed to `load_state_dict()`.
 
         Args:

@@ -1,14 +1,14 @@
 """FusedOptimizer: what torch.optim.Optimizer promises, on top of a Plan."""
 
-import dataclasses
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy as is_uninitialized
+from typing_extensions import Self
 
 from .averages import averaged, averages
 from .checkpointed import CheckpointedOptimizer
@@ -17,10 +17,12 @@ from .hooks import hooked
 from .locks import Held, held
 from .options.groups import named_parameters
 from .sharded import local
-from .state.usage import Memory, memory_of, state_bytes
-from .states import make_states, planned_states
+from .state.usage import Memory, memory_of
+from .states import make_states, planned_memory
 from .statistics import Stats, statistics
 from .step import loss_of, update
+
+_Loss = TypeVar("_Loss")
 
 
 class FusedOptimizer(CheckpointedOptimizer):
@@ -91,6 +93,12 @@ class FusedOptimizer(CheckpointedOptimizer):
             {'nonfinite': tensor(1), 'above': tensor(0)}
         """
         return self._run.skipped_by_reason()
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], _Loss]) -> _Loss: ...
 
     @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -208,16 +216,7 @@ class FusedOptimizer(CheckpointedOptimizer):
             ValueError: With `planned`, an option that a step would refuse.
         """
         held = memory_of(self, self._run.table_bytes())
-        if not planned:
-            return held
-        named = [each for each in named_parameters(self.param_groups) if not is_uninitialized(each.param)]
-        named = [each for each in named if each.param.requires_grad or each.param.grad is not None]
-        grads = [] if self._run.backwards else [param if param.grad is None else param.grad for _, _, param in named]
-        return dataclasses.replace(
-            held,
-            gradients=sum(local(grad).nbytes for grad in grads),
-            states=state_bytes(planned_states(named, self._recipes()).values()),
-        )
+        return planned_memory(held, self.param_groups, self._recipes(), bool(self._run.backwards)) if planned else held
 
     def release(self) -> None:
         """Free the tables of the last steps, on the device too. The next step makes them anew.
@@ -228,7 +227,7 @@ class FusedOptimizer(CheckpointedOptimizer):
         """
         self._run.release()
 
-    def share_memory(self, lock: Any = None) -> "FusedOptimizer":
+    def share_memory(self, lock: Literal[True] | AbstractContextManager[Any] | None = None) -> Self:
         """Move the states and counters of all parameters to shared memory, so that several processes update the same model (Hogwild, A3C).
 
         States that do not exist yet are made. The model needs its own `share_memory()`. On a GPU nothing is moved: its memory is shared as

@@ -1,13 +1,15 @@
 """States that are made before a step needs them."""
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy as is_uninitialized
 
-from .options.groups import NamedParameter
+from .options.groups import NamedParameter, named_parameters
 from .options.recipe import Recipe
 from .sharded import as_dtensor, local, locals_of
 from .state.full_precision import full_precision
@@ -16,6 +18,7 @@ from .state.state_checks import check_state
 from .state.storage import beginning, counter, fit_in_place
 from .state.strides import state_like
 from .state.tensor_checks import check_precision
+from .state.usage import Memory, state_bytes
 
 
 def make_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe], states: Any) -> None:
@@ -39,11 +42,21 @@ def make_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe], stat
             values["step"] = counter(None, float(step))
 
 
-def planned_states(named: Sequence[NamedParameter], recipes: Sequence[Recipe]) -> Mapping[Any, dict[str, Tensor]]:
-    """What make_states() would make of parameters without states, on the meta device, where it takes no memory; of local shards alone."""
-    states: defaultdict[Any, dict[str, Tensor]] = defaultdict(dict)
+def planned_memory(held: Memory, groups: Sequence[dict[str, Any]], recipes: Sequence[Recipe], in_backward: bool) -> Memory:
+    """Memory with the gradients and states that a step of all parameters will need, of local shards.
+
+    Args:
+        held: what there is now.
+        groups: the parameter groups.
+        recipes: one for each of them.
+        in_backward: a backward frees each gradient as it uses it.
+    """
+    named = [each for each in named_parameters(groups) if not is_uninitialized(each.param)]
+    named = [each for each in named if each.param.requires_grad or each.param.grad is not None]
+    grads = [] if in_backward else [param if param.grad is None else param.grad for _, _, param in named]
+    states: defaultdict[Any, dict[str, Tensor]] = defaultdict(dict)  # made on the meta device, where they take no memory
     make_states([each._replace(param=torch.empty_like(local(each.param), device="meta")) for each in named], recipes, states)
-    return states
+    return dataclasses.replace(held, gradients=sum(local(grad).nbytes for grad in grads), states=state_bytes(states.values()))
 
 
 def begin_missing(

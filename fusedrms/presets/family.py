@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from torch.optim.optimizer import ParamsT
@@ -61,7 +61,8 @@ class Member(NamedTuple):
 
 def options_of(preset: Preset, **arguments: Any) -> Options:
     """All options of the optimizer that a preset makes."""
-    return preset.optimizer._class_defaults() | inspect.unwrap(preset.make)(None, **{**_needed(preset), **arguments})
+    defaults = preset.optimizer._class_defaults()  # pyright: ignore[reportPrivateUsage]
+    return defaults | inspect.unwrap(preset.make)(None, **{**_needed(preset), **arguments})
 
 
 def made(preset: Preset, params: ParamsT, lr: float) -> FusedOptimizer:
@@ -134,7 +135,16 @@ def _clipping(options: Options) -> list[str]:
     return found + (["weights"] if options["clip_weights"] else [])
 
 
-def _all(values: Iterator[str] | list[str]) -> str:
+def _lr(options: Options) -> str:
+    """Where it stands, if there is momentum."""
+    return "" if not options["momentum"] else "inside" if options["lr_in_momentum"] else "outside"
+
+
+def _decay(options: Options) -> str:
+    return "" if not options["weight_decay"] else "decoupled" if options["decoupled_weight_decay"] else "L2"
+
+
+def _all(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(value for value in values if value)) or "–"
 
 
@@ -170,10 +180,10 @@ def _member(name: str, preset: Preset) -> Member:
         about=(inspect.getdoc(preset.make) or "").partition("\n")[0],
         averages=_all(word for options in every for word in averages(options).split(", ")) if is_family else "SMORMS3",
         eps=_with(ways, "eps_placement") if is_family else "both",
-        lr=_all(["outside", "inside"][options["lr_in_momentum"]] if options["momentum"] else "" for options in every) if is_family else "–",
+        lr=_all(_lr(options) for options in every) if is_family else "–",
         start=_start(ways),
         clipping=_all([word for options in every for word in _clipping(options)]),
-        decay=_all(["L2", "decoupled"][options["decoupled_weight_decay"]] if options["weight_decay"] else "" for options in every),
+        decay=_all(_decay(options) for options in every),
         numbers=numbers(defaults_of(preset)),
     )
 
@@ -198,7 +208,7 @@ def find(words: str = "") -> list[Member]:
         ('inside', '1', 'lr 0.00025, α 0.95, ε 1e-05')
         >>> optimizer = dopamine.make([torch.nn.Parameter(torch.ones(3))])
     """
-    if not isinstance(words, str):
+    if not isinstance(words, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"words={words!r}: it must be text, such as 'dqn'")
     return [
         _member(name, preset)

@@ -163,7 +163,8 @@ def keras2_rmsprop(
     Not carried over: `decay`, which is `schedules.ExpSchedule(optimizer, decay)`, called after every step; sparse updates.
     """
     _check_one_of(clipnorm=clipnorm, global_clipnorm=global_clipnorm)
-    with_momentum = isinstance(momentum, Tensor) or (isinstance(momentum, int | float) and momentum > 0)
+    is_number = isinstance(momentum, int | float)  # pyright: ignore[reportUnnecessaryIsInstance] - else the class says what it is
+    with_momentum = isinstance(momentum, Tensor) or (is_number and momentum > 0)
     return dict(
         lr=learning_rate,
         alpha=rho,

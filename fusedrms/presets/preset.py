@@ -86,7 +86,7 @@ def preset(
             params = arguments.pop("params")
             source = Source(make, arguments)
             made = optimizer.__new__(optimizer)
-            made._source = source  # before its groups are added
+            made._source = source  # pyright: ignore[reportPrivateUsage] - before its groups are added
             made.__init__(params, **source.options())
             return made
 

@@ -3,6 +3,9 @@
 How far apart results may be is what the rule itself makes of operands that are rounded otherwise: see kernels/perturbed.py.
 """
 
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# a user's reference returns anything; NumPy's stubs are not for the oldest Python
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -232,7 +235,7 @@ def apart(found: list[Case], dtype: str = "float32") -> float | None:
     return most
 
 
-class Given(dict):
+class Given(dict[str, Any]):
     """States, or options and the step, as items and as attributes."""
 
     __getattr__ = dict.__getitem__
@@ -262,7 +265,7 @@ def check_reference(subject: Subject, found: list[Case], reference: Reference) -
         states = Given(zip(subject.rule.states, case.values[2:].copy(), strict=True))
         n = Given({**nested(subject.options), **subject.flags, "step": case.step})
         with np.errstate(all="ignore"):
-            result = reference(case.values[0].copy(), case.values[1].copy(), states, subject.lr, n)
+            result: Any = reference(case.values[0].copy(), case.values[1].copy(), states, subject.lr, n)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping) and result[1].keys() == states.keys()):
             what = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"{type(result).__name__} alone"
             raise TypeError(f"the reference returns {what}: let it return the update and all states, state.replace({_named(states)})")

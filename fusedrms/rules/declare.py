@@ -6,9 +6,9 @@ import keyword
 import math
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.optim.optimizer import ParamsT
@@ -26,12 +26,11 @@ from .tracing import loses_all
 
 GROUPS = ("params", "param_names", "initial_lr", "lr_in_momentum", "step", "self")  # what torch, or a checkpoint, takes for something else
 MOST_FLAGS = 8
+UpdateRule: TypeAlias = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]  # (grad, param, state, lr, n) -> (update, state)
 TAKEN = ("step", MASTER, PARAM_EMA, "replace")  # in the state of a parameter, and of what the function sees
 
 
-def rule(
-    states: Iterable[str] | Mapping[str, State | float] = (), **options: Any
-) -> Callable[[Callable[..., Any]], type[WrittenOptimizer]]:
+def rule(states: Iterable[str] | Mapping[str, State | float] = (), **options: Any) -> Callable[[UpdateRule], type[WrittenOptimizer]]:
     """Make an optimizer class of an update rule that is written as its equations, in torch's words.
 
     `rule(...)` is a decorator. The class that it makes is a `torch.optim.Optimizer` with the function's name, module and docstring, which
@@ -76,7 +75,7 @@ def rule(
     if both := remembered.keys() & own.keys():
         raise ValueError(f"{sorted(both)[0]!r} is a state and an option of one rule: give one of them another name")
 
-    def decorate(function: Callable[..., Any]) -> type[WrittenOptimizer]:
+    def decorate(function: UpdateRule) -> type[WrittenOptimizer]:
         _check_function(function)
         numbers = {name: value for name, value in own.items() if not isinstance(value, bool)}
         flags = {name: value for name, value in own.items() if isinstance(value, bool)}
@@ -95,7 +94,8 @@ def _check_all(declared: Written) -> None:
     """RuleError for what any set of flags leads to; ValueError for an option that none asks for."""
     if len(declared.flags) > MOST_FLAGS:
         raise ValueError(f"a rule has {MOST_FLAGS} options that are True or False at most, since each set of them has a kernel")
-    read, all_traced = set(), True
+    read: set[str] = set()
+    all_traced = True
     for chosen in itertools.product((False, True), repeat=len(declared.flags)):
         flags = dict(zip(declared.flags, chosen, strict=True))
         try:
@@ -127,7 +127,7 @@ def _warn_of_new_parameter(declared: Written) -> None:
 def _class(function: Callable[..., Any], declared: Written, arguments: inspect.Signature) -> type[WrittenOptimizer]:
     names = list(arguments.parameters)[1:]
 
-    def __init__(self, params: ParamsT, *args: Any, **options: Any):
+    def __init__(self: WrittenOptimizer, params: ParamsT, *args: Any, **options: Any):
         if "betas" in options and "beta1" in names:
             raise TypeError(
                 f"{type(self).__name__}() has no betas: pass {', '.join(f'{name}=' for name in names if name.startswith('beta'))}"
@@ -135,11 +135,12 @@ def _class(function: Callable[..., Any], declared: Written, arguments: inspect.S
         check_keywords(f"{type(self).__name__}()", options, names)
         bound = arguments.bind(self, params, *args, **options)
         bound.apply_defaults()
-        super(made, self).__init__(params, bound.arguments)  # pyright: ignore[reportCallIssue]
+        super(made, self).__init__(params, bound.arguments)
 
     __init__.__signature__ = arguments  # pyright: ignore[reportFunctionMemberAccess]
     own = {name: getattr(function, name) for name in ("__module__", "__qualname__", "__doc__")}
-    made = type(function.__name__, (WrittenOptimizer,), {**own, "__init__": __init__, "declared": declared, "kinds": declared.states})
+    members = {**own, "__init__": __init__, "declared": declared, "kinds": declared.states}
+    made: type[WrittenOptimizer] = type(function.__name__, (WrittenOptimizer,), members)
     return made
 
 
@@ -157,10 +158,11 @@ def _states(states: Iterable[str] | Mapping[str, State | float]) -> dict[str, St
     names = list(states)
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"state {twice!r} is named twice")
-    known = dict(states) if isinstance(states, Mapping) else dict.fromkeys(names, State())
+    starts = states if isinstance(states, Mapping) else dict.fromkeys(names, State())  # pyright: ignore[reportUnknownVariableType]
+    known: dict[str, State | float] = dict(starts)  # pyright: ignore[reportUnknownArgumentType] - of names that might be a mapping too
     if len(known) >= STREAMS:
         raise ValueError(f"a rule has {STREAMS - 1} states at most, and this one has {len(known)}: compute some of them from the others")
-    found = {}
+    found: dict[str, State] = {}
     for name, value in known.items():
         _check_name(name, "state")
         if name in TAKEN or name.endswith((SCALE, DIM_ORDER)):
@@ -178,7 +180,9 @@ def _states(states: Iterable[str] | Mapping[str, State | float]) -> dict[str, St
 
 def _options(options: Mapping[str, Any]) -> tuple[dict[str, Number | tuple[Number, ...] | bool], dict[str, Any]]:
     """Those of the rule's own, and other defaults of lr and those that all share."""
-    own, changed, shared = {}, {}, frozenset(("lr", *SHARED))
+    own: dict[str, Number | tuple[Number, ...] | bool] = {}
+    changed: dict[str, Any] = {}
+    shared = frozenset(("lr", *SHARED))
     for name, value in options.items():
         if name in shared:
             changed[name] = value
@@ -194,7 +198,7 @@ def _options(options: Mapping[str, Any]) -> tuple[dict[str, Number | tuple[Numbe
     return own, changed
 
 
-def _numbers(name: str, value: Any) -> Number | tuple[Number, ...]:
+def _numbers(name: str, value: Number | float | Sequence[Number | float]) -> Number | tuple[Number, ...]:
     if not isinstance(value, list | tuple) or isinstance(value, Number):
         return _number(name, value)
     if not value:
@@ -222,7 +226,7 @@ def _number(name: str, value: Any) -> Number:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def _check_name(name: Any, what: str) -> None:

@@ -42,7 +42,7 @@ NumberOptions = Mapping[str, Number | tuple[Number, ...]]
 
 def _by_place(numbers: NumberOptions, values: Mapping[str, Any]) -> dict[str, Any]:
     """A value of each number by its place: eps, betas[0], betas[1]."""
-    found = {}
+    found: dict[str, Any] = {}
     for option, one in numbers.items():
         value = values[option]
         found |= {option: value} if isinstance(one, Number) else {f"{option}[{k}]": each for k, each in enumerate(value)}
@@ -118,7 +118,7 @@ class Written(Declared):
         states, numbers, flags: as of Declared.
     """
 
-    def __init__(self, function: Callable, states: Mapping[str, State], numbers: NumberOptions, flags: Mapping[str, bool]):
+    def __init__(self, function: Callable[..., Any], states: Mapping[str, State], numbers: NumberOptions, flags: Mapping[str, bool]):
         super().__init__(states, numbers, flags)
         self.function = function
         self._traced: dict[tuple[bool, ...], tuple[Rule, Traced]] = {}

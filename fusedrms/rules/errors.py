@@ -42,7 +42,7 @@ class Rule(NamedTuple):
         return RuleError(f"rule {self.name!r}, {os.path.basename(file)} line {line}{quoted}: {what}")
 
     def _line(self) -> tuple[str, int]:
-        frame = sys._getframe(2)
+        frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
         while frame:
             module = frame.f_globals.get("__name__", "")
             if (module, frame.f_code.co_name) in ENTRANCES:  # the user's function has returned, or not begun

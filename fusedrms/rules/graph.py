@@ -33,9 +33,9 @@ class Node:
 class Graph:
     """Nodes by what they are; `made` finds an operation that is there already."""
 
-    made: dict[tuple, Node] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Node] = field(default_factory=dict[tuple[Any, ...], Node])
 
-    def _node(self, key: tuple, **fields: Any) -> Node:
+    def _node(self, key: tuple[Any, ...], **fields: Any) -> Node:
         if key not in self.made:
             self.made[key] = Node(len(self.made), key[0], **fields)
         return self.made[key]
@@ -57,7 +57,8 @@ class Graph:
 
 def reachable(results: Iterable[Node], least: int = HOST) -> Sequence[Node]:
     """The nodes of a level or higher that results are made of, and they themselves, in order."""
-    found, waiting = set(), [node for node in results if node.level >= least]
+    found: set[Node] = set()
+    waiting = [node for node in results if node.level >= least]
     while waiting:
         node = waiting.pop()
         if node not in found:

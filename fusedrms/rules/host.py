@@ -3,6 +3,9 @@
 Values are floats, or 0-dimensional float64 tensors, which nothing here reads: a step on a GPU need not wait.
 """
 
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# values are floats or tensors, alone or in whatever a function of these returns
+
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +94,8 @@ def write(numbers: Mapping[str, Node]) -> str:
 
 def _lines(results: Sequence[Node]) -> tuple[dict[Node, str], list[str]]:
     """An assignment for each operation that the results need."""
-    names, lines = {}, []
+    names: dict[Node, str] = {}
+    lines: list[str] = []
     for node in reachable(results):
         if node.op == "literal":
             names[node] = repr(node.value) if node.value >= 0 else f"({node.value!r})"
@@ -132,13 +136,16 @@ def _tensors(value: Any) -> Any:
     return {name: tensor(one) for name, one in value.items()} if isinstance(value, Mapping) else tensor(value)
 
 
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
 def ieee(function: Callable[..., Any], *args: Any) -> Any:
     """Its result where Python's floats raise: infinity or NaN, as torch has it."""
     given = [one for arg in args for one in (arg.values() if isinstance(arg, Mapping) else (arg,))]
     result = function(*map(_tensors, args))
     if any(isinstance(one, Tensor) for one in given):
         return result
-    number = lambda x: x.item() if isinstance(x, Tensor) else x  # noqa: E731
     if isinstance(result, dict):
-        return {name: number(x) for name, x in result.items()}
-    return tuple(map(number, result)) if isinstance(result, tuple) else number(result)
+        return {name: _number(x) for name, x in result.items()}
+    return tuple(map(_number, result)) if isinstance(result, tuple) else _number(result)

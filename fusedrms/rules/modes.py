@@ -1,6 +1,5 @@
 """What is different in torch while a user's function is called."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ class NothingRandom(torch.overrides.TorchFunctionMode):
         super().__init__()
         self.rule = rule
 
-    def __torch_function__(self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         name = getattr(function, "__name__", "")
         if name.rstrip("_") in words.RANDOM:
             raise self.rule.error(words.unknown(name.rstrip("_")))
@@ -32,8 +31,9 @@ class OneDtype(torch.overrides.TorchFunctionMode):
     Of comparisons and Python's numbers torch would make its default dtype, and .float() says another one.
     """
 
-    def __torch_function__(self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+    def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        name: str = getattr(function, "__name__", "")
+        kwargs = kwargs or dict[str, Any]()
         says = [one for one in (*args[1:], *kwargs.values()) if isinstance(one, torch.dtype)]
         if name in words.FLOATS or (name in ("to", "type") and any(dtype.is_floating_point for dtype in says)):
             return args[0].double()

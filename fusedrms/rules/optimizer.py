@@ -2,13 +2,14 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from torch.optim.optimizer import ParamsT
 
 from ..engine.optimizer import FusedOptimizer
 from ..engine.options.checks import check_choice, check_flags
-from ..engine.options.recipe import NORM_ON, Recipe, recipe_of
+from ..engine.options.recipe import Recipe, recipe_of
+from ..engine.options.types import NormOn
 from ..engine.sharded import local
 from .compared import Reference, compare_once
 from .declared import Declared, Written
@@ -23,14 +24,14 @@ class RuleOptimizer(FusedOptimizer):
 
     declared: ClassVar[Declared]
 
-    def check_group(self, group: dict) -> None:
+    def check_group(self, group: dict[str, Any]) -> None:
         super().check_group(group)
         if "clip_norm_on" in group:
-            check_choice(group, "clip_norm_on", NORM_ON)
+            check_choice(group, "clip_norm_on", get_args(NormOn))
             check_flags(group, "caution")
         self.declared.check(group)
 
-    def recipe(self, group: dict) -> Recipe:
+    def recipe(self, group: dict[str, Any]) -> Recipe:
         rule, numbers, at_step = self.declared.asked(group)
         return recipe_of(group, rule.name, numbers, self.kinds, at_step=at_step)
 

@@ -64,7 +64,7 @@ def _numbers(nodes: Iterable[Node]) -> dict[str, Node]:
     """By name the values of the host's that nodes take, in the order of their first use."""
     taken = dict.fromkeys(arg for node in nodes for arg in node.args if arg.level < UNIFORM and not arg.is_literal)
     options = {node.name for node in taken if node.op == "number"}
-    found = {}
+    found: dict[str, Node] = {}
     for index, node in enumerate(taken):
         name = re.sub(r"\[(\d+)\]", r"_\1", node.name) if node.op == "number" else f"number_{index}"
         while name in found or (name != node.name and name in options):

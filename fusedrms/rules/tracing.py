@@ -35,7 +35,7 @@ class Traced:
     read: frozenset[str] = frozenset()  # the options that the function has asked for
 
     @functools.cached_property
-    def static_numbers(self) -> Callable[[Mapping[str, Any]], tuple]:
+    def static_numbers(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
         """(options) -> all numbers in order, NaN where the step is in them; options are floats or 0-d float64 tensors."""
         return host.functions(self.host_source)[0]
 
@@ -44,11 +44,11 @@ class Traced:
         """(options, step) -> by name those that the step is in."""
         return host.functions(self.host_source)[1]
 
-    def all_numbers(self, options: Mapping[str, Any], step: Any) -> tuple:
+    def all_numbers(self, options: Mapping[str, Any], step: Any) -> tuple[Any, ...]:
         """All, in order, as they are at a step."""
         return self.in_order(self.static_numbers(options), self.numbers_at(options, step))
 
-    def in_order(self, static: tuple, per_step: Mapping[str, Any]) -> tuple:
+    def in_order(self, static: tuple[Any, ...], per_step: Mapping[str, Any]) -> tuple[Any, ...]:
         """What both functions of the host's source have returned, as one."""
         return tuple(per_step.get(name, value) for name, value in zip(self.numbers, static, strict=True))
 
@@ -164,5 +164,8 @@ def run(
     with _running, warnings.catch_warnings(), torch.no_grad(), OneDtype():  # filters are all threads'
         warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy's functions on tensors
         update, new = outcome(rule, rule(grad, param, State(rule, state, lambda value: value), host.tensor(lr), n))
-    like = lambda value: torch.as_tensor(value, device=grad.device).to(grad.dtype).expand_as(grad)  # noqa: E731
+
+    def like(value: Any) -> Tensor:
+        return torch.as_tensor(value, device=grad.device).to(grad.dtype).expand_as(grad)
+
     return like(update), {name: like(value) for name, value in new.items()}

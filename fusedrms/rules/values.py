@@ -1,5 +1,8 @@
 """What a user's function is given while it is traced, and while it is run: values, states by name, and numbers by name."""
 
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# users' functions pass and return anything; NumPy's stubs are not for the oldest Python
+
 import numbers
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
@@ -32,13 +35,17 @@ class Value:
             return words.COMPUTE_TYPE
         if name not in words.WORDS:
             raise self.math.rule.error(words.unknown(name))
-        return lambda *args, **keywords: applied(self.math, name, (self, *args), keywords)
+
+        def method(*args: Any, **keywords: Any) -> Value:
+            return applied(self.math, name, (self, *args), keywords)
+
+        return method
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise self.math.rule.error(f"a value's {name} cannot be set: make a new value")
 
     @classmethod
-    def __torch_function__(cls, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None) -> "Value":
+    def __torch_function__(cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> "Value":
         return applied(_math_of(args, kwargs or {}), function.__name__, args, kwargs or {})
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **keywords: Any) -> "Value":
@@ -46,7 +53,7 @@ class Value:
             raise self.math.rule.error(f"numpy.{ufunc.__name__}.{method} needs all elements at once, and a rule sees one at a time")
         return applied(self.math, ufunc.__name__, args, keywords)
 
-    def __array_function__(self, function: Callable[..., Any], types: Any, args: tuple, kwargs: dict) -> "Value":
+    def __array_function__(self, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Value":
         return applied(self.math, function.__name__, args, kwargs)
 
     def _what(self) -> str:
@@ -91,7 +98,7 @@ class Value:
     def __round__(self, digits: int | None = None) -> Any:
         return self._refused("round()", "leave it out")
 
-    def __deepcopy__(self, memo: dict) -> "Value":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Value":
         return self
 
     __hash__ = object.__hash__
@@ -132,8 +139,8 @@ for _dunder, _sign, _remedy in (
     setattr(Value, f"__r{_dunder}__", _no_operator(_sign, _remedy))
 
 
-def _math_of(args: tuple, keywords: dict) -> Arithmetic:
-    waiting = [*args, *keywords.values()]
+def _math_of(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Arithmetic:
+    waiting: list[Any] = [*args, *keywords.values()]
     while waiting:
         one = waiting.pop(0)
         if isinstance(one, Value):
@@ -142,7 +149,7 @@ def _math_of(args: tuple, keywords: dict) -> Arithmetic:
     raise TypeError("no value of a rule among the arguments")
 
 
-def applied(math: Arithmetic, name: str, args: tuple, keywords: Mapping[str, Any]) -> Value:
+def applied(math: Arithmetic, name: str, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Value:
     return Value(math, words.apply(math, name, args, keywords, lambda value: node_of(math, value)))
 
 

@@ -47,17 +47,22 @@ def word(*names: str) -> Callable[[Callable[..., Node]], Callable[..., Node]]:
     return keep
 
 
-PLAIN: list[str] = []  # those that are a method of Arithmetic, or a comparison
-
-
 def _unary(name: str, *aliases: str) -> None:
-    PLAIN.append(name)
-    WORDS.update(dict.fromkeys((name, *aliases), lambda math, input: getattr(math, name)(input)))
+    """A method of Arithmetic."""
+
+    def unary(math: Arithmetic, input: Node) -> Node:
+        return getattr(math, name)(input)
+
+    unary.__name__ = name
+    word(*aliases)(unary)
 
 
 def _compared(op: str, *aliases: str) -> None:
-    PLAIN.append(op)
-    WORDS.update(dict.fromkeys((op, *aliases), lambda math, input, other: math.compare(op, input, other)))
+    def compared(math: Arithmetic, input: Node, other: Node) -> Node:
+        return math.compare(op, input, other)
+
+    compared.__name__ = op
+    word(*aliases)(compared)
 
 
 _unary("sqrt")
@@ -243,8 +248,11 @@ def type_as(math: Arithmetic, input: Node, other: Node) -> Node:
     return math.number(input)
 
 
-for _name in FLOATS:
-    WORDS[_name] = lambda math, input: math.number(input)
+def _as_float(math: Arithmetic, input: Node) -> Node:
+    return math.number(input)
+
+
+WORDS.update(dict.fromkeys(FLOATS, _as_float))
 
 
 def apply(math: Arithmetic, name: str, args: Sequence[Any], keywords: Mapping[str, Any], convert: Callable[[Any], Node]) -> Node:
@@ -278,5 +286,5 @@ def unknown(name: str) -> str:
         return f"{name} is random, and a rule computes the same each time: leave it out"
     if name in SHAPES:
         return f"{name} is about a tensor's shape or memory, and a rule sees one element at a time: write what becomes of one"
-    words = sorted({function.__name__.strip("_") for function in WORDS.values()} - {"<lambda>"} | set(PLAIN))
+    words = sorted({function.__name__.strip("_") for function in WORDS.values() if function is not _as_float})
     return f"there is no {name} in a rule: {meant(name, words)}"

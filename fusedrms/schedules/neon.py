@@ -9,7 +9,8 @@ from .schedule import Schedule, number
 
 
 def _epochs(values: Sequence[int]) -> list[int]:
-    valid = isinstance(values, Sequence) and all(type(value) is int and value >= 0 for value in values)
+    is_sequence = isinstance(values, Sequence)  # pyright: ignore[reportUnnecessaryIsInstance]
+    valid = is_sequence and all(type(value) is int and value >= 0 for value in values)
     if not valid or list(values) != sorted(set(values)):
         raise ValueError(
             f"step_config={values!r} is not supported: it must be a list of epochs >= 0, each larger than the one before; "
@@ -82,7 +83,8 @@ class StepSchedule(Schedule):
 
     def __init__(self, optimizer: Optimizer, step_config: Sequence[int], change: Sequence[float], last_epoch: int = -1):
         self.step_config = _epochs(step_config)
-        if not isinstance(change, Sequence) or len(change) != len(step_config):
+        is_sequence = isinstance(change, Sequence)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_sequence or len(change) != len(step_config):
             raise ValueError(f"change={change!r} is not supported: it must be a list of {len(step_config)} rates, one for each epoch")
         self.change = [number("change", rate) for rate in change]
         super().__init__(optimizer, last_epoch)

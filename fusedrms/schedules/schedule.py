@@ -1,6 +1,7 @@
 """What all schedules have in common."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,7 +25,7 @@ class Schedule(LRScheduler):
         return [self.rate(float(base), self.last_epoch) for base in self.base_lrs]
 
 
-def number(name: str, value: float, least: float = 0.0, above: bool = False) -> float:
+def number(name: str, value: Any, least: float = 0.0, above: bool = False) -> float:
     value = plain(value)
     valid = isinstance(value, int | float) and math.isfinite(value) and (value > least if above else value >= least)
     if isinstance(value, bool) or not valid:

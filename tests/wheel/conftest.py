@@ -13,7 +13,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 # what would bring in the checkout, or caches of other runs
-UNSET = ("PYTHONPATH", "PYTHONHOME", "FUSEDRMS_CONFIG_DIR", "NUMBA_CACHE_DIR", "TRITON_CACHE_DIR")
+UNSET = ("PYTHONPATH", "PYTHONHOME", "MYPYPATH", "FUSEDRMS_CONFIG_DIR", "NUMBA_CACHE_DIR", "TRITON_CACHE_DIR")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in UNSET} | more
 
 
 class Installed(NamedTuple):
@@ -25,7 +29,7 @@ class Installed(NamedTuple):
     def run(self, *command: str | pathlib.Path, code: int = 0) -> str:
         """What a program of the environment prints, by its name: python, fusedrms, or what a test has installed there."""
         program, *arguments = command
-        env = {name: value for name, value in os.environ.items() if name not in UNSET} | {"XDG_CACHE_HOME": str(self.directory / "cache")}
+        env = environment(XDG_CACHE_HOME=str(self.directory / "cache"))
         full = [self.python.with_name(str(program)), *arguments]
         ran = subprocess.run(full, cwd=self.directory, env=env, capture_output=True, text=True, check=False)
         assert ran.returncode == code, f"{' '.join(map(str, command))} ended with {ran.returncode}\n{ran.stdout}\n{ran.stderr}"

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...kernels import devices
 from ..sharded import process_groups
+from .types import MasterWeights, NormOver
 
 # A schedule that ends at 0 may miss it by its last rounding. In a float32 tensor that is 6e-9 of a rate of 0.1, in Python's numbers
 # far less; a rate that is negative by mistake, -1e-5 say, is larger.
@@ -42,7 +43,7 @@ def is_positive(value: Any) -> bool:
     return is_live(value) or value > 0
 
 
-def number(group: dict, option: str) -> Any:
+def number(group: dict[str, Any], option: str) -> Any:
     """An option as a number, float64; of one that is live a 0-d tensor; TypeError if it is none."""
     if is_live(group[option]):
         return group[option].detach().reshape(()).double()
@@ -62,13 +63,13 @@ def text(value: Any, form: Callable[[Any], str] = repr) -> str:
     return form(value) if fits_float(value) else "an integer above 1.8e308"
 
 
-def check_at_least_zero(group: dict, **labels: str) -> None:
+def check_at_least_zero(group: dict[str, Any], **labels: str) -> None:
     """ValueError, in torch's words, unless each named option of the group is a finite number >= 0; a learning rate on a GPU is not read."""
     for option, label in labels.items():
         _check_number(option, f"Invalid {label}", group[option])
 
 
-def check_within(group: dict, option: str, least: float, most: float) -> None:
+def check_within(group: dict[str, Any], option: str, least: float, most: float) -> None:
     """ValueError unless an option of the group is a finite number in a range; what is on a GPU is not read."""
     label = {"eps": "epsilon"}.get(option, option)  # torch's word
     _check_number(option, f"Invalid {label} value", group[option], least, most)
@@ -107,7 +108,7 @@ def _range(least: float, most: float) -> str:
     return f" >= {least:g}" if least > -math.inf else ""
 
 
-def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:
+def check_present(g: int, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """ValueError unless parameter group g has its parameters and every option."""
     for option in ("params", *defaults):
         if option not in group:
@@ -117,7 +118,7 @@ def check_present(g: int, group: dict, defaults: Mapping[str, Any]) -> None:
             )
 
 
-def check_positive(group: dict, *options: str) -> None:
+def check_positive(group: dict[str, Any], *options: str) -> None:
     """ValueError unless each named option of the group is a finite number > 0."""
     for option in options:
         if is_live(group[option]):
@@ -131,7 +132,7 @@ def check_positive(group: dict, *options: str) -> None:
             raise ValueError(f"{option}={text(group[option])} is not supported: it must be a finite number > 0")
 
 
-def check_limits(group: dict, *options: str) -> None:
+def check_limits(group: dict[str, Any], *options: str) -> None:
     """ValueError unless each named option of the group is None or a finite number > 0."""
     for option in options:
         if group[option] is not None:
@@ -151,26 +152,26 @@ def limits_norm(group: Mapping[str, Any]) -> bool:
         return True
 
 
-def check_flags(group: dict, *options: str) -> None:
+def check_flags(group: dict[str, Any], *options: str) -> None:
     """ValueError unless each named option of the group is True or False: a string, say, would count as True."""
     for option in options:
         if not isinstance(group[option], bool | int | np.bool_ | np.integer) or group[option] not in (0, 1):
             raise ValueError(f"{option}={text(group[option])} is not supported: it must be True or False")
 
 
-def check_choice(group: dict, option: str, values: Collection[str]) -> None:
+def check_choice(group: dict[str, Any], option: str, values: Collection[str]) -> None:
     """ValueError unless the named option of the group is one of some words."""
     value = group[option]
     if not isinstance(value, str) or value not in values:
         raise ValueError(f"{option}={text(value)} is not supported: it must be {' or '.join(map(repr, values))}")
 
 
-def check_precision_options(group: dict) -> None:
+def check_precision_options(group: dict[str, Any]) -> None:
     """ValueError unless the options that decide how values are stored have values that go together."""
     check_flags(group, "stochastic_rounding")
     if group["master_weights"] is not None:
         try:
-            check_choice(group, "master_weights", ("float32", "split", "split24"))
+            check_choice(group, "master_weights", get_args(MasterWeights))
         except ValueError as error:
             raise ValueError(f"{error}, or None for none") from None
         if group["stochastic_rounding"]:
@@ -186,14 +187,14 @@ def check_precision_options(group: dict) -> None:
         raise ValueError(f"seed={text(seed)} is not supported: it must be a whole number from 0 to 2**64 - 1")
 
 
-def check_off(group: dict, **reasons: str) -> None:
+def check_off(group: dict[str, Any], **reasons: str) -> None:
     """ValueError if any of the named options is on; its value here says what to do instead."""
     for option, reason in reasons.items():
         if group[option]:
             raise ValueError(f"{option}={text(group[option])} is not supported: {reason}")
 
 
-def _check_corrected(group: dict) -> None:
+def _check_corrected(group: dict[str, Any]) -> None:
     check_flags(group, "corrected_weight_decay")
     if group["corrected_weight_decay"]:
         if not group["decoupled_weight_decay"]:
@@ -204,7 +205,7 @@ def _check_corrected(group: dict) -> None:
             raise ValueError(f"{error}, the highest lr of the schedule, which corrected_weight_decay=True divides by") from None
 
 
-def _check_stats(group: dict) -> None:
+def _check_stats(group: dict[str, Any]) -> None:
     every = group["stats"]
     if not isinstance(every, bool | int | np.bool_ | np.integer) or not 0 <= every < 2**63:
         raise ValueError(
@@ -212,7 +213,7 @@ def _check_stats(group: dict) -> None:
         )
 
 
-def _check_ema(group: dict) -> None:
+def _check_ema(group: dict[str, Any]) -> None:
     check_flags(group, "ema_warmup")
     decay = group["ema_decay"]
     if decay is not None:
@@ -249,7 +250,7 @@ def check_common(group: dict[str, Any]) -> None:
     check_flags(group, "capturable", "maximize", "decoupled_weight_decay", "clip_after_decay", "skip_nonfinite")
     _check_ema(group)
     _check_stats(group)
-    check_choice(group, "clip_norm_over", ("optimizer", "parameter"))
+    check_choice(group, "clip_norm_over", get_args(NormOver))
     check_precision_options(group)
     process_groups(group["model_parallel_group"])
     if isinstance(group["foreach"], str):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import count, zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ class NamedParameter(NamedTuple):
     param: Tensor
 
 
-def named_parameters(groups: Sequence[dict]) -> Iterator[NamedParameter]:
+def named_parameters(groups: Sequence[dict[str, Any]]) -> Iterator[NamedParameter]:
     """All parameters; one without a name is called params[its number].
 
     Raises:

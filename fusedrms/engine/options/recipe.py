@@ -13,8 +13,6 @@ from ..state.precision import PARAM_EMA, Precision
 from .checks import number
 from .skip_above import SkipAbove, skip_above
 
-NORM_ON = ("gradient", "update")  # what clip_norm_on may be
-
 
 class Recipe(NamedTuple):
     """What a parameter group asks for; the numbers may change at every step."""
@@ -36,7 +34,7 @@ class Recipe(NamedTuple):
     skip_above: SkipAbove | None = None  # the whole step, if the norm of all gradients is a spike
 
     @property
-    def kind(self) -> tuple:
+    def kind(self) -> tuple[Any, ...]:
         """What the tables of a step are made for."""
         looks = self.norm_over, self.skip_nonfinite, self.skip_above
         return self.rule, tuple(self.states), self.cautious, self.stats, self.counts_steps, self.precision, looks, self.model_parallel
@@ -77,15 +75,15 @@ def either(second: bool, value: Any, neutral: float) -> tuple[Any, Any]:
     return (neutral, value) if second else (value, neutral)
 
 
-def limit(group: dict, option: str) -> float:
+def limit(group: dict[str, Any], option: str) -> float:
     return math.inf if group[option] is None else number(group, option)
 
 
-def precision(group: dict) -> Precision:
+def precision(group: dict[str, Any]) -> Precision:
     return Precision(**{option: group[option] for option in Precision._fields})
 
 
-def common(group: dict, on_update: bool = False) -> Common:
+def common(group: dict[str, Any], on_update: bool = False) -> Common:
     """The numbers that every rule shares.
 
     Args:
@@ -113,7 +111,7 @@ def common(group: dict, on_update: bool = False) -> Common:
 
 
 def recipe_of(
-    group: dict,
+    group: dict[str, Any],
     rule: str,
     args: tuple[Any, ...],
     kinds: Mapping[str, State],

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .checks import as_tuple, fits_float, text
 
@@ -17,7 +17,7 @@ class SkipAbove(NamedTuple):
     window: int
 
 
-def skip_above(group: dict) -> SkipAbove | None:
+def skip_above(group: dict[str, Any]) -> SkipAbove | None:
     """The option of a parameter group; ValueError if it is wrong."""
     value = as_tuple(group.get(SKIP_ABOVE))
     if value is None:
