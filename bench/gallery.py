@@ -10,11 +10,13 @@ text of its pictures. Each is executed in a Jupyter kernel of its own. Its page 
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +80,13 @@ def execute(parts: list[Cell]) -> list[list[Any]]:
     return [cell.outputs for cell in notebook.cells]
 
 
+def printed(outputs: Iterable[Any]) -> str:
+    """One block of what outputs say, one after the other."""
+    texts = (output.get("text") or output.get("data", {}).get("text/plain", "").rstrip() + "\n" for output in outputs)
+    lines = [line.rstrip() for line in COLORS.sub("", "".join(texts)).strip("\n").splitlines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
 def render(name: str, parts: list[Cell], outputs: list[list[Any]]) -> tuple[str, dict[str, bytes]]:
     """A page, and its pictures by file name."""
     blocks, pictures, remaining = [], {}, iter(outputs)
@@ -86,18 +95,14 @@ def render(name: str, parts: list[Cell], outputs: list[list[Any]]) -> tuple[str,
             blocks.append(cell.text)
             continue
         blocks.append(f"```python\n{cell.text}\n```")
-        printed = ""
-        for output in next(remaining):
-            data = output.get("data", {})
-            if "image/png" in data:
+        for is_picture, group in itertools.groupby(next(remaining), lambda output: "image/png" in output.get("data", {})):
+            if not is_picture:
+                blocks.append(printed(group))
+                continue
+            for output in group:
                 file = f"{len(pictures) + 1}.png"
-                pictures[file] = base64.b64decode(data["image/png"])
+                pictures[file] = base64.b64decode(output["data"]["image/png"])
                 blocks.append(f"![{cell.title}]({name}_files/{file})")
-            else:
-                printed += output.get("text", "") or data.get("text/plain", "").rstrip() + "\n"
-        if printed:
-            lines = [line.rstrip() for line in COLORS.sub("", printed).strip("\n").splitlines()]
-            blocks.append("\n".join(["```text", *lines, "```"]))
     return "\n\n".join([*blocks, footer(name)]) + "\n", pictures
 
 

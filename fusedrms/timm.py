@@ -34,7 +34,7 @@ def register() -> list[str]:
     Raises:
         ImportError: timm is not installed, or is older than 1.0.12.
 
-    Example:
+    Examples:
         >>> import timm.optim  # doctest: +SKIP
         >>> from fusedrms.timm import register  # doctest: +SKIP
         >>> register()  # doctest: +SKIP

@@ -48,11 +48,11 @@ def test_cells():
 
 
 def test_render():
-    """What is printed and drawn stands below its cell; several prints are one block."""
-    printed, drawn = {"text": "a\nb  \n"}, {"data": {"image/png": "AAAA", "text/plain": "<Figure>"}}
-    page, pictures = gallery.render("name", CELLS, [[printed, drawn, {"data": {"text/plain": "\x1b[1ma table\x1b[0m\n"}}], []])
+    """What is printed and drawn stands below its cell in its order; several prints are one block."""
+    printed, drawn = [{"text": "a\n"}, {"text": "b  \n"}], {"data": {"image/png": "AAAA", "text/plain": "<Figure>"}}
+    page, pictures = gallery.render("name", CELLS, [[*printed, drawn, {"data": {"text/plain": "\x1b[1ma table\x1b[0m\n"}}], []])
     assert page.startswith(
-        "# Title\n\nText.\n\n```python\nx = 1\n```\n\n![A picture](name_files/1.png)\n\n```text\na\nb\na table\n```\n\n"
+        "# Title\n\nText.\n\n```python\nx = 1\n```\n\n```text\na\nb\n```\n\n![A picture](name_files/1.png)\n\n```text\na table\n```\n\n"
         "```python\n# a remark\ny = 2\n```\n\n---\n"
     )
     assert "make gallery ARGS=name" in page

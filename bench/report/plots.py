@@ -121,13 +121,14 @@ PLOTS: dict[str, Callable[[Axes, dict], bool]] = {
     "beside_torch.png": beside_torch,
     "modes.png": modes,
 }
+SIZES = {"beside_torch.png": (6, 4)}  # inches: README's is also read on phones
 
 
 def draw(results: dict, folder: pathlib.Path) -> list[str]:
     """Write those that there are figures for; their names."""
     drawn = []
     for name, plot in PLOTS.items():
-        figure = Figure(figsize=(8, 5), layout="constrained")
+        figure = Figure(figsize=SIZES.get(name, (8, 5)), layout="constrained")
         axes = figure.subplots()
         if plot(axes, results):
             axes.legend(fontsize=7)

@@ -80,8 +80,8 @@ plt.show()
 
 # %% [markdown]
 # These are single short runs, whose losses agree by this choice of options. With a learning rate of 1e-3, trials with seed 0 differed
-# visibly: with bias correction float32 had the lower loss, and without it bfloat16. [Precision modes](../precision.md) compares longer runs,
-# over several seeds.
+# visibly: with bias correction float32 had the lower loss, and without it bfloat16. [Precision modes](../precision.md) compares
+# longer runs, over several seeds.
 #
 # ## Memory
 #

@@ -52,7 +52,7 @@ def caffe_rmsprop(
     Raises:
         ValueError: `iter_size` is not above 0, or `clip_gradients` is 0.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.caffe_rmsprop(params, base_lr=0.01, rms_decay=0.98)
         >>> params[0].grad = torch.full((3,), 0.5)

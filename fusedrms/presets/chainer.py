@@ -35,7 +35,7 @@ def chainer_rmsprop(
     Raises:
         ValueError: `eps_inside_sqrt` is neither True nor False.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.chainer_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -75,7 +75,7 @@ def chainer_rmsprop_graves(
         momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
         eps: Added to the variance $v - m^2$, in the square of the gradient's unit. Default 1e-4.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.chainer_rmsprop_graves(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -111,7 +111,7 @@ def chainer_smorms3(params: ParamsT, lr: float | Tensor = 0.001, eps: float = 1e
         lr: The largest learning rate, a number or a 1-element tensor. Default 0.001.
         eps: Added to $v$, in the square of the gradient's unit, and to its root, in the gradient's unit. Default 1e-16.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.chainer_smorms3(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -26,7 +26,7 @@ def dl4j_rmsprop(params: ParamsT, learningRate: float | Tensor = 0.1, rmsDecay: 
         rmsDecay: Decay of the average of squares $v$, per step. Default 0.95.
         epsilon: $\epsilon$, added to the root, in the gradient's unit; the number at which $v$ starts, too. Default 1e-8.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.dl4j_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -190,7 +190,7 @@ def find(words: str = "") -> list[Member]:
     Raises:
         TypeError: `words` is no text.
 
-    Example:
+    Examples:
         >>> [preset.name for preset in presets.find("dqn")]
         ['dopamine', 'dqn2015', 'dqn_zoo']
         >>> dopamine = presets.find("dopamine")[0]

@@ -31,7 +31,7 @@ def flux_rmsprop(
         epsilon: $\epsilon$, added to the root, in the gradient's unit. Default 1e-8.
         centred: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.flux_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -24,7 +24,7 @@ def graves2013(params: ParamsT) -> dict[str, Any]:
     Args:
         params: Parameters, named parameters, or parameter groups.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.graves2013(params)
         >>> params[0].grad = torch.full((3,), 0.5)

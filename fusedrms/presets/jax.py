@@ -26,7 +26,7 @@ def jax_rmsprop(params: ParamsT, step_size: float | Tensor, gamma: float = 0.9, 
         gamma: $\gamma$, decay of the average of squares $v$, per step. Default 0.9.
         eps: Added to $v$, in the square of the gradient's unit. Default 1e-8.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.jax_rmsprop(params, step_size=0.001)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -62,7 +62,7 @@ def jax_rmsprop_momentum(
         eps: Added to $v$, in the square of the gradient's unit. Default 1e-8.
         momentum: Decay of the momentum buffer $b$, per step. Default 0.9.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.jax_rmsprop_momentum(params, step_size=0.001)
         >>> params[0].grad = torch.full((3,), 0.5)

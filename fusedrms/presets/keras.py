@@ -66,7 +66,7 @@ def keras_rmsprop(
     Raises:
         ValueError: More than one of the three limits is given, as in Keras.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.keras_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -149,7 +149,7 @@ def keras2_rmsprop(
     Raises:
         ValueError: Both `clipnorm` and `global_clipnorm` are given, as in tf.keras; or a limit is 0, which makes all gradients 0 there.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.keras2_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -47,7 +47,7 @@ def mindspore_rmsprop(
     Raises:
         ValueError: `loss_scale` is not above 0.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.mindspore_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

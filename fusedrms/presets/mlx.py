@@ -26,7 +26,7 @@ def mlx_rmsprop(params: ParamsT, learning_rate: float | Tensor, alpha: float = 0
         alpha: Decay of the average of squares $v$, per step. Default 0.99.
         eps: Added to the root, in the gradient's unit. Default 1e-8.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.mlx_rmsprop(params, 0.001)
         >>> params[0].grad = torch.full((3,), 0.5)

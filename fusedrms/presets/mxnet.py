@@ -70,7 +70,7 @@ def mxnet_rmsprop(
     Raises:
         ValueError: `multi_precision` is neither True nor False.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.mxnet_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -159,7 +159,7 @@ def mxnet2_rmsprop(
     Raises:
         ValueError: `multi_precision` is neither True nor False.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.mxnet2_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -58,7 +58,7 @@ def neon_rmsprop(
     Raises:
         ValueError: `stochastic_round` is neither True nor False, or `batch_size` is not above 0.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.neon_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -54,7 +54,7 @@ def optax_rmsprop(
     Raises:
         ValueError: `eps_in_sqrt` is neither True nor False; or `bias_correction` with a decay of 1 or more.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.optax_rmsprop(params, 0.001)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -41,7 +41,7 @@ def paddle_rmsprop(
         centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
         weight_decay: L2 penalty added to the gradient after clipping; None for none. Default None.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.paddle_rmsprop(params, 0.001)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -27,7 +27,7 @@ def puzzlelib_rmsprop(params: ParamsT, learnRate: float = 1e-3, factor: float = 
         factor: Decay of the average of squares $v$, per step. Default 0.9.
         epsilon: $\epsilon$, added to the root, in the gradient's unit. Default 1e-5.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.puzzlelib_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -62,7 +62,7 @@ def puzzlelib_rmsprop_graves(
         momRate: Decay of the momentum buffer $b$, per step. Default 0.9.
         epsilon: $\epsilon$, added to the variance $v - m^2$, in the square of the gradient's unit. Default 1e-4.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.puzzlelib_rmsprop_graves(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -96,7 +96,7 @@ def puzzlelib_smorms3(params: ParamsT, learnRate: float = 1e-3, epsilon: float =
         learnRate: The largest learning rate, a number. Default 1e-3.
         epsilon: $\epsilon$, added to $v$, in the square of the gradient's unit, and to its root, in the gradient's unit. Default 1e-16.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.puzzlelib_smorms3(params)
         >>> params[0].grad = torch.full((3,), 0.5)

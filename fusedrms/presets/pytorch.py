@@ -50,7 +50,7 @@ def torch_rmsprop(
         maximize: Ascend instead of descend: $g \leftarrow -g$ at first. Default False.
         differentiable: Must be False. Default False.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.torch_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -101,7 +101,7 @@ def torch7_rmsprop(
         weightDecay: L2 penalty added to the gradient. Default 0.0.
         initialMean: The number at which $v$ starts, in the square of the gradient's unit. Default 0.0.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.torch7_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -34,7 +34,7 @@ def dqn2015(params: ParamsT, lr: float | Tensor = 0.00025, wc: float = 0.0, *, m
     Raises:
         ValueError: `minibatch_size` is not above 0.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.dqn2015(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -79,7 +79,7 @@ def dqn_zoo(params: ParamsT, learning_rate: float | Tensor = 0.00025, optimizer_
         optimizer_epsilon: Added to the variance $v - m^2$, of gradients of means over 32 transitions, in the square of the gradient's
             unit. Default (0.01 / 32**2).
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.dqn_zoo(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -121,7 +121,7 @@ def dopamine(
         epsilon: $\epsilon$, added to the variance, or to the square average, in the square of the gradient's unit. Default 0.00001.
         centered: Divide by the standard deviation of the gradient instead of its root mean square. Default True.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.dopamine(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -159,7 +159,7 @@ def a3c2016(
         clip_norm: Limit of the L2 norm of a worker's gradients, in the gradient's unit; None, 0 or less for none. The paper has none,
             well-known codes have 40. Default None.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.a3c2016(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -204,7 +204,7 @@ def impala2018(
         epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit. Default 0.1.
         clip_norm: Limit of the L2 norm of all gradients, in the gradient's unit; None, 0 or less for none. Default None.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.impala2018(params)
         >>> params[0].grad = torch.full((3,), 0.5)

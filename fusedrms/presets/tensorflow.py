@@ -51,7 +51,7 @@ def tensorflow_rmsprop(
         epsilon: $\epsilon$, added to the square average, or to the variance, in the square of the gradient's unit. Default 1e-10.
         centered: Divide by the standard deviation of the gradient instead of its root mean square. Default False.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.tensorflow_rmsprop(params, 0.001)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -102,7 +102,7 @@ def tf_slim_rmsprop(
         moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
             None or 0 for no average. Default None.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.tf_slim_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -27,7 +27,7 @@ def theano_rmsprop(params: ParamsT) -> dict[str, Any]:
     Args:
         params: Parameters, named parameters, or parameter groups.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.theano_rmsprop(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -57,7 +57,7 @@ def lasagne_rmsprop(params: ParamsT, learning_rate: float | Tensor = 1.0, rho: f
         rho: $\rho$, decay of the average of squares $v$, per step. Default 0.9.
         epsilon: $\epsilon$, added to the square average, in the square of the gradient's unit. Default 1e-6.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.lasagne_rmsprop(params, 0.01)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -94,7 +94,7 @@ def blocks_rmsprop(
     Raises:
         ValueError: `max_scaling` is not above 0.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.blocks_rmsprop(params, learning_rate=0.01)
         >>> params[0].grad = torch.full((3,), 0.5)

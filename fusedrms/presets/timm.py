@@ -57,7 +57,7 @@ def timm_rmsprop_tf(
             momentum, as in timm. Default False.
         foreach: Without effect, every step is fused. Default None.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.timm_rmsprop_tf(params)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -49,7 +49,7 @@ def efficientnet(
     Raises:
         ValueError: `train_batch_size` is not above 0, or `base_learning_rate` is below 0.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.efficientnet(params, train_batch_size=256)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -104,7 +104,7 @@ def mobilenet_v3(
         moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
             None or 0 for no average. Default 0.9999.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.mobilenet_v3(params)
         >>> params[0].grad = torch.full((3,), 0.5)
@@ -158,7 +158,7 @@ def nasnet(
         moving_average_decay: Decay of the average $\bar w$ of the parameters, per step, limited by $\frac{1 + t}{10 + t}$ at step $t$;
             None or 0 for no average. Default 0.9999.
 
-    Example:
+    Examples:
         >>> params = [torch.nn.Parameter(torch.ones(3))]
         >>> optimizer = presets.nasnet(params, 0.015)
         >>> params[0].grad = torch.full((3,), 0.5)

@@ -34,7 +34,7 @@ class MultiStepSchedule(Schedule):
     Raises:
         ValueError: `step_config` is no ascending list of epochs, or `change` is no finite number of 0 or more.
 
-    Example:
+    Examples:
         >>> optimizer = FusedRMSProp([torch.nn.Parameter(torch.ones(3))], lr=1.0)
         >>> schedule = schedules.MultiStepSchedule(optimizer, step_config=[2, 3], change=0.5)
         >>> [schedule.rate(1.0, epoch) for epoch in range(5)]
@@ -71,7 +71,7 @@ class StepSchedule(Schedule):
     Raises:
         ValueError: The lists have other values, or other lengths.
 
-    Example:
+    Examples:
         >>> optimizer = FusedRMSProp([torch.nn.Parameter(torch.ones(3))], lr=1.0)
         >>> schedule = schedules.StepSchedule(optimizer, step_config=[2, 3], change=[0.5, 0.1])
         >>> [schedule.rate(1.0, epoch) for epoch in range(5)]
@@ -108,7 +108,7 @@ class PowerSchedule(Schedule):
     Raises:
         ValueError: `step_config` or `change` is another value.
 
-    Example:
+    Examples:
         >>> optimizer = FusedRMSProp([torch.nn.Parameter(torch.ones(3))], lr=1.0)
         >>> schedule = schedules.PowerSchedule(optimizer, step_config=2, change=0.5)
         >>> [schedule.rate(1.0, epoch) for epoch in range(5)]
@@ -141,7 +141,7 @@ class ExpSchedule(Schedule):
     Raises:
         ValueError: `decay` is another value.
 
-    Example:
+    Examples:
         >>> optimizer = FusedRMSProp([torch.nn.Parameter(torch.ones(3))], lr=1.0)
         >>> schedule = schedules.ExpSchedule(optimizer, decay=1.0)
         >>> [schedule.rate(1.0, epoch) for epoch in (0, 1, 3)]
@@ -174,7 +174,7 @@ class ShiftSchedule(Schedule):
     Raises:
         ValueError: `interval` or `shift_size` is another value.
 
-    Example:
+    Examples:
         >>> optimizer = FusedRMSProp([torch.nn.Parameter(torch.ones(3))], lr=1.0)
         >>> schedule = schedules.ShiftSchedule(optimizer, interval=2)
         >>> [schedule.rate(1.0, epoch) for epoch in range(5)]
@@ -208,7 +208,7 @@ class PolySchedule(Schedule):
     Raises:
         ValueError: `total_epochs` or `power` is another value.
 
-    Example:
+    Examples:
         >>> optimizer = FusedRMSProp([torch.nn.Parameter(torch.ones(3))], lr=1.0)
         >>> schedule = schedules.PolySchedule(optimizer, total_epochs=4, power=2.0)
         >>> [schedule.rate(1.0, epoch) for epoch in range(5)]

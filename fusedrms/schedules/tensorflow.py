@@ -31,7 +31,7 @@ class ExponentialDecay(Schedule):
     Raises:
         ValueError: One of these has another value.
 
-    Example:
+    Examples:
         >>> optimizer = FusedRMSProp([torch.nn.Parameter(torch.ones(3))], lr=1.0)
         >>> schedule = schedules.ExponentialDecay(optimizer, decay_steps=2, decay_rate=0.5, staircase=True, warmup_steps=2)
         >>> [schedule.rate(1.0, step) for step in range(6)]
