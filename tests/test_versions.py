@@ -31,7 +31,7 @@ def test_what_was_recorded_of_a_row(row):
     found = RECORDED[row.session]
     assert found["python"].startswith(f"{row.python}.")
     assert found["failed"] == 0, "say it in pyproject.toml, and test with what passes"
-    assert found["passed"] > 500
+    assert found["passed"] > 200
     assert all(same(version, found[name]) for name, version in row.pins.items())
     if row.name == OLDEST:
         assert all(same(version, found[name]) for name, version in LOWER.items()), f"{found} is not what pyproject.toml begins with"

@@ -5,8 +5,10 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import venv
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -57,11 +59,12 @@ def sdist() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def installed(wheel, tmp_path_factory) -> Installed:
+def installed(wheel, tmp_path_factory) -> Iterator[Installed]:
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "venv", with_pip=True)
     (folder / "empty").mkdir()
     new = Installed(folder / "venv/bin/python", folder / "empty")
     options = ("--quiet", "--no-compile", "--disable-pip-version-check", "--constraint", ROOT / "constraints.txt")
     new.run("python", "-m", "pip", "install", *options, wheel)
-    return new
+    yield new
+    shutil.rmtree(folder)  # a gigabyte, which pytest would keep
