@@ -106,7 +106,7 @@ def test_capture_before_tables_are_made():
     optimizer.step()
     random_grads(params)
     before = params[0].detach().clone()
-    with pytest.raises(RuntimeError, match="make a step before"), gpu.module.graph(gpu.module.CUDAGraph()):
+    with pytest.raises(RuntimeError, match="make one step before"), gpu.module.graph(gpu.module.CUDAGraph()):
         optimizer.step()
     assert torch.equal(params[0], before)
     step_and_check(optimizer)

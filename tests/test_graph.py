@@ -20,7 +20,7 @@ def test_without_capturable(monkeypatch):
     """An error, before anything has changed."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    for options, message in ((dict(), "capturable=False"), (dict(capturable=True), "make a step before")):
+    for options, message in ((dict(), "capturable=False"), (dict(capturable=True), "make one step before")):
         params = parameters([(3,)])
         before = params[0].detach().clone()
         random_grads(params)
