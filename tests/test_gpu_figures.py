@@ -40,7 +40,7 @@ def test_headline_goes_on(monkeypatch, tmp_path, capsys):
     assert "2 figures, 1 failed" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         headline.main(["--device", "cpu", "--only", "clips"])
-    assert "--only clips: it takes at least one of plain, launches" in capsys.readouterr().err
+    assert "--only clips: give at least one of plain, launches" in capsys.readouterr().err
 
 
 def test_headline_pairs_what_memory_cannot_hold_together(monkeypatch):

@@ -203,8 +203,8 @@ def test_parts(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--device cpu --only first,secnd", "--only secnd: it takes at least one of compile, first, headline, tests, tune, bench"),
-        ("--device cpu --only ,", "--only : it takes at least one of compile"),
+        ("--device cpu --only first,secnd", "--only secnd: give at least one of compile, first, headline, tests, tune, bench"),
+        ("--device cpu --only ,", "--only : give at least one of compile"),
         ("--device cpu --patience 0", "--patience 0: it takes a number above 0"),
         ("--device cpu --python '", "--python ': No closing quotation"),
         ("--device tpu", "invalid choice"),

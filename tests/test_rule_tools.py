@@ -61,8 +61,8 @@ def test_inspect(place, capsys):
     [
         ("Own", "MODULE:NAME or FILE.py:NAME"),
         ("users_rules:Owm", "did you mean 'Own'|it has Own"),
-        ("users_rules:helper", "helper is 3, which is no optimizer class of fusedrms: it has Own"),
-        ("fusedrms.rules.optimizer:RuleOptimizer", "which is no optimizer class of fusedrms"),
+        ("users_rules:helper", "helper is 3, not an optimizer class of fusedrms: it has Own"),
+        ("fusedrms.rules.optimizer:RuleOptimizer", "not an optimizer class of fusedrms"),
         ("nowhere:Own", "no module 'nowhere'"),
         ("nowhere.py:Own", "no file nowhere.py"),
         ("broken:Own", "ZeroDivisionError"),

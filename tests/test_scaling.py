@@ -116,11 +116,11 @@ def test_examples(capsys):
     ("arguments", "said"),
     [
         ("--gpu h300", "'h300' (choose from"),
-        ("--parameters 70B", "'70B' is not a finite number from 1, such as 70e9"),
+        ("--parameters 70B", "'70B': give a number of at least 1, such as 70e9"),
         ("--parameters nan", "'nan' is not"),
         ("--parameters inf", "'inf' is not"),
         ("--parameters -1e9", "--parameters"),
-        ("--gpus 0", "'0' is not a whole number from 1, such as 64"),
+        ("--gpus 0", "'0': give a whole number of at least 1, such as 64"),
         ("--gpus 2.5", "'2.5' is not"),
         ("--rule adam", "'adam' (choose from"),
         ("--count --gpu h200", "--count and --time go alone"),

@@ -127,7 +127,7 @@ def test_written_but_not_loaded(mode):
     before = [param.detach().clone() for param in params]
     random_grads(params)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=rf"the {key} of params\[2\] that state_dict\(\) has returned was written"):
+        with pytest.raises(RuntimeError, match=rf"the {key} of params\[2\] that state_dict\(\) returned has been written to"):
             a.step()
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
     a.load_state_dict(saved)

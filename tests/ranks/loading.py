@@ -141,7 +141,7 @@ def loaded_in_place(rank: int, world: int) -> None:
         dcp.load(found, checkpoint_id=f"place{k}")
         before = [local(param).clone() for param in target.model.parameters()]
         if name != "float32":
-            with pytest.raises(RuntimeError, match=r"that state_dict.. has returned was written"):
+            with pytest.raises(RuntimeError, match=r"that state_dict.. returned has been written to"):
                 steps(target.model, target.optimizer, STEPS, STEPS + 1)
             check(map(local, target.model.parameters()), before)
             set_state_dict(target.model, target.optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
