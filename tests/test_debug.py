@@ -42,8 +42,8 @@ def test_debug_says_what_has_changed(monkeypatch, capsys):
     ("what", "message"),
     [
         (lambda bucket: bucket._host.addresses.__setitem__((1, 0), 4096), "0x1000, where this step has no tensor"),
-        (lambda bucket: bucket._host.addresses.__setitem__((1, 0), bucket._host.addresses[1, 1]), "the table of a holds other addresses"),
-        (lambda bucket: bucket._counters.addresses.__setitem__(0, 8), "0x8, where no tensor"),
+        (lambda bucket: bucket._host.addresses.__setitem__((1, 0), bucket._host.addresses[1, 1]), "the table of a holds wrong addresses"),
+        (lambda bucket: bucket._counters.addresses.__setitem__(0, 8), "0x8, where this step has no tensor"),
         (lambda bucket: bucket._host.hyper.__setitem__((0, 0), torch.nan), "is NaN"),
     ],
     ids=["no tensor", "another's", "counter", "NaN"],
