@@ -1,6 +1,6 @@
 """The averages of parameters that steps make, and parameters that hold them for a while."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,9 @@ def _put(values: list[tuple[Tensor, Tensor]]) -> None:
 
 
 @contextmanager
-def averaged(optimizer: "FusedOptimizer") -> Iterator[None]:
+def averaged(optimizer: "FusedOptimizer") -> Generator[None]:
     """As FusedOptimizer.averaged()."""
-    run = optimizer._run
+    run = optimizer._run  # pyright: ignore[reportPrivateUsage]
     run.check_not_averaged("averaged()")
     found = [(param, average) for _, param, average in averages(optimizer)]
     own = [(param, local(param).detach().clone()) for param, _ in found]

@@ -54,7 +54,11 @@ class CheckpointedOptimizer(GroupedOptimizer):
         groups = self._mended()
         named = list(named_parameters(groups))
         check_owners([each.param for each in named], self.state)
-        begin_missing(named, self.state, cache(lambda g: self.recipe(groups[g]).states), self.kinds)
+
+        def initial(g: int) -> dict[str, float | None]:
+            return self.recipe(groups[g]).states
+
+        begin_missing(named, self.state, cache(initial), self.kinds)
         return super().state_dict()
 
     @torch.inference_mode(False)
@@ -148,7 +152,8 @@ class CheckpointedOptimizer(GroupedOptimizer):
         if not saved:
             state = {**state, "defaults": {name: plain(value) for name, value in defaults.items()}}
         defaults["seed"] = defaults.get("seed") or 0  # what an old pickle lacks
-        accepted = next(filter(None, [each.pop(ACCEPTED, None) for each in (state, *groups)]), [])
+        carried: list[list[float] | None] = [each.pop(ACCEPTED, None) for each in (state, *groups)]
+        accepted = next((norms for norms in carried if norms), list[float]())
         for g, group in enumerate(groups):
             groups[g] = group = Group(group, defaults)
             mend(g, group, defaults)

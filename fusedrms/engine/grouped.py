@@ -126,7 +126,7 @@ class GroupedOptimizer(Optimizer):
             ValueError: An option is wrong, or a parameter is in two groups or twice in this one.
             TypeError: An option or a parameter has the wrong type.
         """
-        if isinstance(param_group, dict):
+        if isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - else torch says what it must be
             if self._source:
                 param_group = self._source.translate(param_group)
             param_group = unpack_group(len(self.param_groups), param_group, self.defaults)

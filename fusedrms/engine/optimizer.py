@@ -16,8 +16,7 @@ from .checkpoints.dcp import only_makes_states
 from .hooks import hooked
 from .locks import Held, held
 from .options.groups import named_parameters
-from .sharded import local
-from .state.usage import Memory, memory_of
+from .state.usage import Memory, memory_of, state_tensors
 from .states import make_states, planned_memory
 from .statistics import Stats, statistics
 from .step import loss_of, update
@@ -131,13 +130,13 @@ class FusedOptimizer(CheckpointedOptimizer):
         loss = None if closure is None else loss_of(self, closure)
         grad_mode = torch.is_grad_enabled()
         try:
-            torch._C._set_grad_enabled(False)  # as torch.no_grad() does, in a third of its time
+            torch._C._set_grad_enabled(False)  # pyright: ignore[reportPrivateUsage] - as torch.no_grad() does, in a third of its time
             if not self.state and only_makes_states():
                 self._make_states(lambda param: param.grad is not None)
             else:
                 update(self)
         finally:
-            torch._C._set_grad_enabled(grad_mode)
+            torch._C._set_grad_enabled(grad_mode)  # pyright: ignore[reportPrivateUsage]
         return loss
 
     def averages(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -254,10 +253,8 @@ class FusedOptimizer(CheckpointedOptimizer):
         """
         new = self._lock if lock is None else held(lock, self._params(), in_backward=self._run.backwards is not None)
         self.prepare()
-        for values in self.state.values():
-            for value in values.values() if isinstance(values, dict) else ():
-                if isinstance(value, Tensor):
-                    local(value).share_memory_()
+        for _, value in state_tensors(self.state.values()):
+            value.share_memory_()
         self._use_lock(new)
         return self
 
@@ -265,7 +262,11 @@ class FusedOptimizer(CheckpointedOptimizer):
         self._lock = lock
         if lock:
             optimizer = weakref.proxy(self)  # with a reference to itself it would outlive its last user
-            self.__dict__["_step"] = lambda closure: optimizer._locked_step(closure)  # so that a step without a lock asks for none
+
+            def step(closure: Callable[[], Any] | None) -> Any:
+                return optimizer._locked_step(closure)
+
+            self.__dict__["_step"] = step  # so that a step without a lock asks for none
 
     def _locked_step(self, closure: Callable[[], Any] | None) -> Any:
         """_step() with a lock."""

@@ -3,7 +3,7 @@
 import dataclasses
 import gc
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def local(tensor: Any) -> Any:
     return tensor._local_tensor if is_sharded(tensor) else tensor
 
 
-def locals_of(values: dict) -> dict:
+def locals_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: local(value) for key, value in list(values.items())}  # a list, since another thread may begin a state
 
 

@@ -1,5 +1,8 @@
 """What a step's gradients, changes, parameters and states came to: of each parameter, each parameter group and all."""
 
+# pyright: reportUnknownMemberType=false
+# torch does not say what tolist() and all_reduce() take and return
+
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -121,7 +124,8 @@ class Stats:
         found = {f"{name}/": values for name, values in self.parameters.items()}
         found |= {f"group{g}/": values for g, values in self.groups.items()} | {"": self.total}
         keys = [f"{prefix}{name}{key}" for name, values in found.items() for key in values]
-        return dict(zip(keys, torch.stack([value for values in found.values() for value in values.values()]).tolist(), strict=True))
+        numbers: list[float] = torch.stack([value for values in found.values() for value in values.values()]).tolist()  # pyright: ignore[reportUnknownVariableType]
+        return dict(zip(keys, numbers, strict=True))
 
 
 def _told_apart(named: Sequence[NamedParameter]) -> list[NamedParameter]:
@@ -148,7 +152,8 @@ def statistics(optimizer: "FusedOptimizer", plans: list["Plan"]) -> Stats:
     groups = optimizer.param_groups
     if not any(group["stats"] for group in groups):
         raise RuntimeError("no parameter group has stats, so nothing is measured: make the optimizer with stats=True")
-    named, found = _told_apart(list(named_parameters(groups))), {}
+    named = _told_apart(list(named_parameters(groups)))
+    found: dict[int, tuple[Tensor, Tensor, Sequence[str]]] = {}  # of each measured parameter its norms, the largest, its states
     number_of = {each.param: number for number, each in enumerate(named) if groups[each.group]["stats"]}
     for plan in plans:
         for params, measured in plan.measured():

@@ -12,7 +12,7 @@ from .carrier import beyond_torch
 _MODULE = "torch.distributed.checkpoint.state_dict"
 
 
-class Group(dict):
+class Group(dict[str, Any]):
     """A parameter group with all options; torch's flattened checkpoints, which load all keys that it has, see those that they have."""
 
     def __init__(self, group: Mapping[str, Any], options: Iterable[str]):
@@ -32,7 +32,7 @@ class Group(dict):
     def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._keys(sys._getframe(1))  # torch 2.9 calls it
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return OrderedDict, (), None, None, iter(self.items())  # which torch.load(weights_only=True) takes
 
 

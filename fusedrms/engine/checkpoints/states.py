@@ -35,7 +35,7 @@ class _Shielded:
 
 def to_checkpoint(
     state_dict: dict[str, Any],
-    groups: Sequence[dict],
+    groups: Sequence[dict[str, Any]],
     states: Mapping[Any, Any],
     *,
     ties: Ties,
@@ -81,7 +81,7 @@ def to_checkpoint(
 
 
 def from_checkpoint(
-    state_dict: dict[str, Any], groups: Sequence[dict], options: Set[str], kinds: Kinds, source: Source | None
+    state_dict: dict[str, Any], groups: Sequence[dict[str, Any]], options: Set[str], kinds: Kinds, source: Source | None
 ) -> dict[str, Any]:
     """A checkpoint as torch's load_state_dict() may see it: groups with all options, and states that it neither casts nor moves.
 
@@ -123,7 +123,7 @@ def unshield(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore_states(
-    optimizer: str, groups: Sequence[dict], recipes: Sequence[Recipe], states: Mapping[Any, Any], saved: bool
+    optimizer: str, groups: Sequence[dict[str, Any]], recipes: Sequence[Recipe], states: Mapping[Any, Any], saved: bool
 ) -> dict[Any, dict[str, Any]]:
     """The states that load_state_dict, pickle or deepcopy brings, stored as the kernels read them.
 

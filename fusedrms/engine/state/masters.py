@@ -3,7 +3,7 @@
 The float32 of 8 bits ends in 8 zeros.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ def _from_remainder(param: Tensor, remainder: Tensor) -> Tensor:
     return torch.where(bits.view(torch.float32).isnan(), upper, bits).view(torch.float32)
 
 
-def master_of(param: Tensor, values: dict) -> Tensor | None:
+def master_of(param: Tensor, values: Mapping[str, Any]) -> Tensor | None:
     """The float32 master, if there is one; where something else has changed the parameter, what that comes to."""
     param = param.detach()
     master = values.get(MASTER)

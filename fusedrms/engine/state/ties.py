@@ -4,8 +4,8 @@ A remainder is too small to say which of the two its parameter is. So where a ma
 ``param.copy_(master)``, the ties are remembered, until a step has put right what that has changed.
 """
 
-from collections.abc import Iterable
-from typing import TypeGuard
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Ties:
     def clear(self) -> None:
         self.known.clear()
 
-    def exported(self, param: Tensor, values: dict) -> Tensor:
+    def exported(self, param: Tensor, values: Mapping[str, Any]) -> Tensor:
         """The local tensor of a parameter whose master goes out, as the kernels round it; values: the local tensors of its state."""
         rounded, remainder = local(param).detach(), values.get("master_param")
         if not is_remainder(remainder) or rounded.dtype != torch.bfloat16 or rounded.is_meta:

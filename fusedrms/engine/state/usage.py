@@ -1,6 +1,6 @@
 """Memory: how many bytes an optimizer holds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,20 @@ from torch.optim import Optimizer
 from ..sharded import local
 
 
-def state_bytes(states: Iterable[Any]) -> dict[str, int]:
+def state_tensors(states: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Tensor]]:
+    """The local tensors in the states of parameters, with their names."""
+    for values in list(states):  # lists, since another thread may begin states
+        if isinstance(values, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - else they are a user's own
+            for key, value in list(values.items()):
+                if isinstance(value, Tensor):
+                    yield key, local(value)
+
+
+def state_bytes(states: Iterable[dict[str, Any]]) -> dict[str, int]:
     """Bytes of the local tensors in the states of parameters, by name."""
     found: dict[str, int] = {}
-    for values in list(states):  # lists, since another thread may begin states
-        for key, value in list(values.items()) if isinstance(values, dict) else ():
-            if isinstance(value, Tensor):
-                found[key] = found.get(key, 0) + local(value).nbytes
+    for key, value in state_tensors(states):
+        found[key] = found.get(key, 0) + value.nbytes
     return found
 
 
