@@ -47,8 +47,8 @@ def test_ranks(machines, tmp_path):
 
 
 def train(machines: tuple[Machine, Machine], options: Sequence[object]) -> list[subprocess.Popen]:
-    """README's command, the same on both, but for sizes."""
-    (line,) = re.findall(r"^torchrun (--nnodes 2 .*)", (ROOT / "README.md").read_text(), re.M)
+    """The page's command, the same on both, but for sizes."""
+    (line,) = re.findall(r"^torchrun (--nnodes 2 .*)", (ROOT / "docs/several_gpus.md").read_text(), re.M)
     words = shlex.split(line.replace("--nproc-per-node 8", "--nproc-per-node 1").replace("HOST", machines[0].name))
     command = ["env", f"PYTHONPATH={ROOT}", "OMP_NUM_THREADS=1", sys.executable, "-m", "torch.distributed.run", *words]
     return [
