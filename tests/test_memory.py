@@ -39,7 +39,7 @@ def test_it_is_what_will_be_made(rule, mode):
     [("split24+4bit", 3.6), ("stochastic+4bit", 2.6), ("split24+8bit", 4.1), ("stochastic+8bit", 3.1), ("split+8bit", 5.1)],
 )
 def test_the_leanest(mode, most):
-    """Bytes a parameter without its gradient, as README.md has them."""
+    """Bytes a parameter without its gradient, as the pages have them."""
     param = torch.nn.Parameter(torch.empty(4096, 1000, dtype=torch.bfloat16, device="meta"))
     planned = make("rmsprop", f"bfloat16+{mode}", [param]).memory(planned=True)
     assert (planned.total - planned.gradients) / planned.numel <= most

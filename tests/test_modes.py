@@ -97,7 +97,7 @@ def test_defaults_are_valid(rule, mode):
 
 
 def test_bytes():
-    """What the README says a parameter takes, gradient excluded."""
+    """What the pages say a parameter takes, gradient excluded."""
     for options, most in (
         (MODES["split, 8-bit state"], 5.1),
         (MODES["stochastic, 8-bit state"], 3.1),

@@ -46,6 +46,24 @@ def test_bytes_of_the_readme():
     assert f"**{least:.2f} bytes a parameter.**" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("page", "heading", "n_modes"), [("large_models", "bfloat16", 7), ("precision", "Which to take", 5)])
+def test_bytes_of_the_modes_to_take(page, heading, n_modes):
+    """Held without the gradient and, where that is said, moved."""
+    section = (ROOT / f"docs/{page}.md").read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    words = {"float32": "master", "True": "stochastic"}
+    rows = []
+    for row in cells(section):
+        options = re.findall(r'`[^`]*?(?:master_weights|stochastic_rounding)="?(\w+)"?(?:, state_dtype="(\w+)")?`', " ".join(row))
+        numbers = [float(cell) for cell in row if re.fullmatch(r"[\d.]+", cell)]
+        rows += [("+".join(["bfloat16", *(words.get(word, word) for word in found if word)]), numbers) for found in options if numbers]
+    assert len(rows) == n_modes
+    counted = shards.counted(RESULTS, "rmsprop")
+    for mode, numbers in rows:
+        held = counted[mode]["bytes"]
+        known = [held["total"] - held["gradients"], counted[mode]["moved"]]
+        assert numbers == pytest.approx(known[: len(numbers)], abs=0.03), mode
+
+
 @pytest.mark.parametrize(("rule", "n_bytes"), RESULTS["foreach_moves"].items())
 def test_bytes_of_foreach(rule, n_bytes):
     assert scaling.foreach_moves(rule) == n_bytes, AGAIN
