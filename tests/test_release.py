@@ -98,3 +98,18 @@ def test_pre_commit_runs_make_lint_and_has_no_list_of_its_own():
     text = (ROOT / ".pre-commit-config.yaml").read_text()
     assert re.findall(r"^ +entry: (.*)$", text, re.M) == ["make lint"]
     assert re.findall(r"repo: (.*)$", text, re.M) == ["local"]
+
+
+# of files beside which nothing may be tracked; the largest are tables of figures
+KINDS = {".c", ".cff", ".css", ".in", ".json", ".md", ".png", ".py", ".svg", ".toml", ".txt", ".typed", ".xz", ".yaml", ".yml", ""}
+MOST_BYTES = 400_000
+
+
+def test_nothing_is_tracked_that_a_run_has_left():
+    """A checkpoint that a page's code saves, a build, a trace."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no repository")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert not [path for path in files if path.suffix not in KINDS]
+    assert not [path for path in files if path.is_file() and path.stat().st_size > MOST_BYTES]
