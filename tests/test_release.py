@@ -37,6 +37,9 @@ def test_this_version_can_be_released():
     assert run.stdout.startswith("### ")
     assert "\n## " not in run.stdout
     assert "]: http" not in run.stdout
+    links = re.findall(r"\]\(([^)]*)\)", run.stdout)
+    assert f"https://github.com/fusedrms/fusedrms/blob/v{VERSION}/docs/rules.md" in links
+    assert all(link.startswith("https://") for link in links)
 
 
 def test_nothing_else_says_a_version_of_its_own():

@@ -43,9 +43,11 @@ def section(changelog: str, released: str) -> tuple[date, str]:
     text = re.split(r"^\[[^\]]+\]: http", text, flags=re.M)[0].strip()
     if not re.search(r"^\* ", text, re.M):
         raise NotReady(f"CHANGELOG.md says nothing of {released}")
-    if not re.search(rf"^\[{re.escape(released)}\]: http", changelog, re.M):
-        raise NotReady(f"CHANGELOG.md needs a link at its end: [{released}]: https://...")
-    return day, text
+    project = re.search(rf"^\[{re.escape(released)}\]: (https://[^/\s]+/[^/\s]+/[^/\s]+)/", changelog, re.M)
+    if not project:
+        raise NotReady(f"CHANGELOG.md needs a link at its end: [{released}]: https://github.com/OWNER/NAME/...")
+    # a release's page is not in the repository, where links to files begin
+    return day, re.sub(r"\]\((?!https?:)", f"]({project[1]}/blob/v{released}/", text)
 
 
 def notes(root: pathlib.Path = ROOT) -> str:
