@@ -19,7 +19,7 @@ root, word, how = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 b.ROOT, b.BUILD, b.DIST = root, root / "build", root / "dist"
 
 def build(work):
-    assert [path.name for path in b.BUILD.glob("dist-*")] == [work.name], "nothing of other runs is there"
+    assert how == "beside" or [path.name for path in b.BUILD.glob("dist-*")] == [work.name], "nothing of other runs is there"
     (work / "built").mkdir()
     for name in ("wheel", "sdist"):
         (work / "built" / name).write_text(word)
@@ -93,6 +93,29 @@ def test_killed(root, sent):
     assert again.wait() == 0, (root / "said-two").read_text()
     assert held(root) == both("two")
     assert not list((root / "build").glob("dist-*"))
+
+
+WRITER = """
+import os, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+while os.getppid() == int(sys.argv[2]):
+    for n in range(1000):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / str(n)).touch()
+"""
+
+
+def test_what_a_killed_run_has_started_is_in_nobodys_way(root):
+    """It still writes into the folder that the next run removes."""
+    folder = root / "build/dist-killed/source"
+    with subprocess.Popen([sys.executable, "-c", WRITER, folder, str(os.getpid())], stderr=subprocess.DEVNULL) as writer:
+        try:
+            wait_for(folder / "999")
+            run = start(root, "one", "beside")
+            assert run.wait() == 0, (root / "said-one").read_text()
+        finally:
+            writer.kill()
+    assert held(root) == both("one")
 
 
 def test_two_at_once_go_one_after_the_other(root):

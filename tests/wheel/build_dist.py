@@ -58,7 +58,7 @@ def main() -> int:
     BUILD.mkdir(exist_ok=True)
     with FileLock(BUILD / "dist.lock"):
         for left in BUILD.glob("dist-*"):  # of a run that was killed
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)  # a process that it started may still write there: the next run removes the rest
         work = pathlib.Path(tempfile.mkdtemp(prefix="dist-", dir=BUILD))
         try:
             built = build(work)
