@@ -23,7 +23,7 @@ from .engine.step import loss_of
 from .kernels import devices
 
 _ATTRIBUTE = "_fusedrms_part"  # of a parameter
-_Made = TypeVar("_Made", bound=FusedOptimizer)
+Fused = TypeVar("Fused", bound=FusedOptimizer)
 
 
 def _limits_all(group: dict[str, Any]) -> bool:
@@ -153,7 +153,7 @@ def _step(self: FusedOptimizer, closure: Callable[[], Any] | None = None) -> Any
     return loss
 
 
-def _make(module: Any, optimizer_class: Callable[..., _Made], norm_from: str | None, options: dict[str, Any]) -> _Made:
+def _make(module: Any, optimizer_class: Callable[..., Fused], norm_from: str | None, options: dict[str, Any]) -> Fused:
     """The optimizer of apply_in_backward, whose arguments it checks."""
     if isinstance(module, DistributedDataParallel):
         raise ValueError(
@@ -175,11 +175,11 @@ def _make(module: Any, optimizer_class: Callable[..., _Made], norm_from: str | N
 
 def apply_in_backward(
     module: torch.nn.Module | ParamsT,
-    optimizer_class: Callable[..., _Made],
+    optimizer_class: Callable[..., Fused],
     *,
     norm_from: Literal["previous"] | None = None,
     **options: Any,
-) -> _Made:
+) -> Fused:
     """Let every `backward()` update each parameter as soon as its gradient is complete, and free the gradient.
 
     So the gradients of a whole model are never in memory together. The result is that of `optimizer_class(module.parameters(), **options)`

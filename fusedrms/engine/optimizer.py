@@ -21,7 +21,7 @@ from .states import make_states, planned_memory
 from .statistics import Stats, statistics
 from .step import loss_of, update
 
-_Loss = TypeVar("_Loss")
+Loss = TypeVar("Loss")
 
 
 class FusedOptimizer(CheckpointedOptimizer):
@@ -97,7 +97,7 @@ class FusedOptimizer(CheckpointedOptimizer):
     def step(self, closure: None = None) -> None: ...
 
     @overload
-    def step(self, closure: Callable[[], _Loss]) -> _Loss: ...
+    def step(self, closure: Callable[[], Loss]) -> Loss: ...
 
     @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
