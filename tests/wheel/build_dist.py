@@ -12,6 +12,8 @@ import tempfile
 
 from filelock import FileLock
 
+from release_notes import addressed, version
+
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD, DIST = ROOT / "build", ROOT / "dist"
 
@@ -27,12 +29,19 @@ def tracked() -> list[str]:
     return [name for name in listed if name and os.path.lexists(ROOT / name)]
 
 
-def build(work: pathlib.Path) -> pathlib.Path:
-    """The sdist of the tracked files, and the wheel of that sdist, in a folder of their own."""
-    source, built = work / "source", work / "built"
+def stage(source: pathlib.Path) -> None:
+    """The tracked files in a folder, README with links that hold on a package's page."""
     for file in tracked():
         (source / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, source / file, follow_symlinks=False)
+    changelog, readme = (source / "CHANGELOG.md").read_text(), source / "README.md"
+    readme.write_text(addressed(readme.read_text(), changelog, version(source)))
+
+
+def build(work: pathlib.Path) -> pathlib.Path:
+    """The sdist of the tracked files, and the wheel of that sdist, in a folder of their own."""
+    source, built = work / "source", work / "built"
+    stage(source)
     command = [sys.executable, "-m", "build", "--outdir", built, source]
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if ran.returncode:

@@ -43,11 +43,17 @@ def section(changelog: str, released: str) -> tuple[date, str]:
     text = re.split(r"^\[[^\]]+\]: http", text, flags=re.M)[0].strip()
     if not re.search(r"^\* ", text, re.M):
         raise NotReady(f"CHANGELOG.md says nothing of {released}")
+    return day, addressed(text, changelog, released)
+
+
+def addressed(text: str, changelog: str, released: str) -> str:
+    """With links that lead to files by address: a release's page, or a package's, is not in the repository, where they begin."""
     project = re.search(rf"^\[{re.escape(released)}\]: (https://[^/\s]+/[^/\s]+/[^/\s]+)/", changelog, re.M)
     if not project:
         raise NotReady(f"CHANGELOG.md needs a link at its end: [{released}]: https://github.com/OWNER/NAME/...")
-    # a release's page is not in the repository, where links to files begin
-    return day, re.sub(r"\]\((?!https?:)", f"]({project[1]}/blob/v{released}/", text)
+    for beginning, kind in ((r"(!\[[^\]]*\]\()", "raw"), (r"(\]\()", "blob")):
+        text = re.sub(rf"{beginning}(?!https?:|#)", rf"\1{project[1]}/{kind}/v{released}/", text)
+    return text
 
 
 def notes(root: pathlib.Path = ROOT) -> str:

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from build_dist import ROOT, tracked
+from build_dist import ROOT, stage, tracked
 from fusedrms.version import __version__
 
 FOLDERS = {"fusedrms/": "fusedrms/", "kernels/": "fusedrms/kernels/"}  # of the checkout, and where a wheel has them
@@ -65,14 +65,12 @@ def test_wheel_is_for_every_python_and_system(wheel):
 def test_sdist_has_what_the_package_is_built_of_and_nothing_else(sdist):
     found = {name: content for name, content in of_sdist(sdist).items() if not name.startswith(WRITTEN)}
     assert found.keys() == {*package(), *BESIDE}
-    assert all(content == (ROOT / name).read_bytes() for name, content in found.items())
+    assert [name for name, content in found.items() if content != (ROOT / name).read_bytes()] == ["README.md"]
 
 
 def test_checkout_builds_the_same_wheel(wheel, tmp_path):
     """The wheel in dist/ was built of the sdist."""
-    for name in [*package(), *BESIDE]:
-        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "source" / name).write_bytes((ROOT / name).read_bytes())
+    stage(tmp_path / "source")
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, tmp_path / "source"]
     subprocess.run(command, check=True, capture_output=True)
     assert of_wheel(tmp_path / wheel.name) == of_wheel(wheel)
@@ -106,3 +104,11 @@ def test_metadata(wheel):
     urls = dict(re.findall(r"^Project-URL: (.*?), (.*)$", fields, re.M))
     assert set(urls) == {"Homepage", "Documentation", "Repository", "Issues", "Changelog"}
     assert all(url.startswith("https://github.com/fusedrms/fusedrms") for url in urls.values())
+
+
+def test_links_of_the_description_hold_on_a_package_index(wheel):
+    text = of_wheel(wheel)[f"fusedrms-{__version__}.dist-info/METADATA"].decode()
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert f"https://github.com/fusedrms/fusedrms/blob/v{__version__}/docs/quickstart.md" in links
+    assert f"https://github.com/fusedrms/fusedrms/raw/v{__version__}/bench/results/cpu-AMD_EPYC/beside_torch.png" in links
+    assert all(link.startswith("https://") for link in links)
