@@ -127,7 +127,7 @@ def test_options_of_torch_are_not_taken_for_others():
         (presets.keras_rmsprop, dict(clip_norm=0.5), r"keras_rmsprop\(\) .* 'clip_norm'; did you mean 'clipnorm'\?"),
         (presets.optax_rmsprop, dict(), r"optax_rmsprop\(\) missing a required argument: 'learning_rate'"),
         (presets.graves2013, dict(lr=1.0), r"'lr', which .* group, graves2013\(\[dict\(params=params, lr=\.\.\.\)\]\)$"),
-        (presets.efficientnet, dict(ema_decay=0.9), "'ema_decay', which its source lacks: put it into a parameter group"),
+        (presets.efficientnet, dict(ema_decay=0.9), "'ema_decay', which is none of its arguments: put it into a parameter group"),
         (presets.efficientnet, dict(betas=0.9), r"efficientnet\(\) .* 'betas'$"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

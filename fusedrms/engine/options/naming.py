@@ -53,7 +53,7 @@ def check_keywords(function: str, given: Iterable[str], names: Iterable[str], of
             hint = f"; did you mean {name!r}?" if name else ""
             if not name and key in of_groups:
                 group = f"{function.removesuffix('()')}([dict(params=params, {key}=...)])"
-                hint = f", which its source lacks: put it into a parameter group, {group}"
+                hint = f", which is none of its arguments: put it into a parameter group, {group}"
             raise TypeError(f"{function} got an unexpected keyword argument {key!r}{hint}")
 
 
