@@ -87,7 +87,7 @@ class CheckpointedOptimizer(GroupedOptimizer):
             0.9
         """
         self._run.check_not_averaged("load_state_dict()")
-        if not isinstance(state_dict, Mapping):
+        if not isinstance(state_dict, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
             raise TypeError(
                 f"load_state_dict() takes what state_dict() has returned, not {state_dict!r:.80}: read a file with torch.load()"
             )
