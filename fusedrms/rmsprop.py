@@ -8,6 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from .engine.optimizer import FusedOptimizer
 from .engine.options.checks import check_at_least_zero, check_choice, check_flags, is_live, is_positive, number
+from .engine.options.naming import suggests
 from .engine.options.recipe import Recipe, recipe_of
 from .engine.options.types import EpsPlacement, MasterWeights, ModelParallelGroup, NormOn, NormOver, StateDtype
 from .kernels.rule import RULES
@@ -152,6 +153,7 @@ class FusedRMSProp(FusedOptimizer):
 
     kinds = RULES["rmsprop_centered_momentum"].states
 
+    @suggests
     def __init__(
         self,
         params: ParamsT,

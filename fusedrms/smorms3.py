@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from .engine.options.naming import suggests
 from .engine.options.types import MasterWeights, ModelParallelGroup, NormOver, StateDtype
 from .rules.declared import ByHand, Number
 from .rules.optimizer import RuleOptimizer
@@ -76,6 +77,7 @@ class FusedSMORMS3(RuleOptimizer):
     declared = ByHand("smorms3", eps=Number(1e-16))
     kinds = declared.states
 
+    @suggests
     def __init__(
         self,
         params: ParamsT,

@@ -197,6 +197,22 @@ def test_wrong_checkpoints_change_nothing(spoil, message):
     assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({}, ValueError, "the state_dict has no 'state', but nothing: pass what"),
+        (dict(model={}, optimizer={}), ValueError, "has no 'state', but 'model', 'optimizer': pass what state_dict"),
+        (dict(state={}), ValueError, "has no 'param_groups', but 'state'"),
+        ("checkpoint.pt", TypeError, "not 'checkpoint.pt': read a file with torch.load"),
+    ],
+    ids=str,
+)
+def test_no_checkpoint_of_an_optimizer(given, error, message):
+    optimizer, _ = trained({})
+    with pytest.raises(error, match=message):
+        optimizer.load_state_dict(given)
+
+
 def test_adams_checkpoint_is_refused():
     params = parameters([(3,)])
     adam = torch.optim.Adam(params)

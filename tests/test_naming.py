@@ -119,17 +119,30 @@ def test_options_of_torch_are_not_taken_for_others():
         ),
         (FusedRMSPropGraves, dict(learning_rate=1.0), r"FusedRMSPropGraves\.__init__\(\) .* 'learning_rate'; did you mean 'lr'\?"),
         (FusedRMSPropGraves, dict(betas=1.0), r"FusedRMSPropGraves\.__init__\(\) got an unexpected keyword argument 'betas'$"),
+        (FusedRMSProp, dict(epsilon=1.0), r"^FusedRMSProp\.__init__\(\) .* 'epsilon'; did you mean 'eps'\?$"),
+        (FusedRMSProp, dict(betas=1.0), r"^FusedRMSProp\.__init__\(\) got an unexpected keyword argument 'betas'$"),
+        (FusedSMORMS3, dict(learning_rate=0.5), r"^FusedSMORMS3\.__init__\(\) .* 'learning_rate'; did you mean 'lr'\?$"),
         (FusedSMORMS3, dict(alpha=0.5), r"FusedSMORMS3\.__init__\(\) .* 'alpha'"),
         (presets.keras_rmsprop, dict(lr=0.5), r"keras_rmsprop\(\) .* 'lr'; did you mean 'learning_rate'\?"),
         (presets.keras_rmsprop, dict(clip_norm=0.5), r"keras_rmsprop\(\) .* 'clip_norm'; did you mean 'clipnorm'\?"),
         (presets.optax_rmsprop, dict(), r"optax_rmsprop\(\) missing a required argument: 'learning_rate'"),
-        (presets.graves2013, dict(lr=1.0), r"graves2013\(\) .* 'lr'$"),
+        (presets.graves2013, dict(lr=1.0), r"'lr', which .* group, graves2013\(\[dict\(params=params, lr=\.\.\.\)\]\)$"),
+        (presets.efficientnet, dict(ema_decay=0.9), "'ema_decay', which is none of its arguments: put it into a parameter group"),
+        (presets.efficientnet, dict(betas=0.9), r"efficientnet\(\) .* 'betas'$"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_unknown_keyword(make, options, message):
     with pytest.raises(TypeError, match=message):
         make(parameters([(2,)]), **options)
+
+
+@pytest.mark.parametrize(
+    "model", [torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))], ids=lambda model: type(model).__name__
+)
+def test_a_model_in_place_of_its_parameters(model):
+    with pytest.raises(TypeError, match=rf"params is a {type(model).__name__}, a model: pass its parameters\(\)"):
+        FusedRMSProp(model)
 
 
 @pytest.mark.parametrize("make", [FusedRMSProp, FusedRMSPropGraves, FusedSMORMS3])

@@ -149,4 +149,11 @@ def test_no_matplotlib(capsys, monkeypatch, tmp_path):
     code, _, err = run(capsys, f"--diff tf torch --steps 2 --output {tmp_path / 'x.png'}")
     assert code == 2
     assert "pip install matplotlib" in err
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, "--diff tf torch --steps 2")
+    assert code == 0
+    assert "no plot: it needs matplotlib" in out
+    code, out, _ = run(capsys, "--diff tf torch --steps 2 --json")
+    assert json.loads(out)["plot"] is None
+    assert not list(tmp_path.iterdir())
     assert command.differing(PRESETS["mlx_rmsprop"], PRESETS["flux_rmsprop"]).keys() == {"lr", "alpha"}

@@ -1,6 +1,6 @@
 """state_dict, load_state_dict, pickles and copies of an optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -71,8 +71,10 @@ class CheckpointedOptimizer(GroupedOptimizer):
                 this optimizer say. Options that it does not have stay as they are.
 
         Raises:
-            ValueError: Other groups, a missing state, or a state of another shape or unit. Here and below, nothing has changed then.
+            ValueError: No checkpoint of an optimizer, other groups, a missing state, or a state of another shape or unit. Here and below,
+                nothing has changed then.
             RuntimeError: A parameter cannot be stored as the options of this optimizer say; or within `averaged()`.
+            TypeError: It is no dict.
 
         Examples:
             >>> model = torch.nn.Linear(4, 2)
@@ -85,6 +87,10 @@ class CheckpointedOptimizer(GroupedOptimizer):
             0.9
         """
         self._run.check_not_averaged("load_state_dict()")
+        if not isinstance(state_dict, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
+            raise TypeError(
+                f"load_state_dict() takes what state_dict() has returned, not {state_dict!r:.80}: read a file with torch.load()"
+            )
         super().load_state_dict(state_dict)
 
     def _hook(self) -> None:
@@ -133,6 +139,11 @@ class CheckpointedOptimizer(GroupedOptimizer):
         return saved
 
     def _from_checkpoint(self: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        if missing := [key for key in ("state", "param_groups") if key not in state_dict]:
+            raise ValueError(
+                f"the state_dict has no {missing[0]!r}, but {', '.join(map(repr, state_dict)) or 'nothing'!s:.200}: "
+                "pass what state_dict() of an optimizer has returned"
+            )
         loadable = from_checkpoint(state_dict, self._mended(), self.defaults.keys(), self.kinds, self._source)
         if self._run.backwards:
             self._run.backwards.loaded = unpack_norm(state_dict["param_groups"])

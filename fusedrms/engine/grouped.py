@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.nn import Module
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..kernels.rule import State
@@ -50,6 +51,8 @@ class GroupedOptimizer(Optimizer):
         defaults = {name: as_tuple(value) for name, value in defaults.items()}
         defaults[MODEL_PARALLEL] = process_groups(defaults[MODEL_PARALLEL]) or None
         self._run = Run()
+        if isinstance(params, Module):
+            raise TypeError(f"params is a {type(params).__name__}, a model: pass its parameters(), or named_parameters()")
         super().__init__(params, defaults)
         if self.defaults.get("seed", 0) is None:
             self.defaults["seed"] = default_seed(self, self._params())

@@ -78,7 +78,8 @@ def preset(
 
         @wraps(options)
         def make(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Made:
-            check_keywords(f"{options.__name__}()", kwargs, signature.parameters)
+            of_groups = optimizer._class_defaults()  # pyright: ignore[reportPrivateUsage]
+            check_keywords(f"{options.__name__}()", kwargs, signature.parameters, of_groups)
             try:
                 arguments = signature.bind(*args, **kwargs).arguments
             except TypeError as error:

@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 done; 1 a problem was found; 2 wrong arguments; 130 interrupted by Ctrl-C",
     )
     parser.add_argument("--version", action="version", version=f"fusedrms {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name,
@@ -92,6 +92,9 @@ def main(argv: list[str] | None = None) -> int:
     console = printing.console()
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
+    if not args.command:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
     if args.command == "bench":
         args.arguments = rest
     elif rest:

@@ -8,6 +8,15 @@ from . import files
 from .errors import UserError
 
 
+def possible() -> bool:
+    """Whether there is matplotlib."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def figure(width: float, height: float) -> Any:
     """A figure of matplotlib's, its size in inches, and its axes; UserError without matplotlib."""
     try:

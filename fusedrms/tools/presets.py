@@ -86,11 +86,12 @@ def _diff(args: argparse.Namespace, console: Console) -> int:
         raise UserError(f"--diff {' '.join(args.diff)}: both are {names[0]}: give two different presets")
     rows = differing(*presets)
     curves = {name: quadratic.losses(preset, args.lr, args.steps) for name, preset in zip(names, presets, strict=True)}
-    path = args.output or pathlib.Path(f"{names[0]}-{names[1]}.png")
-    plot(path, curves, args.lr)
+    path = args.output or (pathlib.Path(f"{names[0]}-{names[1]}.png") if plots.possible() else None)
+    if path:
+        plot(path, curves, args.lr)
     if args.json:
         losses = {name: [loss if math.isfinite(loss) else None for loss in curve] for name, curve in curves.items()}
-        print(json.dumps(dict(presets=names, differs=rows, lr=args.lr, losses=losses, plot=str(path)), indent=1, default=str))
+        print(json.dumps(dict(presets=names, differs=rows, lr=args.lr, losses=losses, plot=path and str(path)), indent=1, default=str))
         return 0
     for name, preset in zip(names, presets, strict=True):
         console.print(f"{name}: {equations(defaults_of(preset))}", soft_wrap=True, highlight=False)
@@ -100,7 +101,7 @@ def _diff(args: argparse.Namespace, console: Console) -> int:
     console.print(table if rows else "By default all options are the same.")
     ends = ", ".join(f"{name} {curve[-1]:.3g}" for name, curve in curves.items())
     console.print(f"loss after {args.steps} steps on a noisy quadratic, lr {args.lr:g}: {ends}", soft_wrap=True, highlight=False)
-    console.print(f"plot written to {path}", soft_wrap=True, highlight=False)
+    console.print(f"plot written to {path}" if path else "no plot: it needs matplotlib", soft_wrap=True, highlight=False)
     return 0
 
 
@@ -118,5 +119,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for member in members:
         table.add_row(member.name, f"{member.system}, {member.version}", member.in_words(), member.numbers)
     console.print(table)
-    console.print(LEGEND, soft_wrap=True, highlight=False)
+    console.print(LEGEND, highlight=False)
     return 0

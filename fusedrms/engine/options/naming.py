@@ -1,11 +1,14 @@
 """Names of options: those that are misspelt, and those that another system has for them."""
 
+import inspect
 import re
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
-from functools import lru_cache
-from typing import Any, Protocol
+from functools import lru_cache, wraps
+from typing import Any, Protocol, TypeVar, cast
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # what other systems call an option, and nothing else; their decay, rho or wd may as well be keys of the user's own
 ALIASES = {"learning_rate": "lr", "epsilon": "eps", "clipnorm": "clip_grad_norm", "clipvalue": "clip_grad_value"}
@@ -34,14 +37,36 @@ def closest(key: str, names: frozenset[str]) -> str | None:
     return spelt[found[0]] if found else None
 
 
-def check_keywords(function: str, given: Iterable[str], names: Iterable[str]) -> None:
-    """TypeError, in Python's words and with the right name, unless a function has all the keywords that it is given."""
+def check_keywords(function: str, given: Iterable[str], names: Iterable[str], of_groups: Collection[str] = ()) -> None:
+    """TypeError, in Python's words and with the right name, unless a function has all the keywords that it is given.
+
+    Args:
+        function: its name, for the error.
+        given: the keywords.
+        names: those that it has.
+        of_groups: further options, which only a parameter group may have.
+    """
     names = frozenset(names)
     for key in given:
         if key not in names:
             name = closest(key, names)
             hint = f"; did you mean {name!r}?" if name else ""
+            if not name and key in of_groups:
+                group = f"{function.removesuffix('()')}([dict(params=params, {key}=...)])"
+                hint = f", which is none of its arguments: put it into a parameter group, {group}"
             raise TypeError(f"{function} got an unexpected keyword argument {key!r}{hint}")
+
+
+def suggests(function: _Function) -> _Function:
+    """A decorator: check_keywords() before the call."""
+    names = frozenset(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        check_keywords(f"{function.__qualname__}()", kwargs, names)
+        return function(*args, **kwargs)
+
+    return cast(_Function, checked)
 
 
 class Source(Protocol):
