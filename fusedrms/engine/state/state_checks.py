@@ -109,5 +109,6 @@ def check_complete(optimizer: str, name: str, state: dict, keys: Collection[str]
         if key not in state:
             raise ValueError(
                 f"the state of {name} has {sorted(state)} but no {key!r}; "
-                f"load a checkpoint of {optimizer}, or of an optimizer with the same states; docs/migrating.md has the way from some others"
+                f"load a checkpoint of {optimizer}, or of an optimizer with the same states; "
+                "the documentation's page Migrating has the way from some others"
             )
