@@ -147,7 +147,7 @@ def test_damaged_states(state_dtype):
             del state[key]
         random_grads(params)
         before = params[0].detach().clone()
-        with pytest.raises(ValueError, match=f"the {key} of params.0. has"):
+        with pytest.raises(ValueError, match=f"the {key} of params.0. {'is missing' if value is None else 'has'}"):
             optimizer.step()
         assert torch.equal(params[0], before)
 
@@ -167,7 +167,7 @@ def test_scales_without_values(state_dtype):
     optimizer, (param,) = made(RULES["plain"], dict(state_dtype=state_dtype), [(130,)], steps=1)
     optimizer.state[param]["square_avg_scale"] = torch.ones(3, device="meta")
     for read in (optimizer.state_dict, lambda: copy.deepcopy(optimizer), optimizer.step):
-        with pytest.raises(ValueError, match=r"the square_avg_scale of params\[0\] is on meta"):
+        with pytest.raises(ValueError, match=r"the square_avg_scale of params\[0\] is a meta tensor without values"):
             read()
 
 
