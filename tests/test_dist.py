@@ -10,9 +10,11 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+PATIENCE = 300  # seconds
 # in place of a build of seconds and checks of minutes: two files of one word, and a check that looks at them after a while
 STAND_IN = """
-import os, pathlib, subprocess, sys, time
+import os, pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests that run in the background of a shell ignore
 sys.path.insert(0, sys.argv[1])
 import build_dist as b
 root, word, how = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -68,14 +70,14 @@ def root(tmp_path) -> pathlib.Path:
 
 def test_all_of_dist_is_replaced(root):
     run = start(root, "one")
-    assert run.wait() == 0, (root / "said-one").read_text()
+    assert run.wait(PATIENCE) == 0, (root / "said-one").read_text()
     assert held(root) == both("one")
     assert not list((root / "build").glob("dist-*"))
 
 
 def test_a_check_that_fails_leaves_dist_as_it_was(root):
     run = start(root, "one", "fails")
-    assert run.wait() == 1
+    assert run.wait(PATIENCE) == 1
     assert "failed with status 1; dist/ is as it was" in (root / "said-one").read_text()
     assert held(root) == dict(older="older")
     assert not list((root / "build").glob("dist-*"))
@@ -87,10 +89,10 @@ def test_killed(root, sent):
     run = start(root, "one", "waits")
     wait_for(root / "checking-one")
     os.kill(run.pid, sent)
-    assert run.wait() != 0
+    assert run.wait(PATIENCE) != 0
     assert held(root) == dict(older="older")
     again = start(root, "two")
-    assert again.wait() == 0, (root / "said-two").read_text()
+    assert again.wait(PATIENCE) == 0, (root / "said-two").read_text()
     assert held(root) == both("two")
     assert not list((root / "build").glob("dist-*"))
 
@@ -112,7 +114,7 @@ def test_what_a_killed_run_has_started_is_in_nobodys_way(root):
         try:
             wait_for(folder / "999")
             run = start(root, "one", "beside")
-            assert run.wait() == 0, (root / "said-one").read_text()
+            assert run.wait(PATIENCE) == 0, (root / "said-one").read_text()
         finally:
             writer.kill()
     assert held(root) == both("one")
@@ -127,7 +129,7 @@ def test_two_at_once_go_one_after_the_other(root):
     assert not (root / "checking-two").exists()
     assert held(root) == dict(older="older")
     (root / "go").touch()
-    assert (first.wait(), second.wait()) == (0, 0), (root / "said-two").read_text()
+    assert (first.wait(PATIENCE), second.wait(PATIENCE)) == (0, 0), (root / "said-two").read_text()
     assert held(root) == both("two")
 
 
