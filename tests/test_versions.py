@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from fusedrms.tools.tested import order
 from version_rows import NEWEST, OLDEST, ROWS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -16,9 +17,9 @@ LOWER = dict(re.findall(r'^    "([a-z]+)>=([0-9.]+)', PYPROJECT.split("dependenc
 
 def same(release: str, version: str) -> bool:
     """Whether a version is that release: 2.13.0+cpu is 2.13.0, and 4.0.0 is 4."""
-    parts = [[int(part) for part in text.partition("+")[0].split(".")] for text in (release, version)]
+    parts = [order(text) for text in (release, version)]
     longest = max(map(len, parts))
-    return len({(*part, *[0] * (longest - len(part))) for part in map(tuple, parts)}) == 1
+    return len({(*part, *[0] * (longest - len(part))) for part in parts}) == 1
 
 
 def test_every_row_was_run():

@@ -18,6 +18,7 @@ from bench.common.machine import commit
 from bench.common.store import Row, dumped, load
 from bench.common.text import table
 from fusedrms.tools.files import write
+from fusedrms.tools.tested import order
 
 RESULTS = arguments.ROOT / "fusedrms/tools/versions.json"
 SHOWN = ("torch", "triton", "numba", "numpy")
@@ -45,9 +46,9 @@ def entry(row: str, paths: list[str]) -> Row:
     )
 
 
-def _order(found: Row) -> list[int]:
+def _order(found: Row) -> tuple[tuple[int, ...], ...]:
     """By torch, then Python."""
-    return [int(part) for name in ("torch", "python") for part in found[name].partition("+")[0].split(".")[:3]]
+    return order(found["torch"]), order(found["python"])
 
 
 def record(found: Row, path: pathlib.Path = RESULTS) -> None:
