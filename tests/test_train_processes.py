@@ -33,6 +33,7 @@ import os
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from training.parallel import decided_by_first, end_process, process_group
 
 def refuse():
@@ -43,13 +44,19 @@ def main():
     core = {cores[int(os.environ.get("LOCAL_RANK", 0)) % len(cores)]}
     os.sched_setaffinity(0, core)
     with process_group():
-        fully_shard(torch.nn.Linear(2, 2), mesh=init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
+        model = torch.nn.Linear(2, 2)
+        ddp = os.environ["PARALLEL"] == "ddp"
+        if ddp:
+            model = DistributedDataParallel(model)
+        else:
+            fully_shard(model, mesh=init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
         decided_by_first(lambda: "all threads run")
         for thread in map(int, os.listdir("/proc/self/task")):
             os.sched_setaffinity(thread, core)
             if thread != os.getpid():
                 os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-        decided_by_first(refuse)
+        decided_by_first(int if ddp else refuse)
+    return int(os.environ["STATUS"])  # which lets go of the model; SystemExit keeps it
 
 end_process(main)
 """
@@ -57,12 +64,13 @@ end_process(main)
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="holds threads back with Linux's scheduler")
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize(("processes", "status"), [(1, 2), (2, 0)])  # torchrun's own status is 1 whatever its processes' is
-def test_end_on_a_busy_machine(processes, status, tmp_path):
-    """The group's threads come last: what they have not put away when Python ends aborted processes, two of three."""
+def test_end_on_a_busy_machine(processes, status, parallel, tmp_path):
+    """The group's threads come last: what they have not put away when Python ends aborted processes, two of three, or blocked them."""
     (tmp_path / "last.py").write_text(LAST)
     command = [sys.executable, *(TORCHRUN if processes > 1 else ()), tmp_path / "last.py"]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "OMP_NUM_THREADS": "1", "STATUS": str(status)}
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "OMP_NUM_THREADS": "1", "PARALLEL": parallel, "STATUS": str(status)}
     for _ in range(4):
         process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
         assert process.returncode == status, process.stderr

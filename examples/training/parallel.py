@@ -23,20 +23,16 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The group of all processes. Only after an error in one of several is it not destroyed: the others may not answer any more."""
+    """The group of all processes. Of several, end_process destroys it; one alone has its own within this context."""
     if dist.is_torchelastic_launched():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        yield
     else:
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    together = True
-    try:
-        yield
-    except (Exception, KeyboardInterrupt):  # SystemExit is for all at once, see decided_by_first
-        together = dist.get_world_size() == 1
-        raise
-    finally:
-        if together:
+        try:
+            yield
+        finally:
             dist.destroy_process_group()
 
 
@@ -45,18 +41,24 @@ def end_process(main: Callable[[], int]) -> NoReturn:
 
     A thread of gloo that still lets go of a tensor then aborts the process, and `destroy_process_group` does not always end the
     threads: what DTensor caches keeps each mesh of `fully_shard`, and the mesh its group.
+
+    The group is destroyed here, after all that `main` made has gone: a DistributedDataParallel that outlives it waits for such a
+    thread while it holds Python's lock, for which the thread waits. After an error it is not: the others may not answer any more.
     """
+    together = True
     try:
         status = main()
-    except SystemExit as end:
+    except SystemExit as end:  # is for all at once, see decided_by_first
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
-        status = 130
+        status, together = 130, False
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)  # torchrun's says which rank it is
-        status = 1
+        status, together = 1, False
+    if together and dist.is_initialized():
+        dist.destroy_process_group()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
