@@ -55,7 +55,7 @@ class _Table(NamedTuple):
 
 
 class Stats:
-    """Statistics of one step, from `FusedRMSProp.stats()`. They stay on the parameters' device; only `as_dict()` waits for it.
+    """Statistics of one step, from `FusedRMSProp.stats()`. They stay on the parameters' device; only `as_dict()` and `print()` wait for it.
 
     Each parameter, each parameter group and all parameters together have a dict of 0-d float64 tensors:
 
@@ -84,6 +84,8 @@ class Stats:
         >>> model(torch.ones(8, 4)).sum().backward()
         >>> optimizer.step()
         >>> stats = optimizer.stats()
+        >>> print(stats)  # of all parameters together
+        Stats(parameters=2, grad_norm=25.3, update_norm=0.3162, ...)
         >>> stats.parameters["bias"]["grad_max"]
         tensor(8., dtype=torch.float64)
         >>> stats.as_dict(prefix="optimizer/")["optimizer/bias/grad_zeros"]
@@ -95,6 +97,10 @@ class Stats:
         self._members: dict[int, list[int]] = {}
         for row, each in enumerate(named):
             self._members.setdefault(each.group, []).append(row)
+
+    def __repr__(self):
+        values = "".join(f", {name}={value:.4g}" for name, value in self.total.items())
+        return f"{type(self).__name__}(parameters={len(self._names)}{values})"
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Tensor]]:
