@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The group of all processes. Of several, end_process destroys it; one alone has its own within this context."""
+    """The group of all processes. Of several, end_process destroys it. One alone has its own within this context, and no DDP, see there."""
     if dist.is_torchelastic_launched():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         yield
