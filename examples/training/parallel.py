@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The group of all processes. Of several, end_process destroys it. One alone has its own within this context, and no DDP, see there."""
+    """The group of all processes. Of several, end_process destroys it, and says why; one alone has it no longer than this context.
+
+    So one alone may not make a DistributedDataParallel, which would outlive it.
+    """
     if dist.is_torchelastic_launched():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         yield
